@@ -1,0 +1,52 @@
+"""The one place that joins the parts: the service and the command line both open them here."""
+
+from __future__ import annotations
+
+import base64
+from importlib import resources
+
+from sectionfour import stores
+from sectionfour.decide import Parts
+from sectionfour.decisions import policy
+from sectionfour.learning.registry import Served
+from sectionfour.privacy import regime
+from sectionfour.privacy.keys import Keyring, load_kek
+from sectionfour.privacy.pseudonym import Keys
+from sectionfour.privacy.receipts import Notary
+from sectionfour.privacy.vault import Vault
+from sectionfour.settings import Settings
+
+
+def open_parts(settings: Settings) -> Parts:
+    """Open everything that a decision needs, under `settings.home`."""
+    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    ring = Keyring(settings.home / "keys", load_kek(settings.home))
+    vault = Vault(settings.home / "vault.db", ring)
+    return Parts(
+        ledger=stores.open_ledger(
+            settings.ledger or f"sqlite:{settings.home / 'ledger.db'}",
+            synchronous=settings.durability.upper(),
+        ),
+        velocity=stores.open_velocity(
+            settings.velocity or f"lmdb:{settings.home / 'velocity'}", gib=settings.velocity_gib
+        ),
+        keys=Keys(ring, vault, settings.region),
+        models=Served(settings.models, trusted_keys(ring)),
+        policy=policy.load(settings.costs),
+        regime=regime.load(settings.regime),
+    )
+
+
+def trusted_keys(ring: Keyring) -> frozenset[bytes]:
+    """Return the public keys whose models are served: this home's, and that of the shipped ones."""
+    shipped = (resources.files("sectionfour.learning") / "release.pub").read_text("ascii")
+    return frozenset(
+        {ring.signing("models").public_key().public_bytes_raw(), base64.b64decode(shipped)}
+    )
+
+
+def open_notary(settings: Settings, parts: Parts) -> Notary:
+    """Open what signs checkpoints of the log, and verifies it."""
+    return Notary(
+        parts.ledger, parts.keys.ring.signing("log"), settings.origin, settings.witness_file
+    )

@@ -1,0 +1,117 @@
+"""FLOW 1: request -> gate -> seal -> velocity -> model -> policy -> receipt -> answer."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from sectionfour.decisions import answers
+from sectionfour.decisions.policy import Policy
+from sectionfour.domain import Given, Refusal
+from sectionfour.errors import Conflict
+from sectionfour.features import online
+from sectionfour.features.online import Velocity
+from sectionfour.learning.registry import Served
+from sectionfour.privacy import gate, merkle, pseudonym, receipts
+from sectionfour.privacy.pseudonym import Keys
+from sectionfour.privacy.regime import Regime
+from sectionfour.stores.sqlite import Assessed, Leaf, SqliteLedger
+
+
+def now() -> int:
+    """The service's clock: microseconds since the epoch, UTC."""
+    return time.time_ns() // 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the edge opens and hands in; everything that a decision may touch."""
+
+    ledger: SqliteLedger
+    velocity: Velocity
+    keys: Keys
+    models: Served
+    policy: Policy
+    regime: Regime
+    clock: Callable[[], int] = now
+
+
+def decide(
+    given: Given, asked: bytes, parts: Parts, *, key_id: str | None = None
+) -> tuple[int, bytes]:
+    """Return (HTTP status, answer) for one request; the answer is on disk before it is returned.
+
+    `asked` is a keyed digest of the body: the same event_id with another one is a Conflict.
+    """
+    known = parts.ledger.assessed(given.event_id)
+    if known is not None:
+        return _again(known, asked)
+    at = parts.clock()
+    request = pseudonym.claim(given, parts.keys, parts.regime)
+    verdict = gate.check(given.purpose, request, parts.ledger, at, regime=parts.regime)
+    name = f"as_{at:013x}{secrets.token_hex(8)}"
+    nonce = secrets.token_bytes(32)
+    if isinstance(verdict, Refusal):
+        event, vector, rating = None, None, None
+        answer = answers.refused(name, given, verdict, at)
+    else:
+        event = pseudonym.seal(request, verdict, parts.keys, at=at, regime=parts.regime)
+        observe = given.mode == "protect"
+        event, vector = online.read_and_observe(event, parts.velocity, observe=observe)
+        model = parts.regime.purpose(given.purpose).scores
+        assert model is not None  # the gate permits no purpose without one
+        rating = parts.models.get(model).rate(vector)
+        outcome = parts.policy.thresholds(model).outcome(rating.probability)
+        answer = answers.scored(name, event, verdict, rating, outcome)
+    subject = request.subject if event is None else event.member
+    leaf = answers.receipt(
+        answer,
+        verdict,
+        request,
+        alias=None if subject is None else parts.keys.alias(subject, "audit"),
+        digests={"policy": parts.policy.digest, "regime": parts.regime.digest},
+        commitment=receipts.commitment(
+            nonce,
+            b"" if vector is None else vector.tobytes(),
+            b"" if event is None else msgspec.msgpack.encode(event),
+        ),
+    )
+    body = receipts.canonical(leaf)
+    answer["receipt"] = {
+        "leaf_hash": merkle.leaf_hash(body).hex(),
+        "proof": f"/v1/receipts/{name}",
+    }
+    kept = Assessed(
+        assessment_id=name,
+        event_id=given.event_id,
+        asked=asked,
+        at=at if event is None else event.at,
+        subject=subject,
+        purpose=given.purpose,
+        status=leaf["status"],
+        http=403 if isinstance(verdict, Refusal) else 200,
+        answer=msgspec.json.encode(answer),
+        vector=None if vector is None else vector.tobytes(),
+        nonce=nonce,
+        key_id=key_id,
+        event=event if given.mode == "protect" else None,
+        leaf=Leaf("assessment", name, body),
+    )
+    if not parts.ledger.record(kept):  # the same event_id, at the same moment, elsewhere
+        known = parts.ledger.assessed(given.event_id)
+        assert known is not None
+        return _again(known, asked)
+    return kept.http, kept.answer
+
+
+def _again(known: tuple[bytes, int, bytes], asked: bytes) -> tuple[int, bytes]:
+    if known[0] != asked:
+        raise Conflict(
+            "this event_id was assessed with another body; a new event needs an id of its own",
+            pointer="/event_id",
+        )
+    return known[1], known[2]

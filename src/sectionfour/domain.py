@@ -1,0 +1,314 @@
+"""The words of Section Four: what is asked, what may be used, what is kept, what is answered.
+
+`Given` and its parts hold raw identifiers; they live for one request, in memory, and neither print
+nor format themselves. `Event` holds tokens only and is what is stored and learnt from.
+Nothing of ours is imported here.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+Identifier = Annotated[str, Meta(min_length=1, max_length=128)]
+Text = Annotated[str, Meta(max_length=512)]
+Instant = Annotated[datetime, Meta(tz=True)]
+Count = Annotated[int, Meta(ge=0, le=1_000_000)]
+Amount = Annotated[int, Meta(ge=0, le=1_000_000_000_000, description="in the minor unit")]
+
+EventType = Literal[
+    "purchase",
+    "payout",
+    "listing",
+    "registration",
+    "login",
+    "login_failed",
+    "password_reset",
+    "profile_change",
+    "instrument_added",
+    "store_opened",
+]
+#: Every type of event, in the order of its code as a feature.
+EVENT_TYPES: tuple[str, ...] = EventType.__args__  # type: ignore[attr-defined]
+TRANSACTION_TYPES = frozenset({"purchase", "payout", "listing"})
+#: A known fraud enters the windows as an event of its own, at the instant it became known.
+FRAUD = "fraud"
+
+LabelName = Literal[
+    "chargeback", "account_takeover", "confirmed_fraud", "suspected_fraud", "legitimate"
+]
+#: A suspicion is for the analysts; only what is confirmed counts as fraud, in windows and training.
+FRAUD_LABELS = frozenset({"chargeback", "account_takeover", "confirmed_fraud"})
+
+
+def micros(instant: datetime) -> int:
+    """Return `instant` (any offset) as whole microseconds since 1970-01-01 UTC.
+
+    >>> micros(datetime(1970, 1, 1, 8, tzinfo=UTC))
+    28800000000
+    """
+    return (instant - EPOCH) // MICROSECOND
+
+
+def instant(at: int) -> str:
+    """Return microseconds since the epoch as RFC 3339 in UTC.
+
+    >>> instant(1)
+    '1970-01-01T00:00:00.000001Z'
+    """
+    return (EPOCH + timedelta(microseconds=at)).isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+# --- what is given: raw, for one request -----------------------------------------------------
+
+
+class Raw(Struct, frozen=True, kw_only=True):
+    """A part of a request that may hold raw identifiers, and so does not print itself."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} withheld>"
+
+    __str__ = __repr__
+
+
+class What(Raw, frozen=True, kw_only=True):
+    type: EventType
+    occurred_at: Instant
+
+
+class MemberOptional(Raw, frozen=True, kw_only=True):
+    birth_date: Text | None = None
+    gender: Text | None = None
+    real_name: Text | None = None
+    residence: Text | None = None
+
+
+class Member(Raw, frozen=True, kw_only=True):
+    id: Identifier
+    registered_at: Instant | None = None
+    email: Identifier | None = None
+    phone: Identifier | None = None
+    optional: MemberOptional | None = None
+
+
+class Instrument(Raw, frozen=True, kw_only=True):
+    kind: Annotated[str, Meta(min_length=1, max_length=32)]
+    id: Identifier | None = None
+
+
+class Consignee(Raw, frozen=True, kw_only=True):
+    name: Text | None = None
+    phone: Identifier | None = None
+    address: Text | None = None
+    is_member: bool | None = None
+
+
+class Transaction(Raw, frozen=True, kw_only=True):
+    order_id: Identifier
+    amount: Amount
+    currency: Annotated[str, Meta(pattern="^[A-Z]{3}$")]
+    payee_id: Identifier | None = None
+    item_count: Count | None = None
+    instrument: Instrument | None = None
+    consignee: Consignee | None = None
+
+
+class Device(Raw, frozen=True, kw_only=True):
+    id: Identifier | None = None
+    model: Text | None = None
+    os: Text | None = None
+    permissions: Annotated[tuple[Text, ...], Meta(max_length=64)] = ()
+
+
+class Gps(Raw, frozen=True, kw_only=True):
+    lat: Annotated[float, Meta(ge=-90, le=90)]
+    lon: Annotated[float, Meta(ge=-180, le=180)]
+
+
+class Location(Raw, frozen=True, kw_only=True):
+    ip: Identifier | None = None
+    gps: Gps | None = None
+
+
+class Log(Raw, frozen=True, kw_only=True):
+    user_agent: Text | None = None
+    language: Text | None = None
+    carrier: Text | None = None
+    session_id: Identifier | None = None
+    page_views: Count | None = None
+    search_count: Count | None = None
+    seconds_on_page: Annotated[float, Meta(ge=0, le=10_000_000)] | None = None
+
+
+class Identity(Raw, frozen=True, kw_only=True):
+    """Results of verification; a document or a face never comes this way."""
+
+    document_verified: bool | None = None
+    face_match_level: Annotated[int, Meta(ge=0, le=9)] | None = None
+    credit_band: Annotated[int, Meta(ge=0, le=9)] | None = None
+
+
+class Given(Raw, frozen=True, kw_only=True):
+    """The body of `POST /v1/assessments`.
+
+    Communications and profile tags are accepted so that the gate can say what it thinks of them;
+    nothing reads them.
+    """
+
+    event_id: Identifier
+    purpose: Annotated[str, Meta(min_length=1, max_length=64)]
+    event: What
+    mode: Literal["protect", "evaluate"] = "protect"
+    member: Member | None = None
+    transaction: Transaction | None = None
+    device: Device | None = None
+    location: Location | None = None
+    log: Log | None = None
+    identity: Identity | None = None
+    sources: dict[str, Annotated[str, Meta(max_length=160)]] = {}
+    communication: Any = None
+    profile: Any = None
+
+
+# --- what the gate weighs --------------------------------------------------------------------
+
+
+class Use(Struct, frozen=True):
+    """One category of data that a request would use.
+
+    `hindrance` is a reason, known before any basis is looked for, why it may not be:
+    `no_permission` or `third_person`.
+    """
+
+    category: str
+    source: str = "first_party"
+    hindrance: str | None = None
+
+
+class Request(Struct, frozen=True, kw_only=True):
+    """What is asked of the gate. `subject` is None for a guest and for a member not yet known."""
+
+    purpose: str
+    event_type: str
+    kind: Literal["member", "guest"]
+    uses: tuple[Use, ...]
+    subject: bytes | None = None
+    order: bytes | None = None
+    given: Given | None = None
+
+
+class Basis(Struct, frozen=True, omit_defaults=True):
+    """Why one category may be used: `kind` is consent, contract, exception or non_personal."""
+
+    category: str
+    kind: str
+    ref: str | None = None
+    notice: str | None = None
+    exception: int | None = None
+
+
+class Masked(Struct, frozen=True):
+    category: str
+    why: str
+
+
+class Permit(Struct, frozen=True, kw_only=True):
+    """What may be used for one purpose, and why. Made by `privacy.gate` and nowhere else."""
+
+    purpose: str
+    basis: tuple[Basis, ...]
+    masked: tuple[Masked, ...]
+    permitted: int  # bitmask over regime.categories
+    personal: bool
+    joined: tuple[str, ...]
+
+
+class Refusal(Struct, frozen=True, kw_only=True):
+    """Nothing may be used: `missing` are the categories without which the purpose cannot be."""
+
+    purpose: str
+    why: str
+    missing: tuple[str, ...]
+    masked: tuple[Masked, ...]
+    withholdable_services: tuple[str, ...]
+    never_withheld: tuple[str, ...]
+
+
+# --- what is kept ----------------------------------------------------------------------------
+
+
+class Event(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A sealed event: tokens (16 bytes) for identifiers; None where masked or never given."""
+
+    event_id: str
+    at: int
+    purpose: str
+    type: str
+    occurred_at: int
+    permitted: int = 0
+    member: bytes | None = None
+    phone: bytes | None = None
+    email: bytes | None = None
+    device: bytes | None = None
+    ip: bytes | None = None
+    network: bytes | None = None
+    payee: bytes | None = None
+    instrument: bytes | None = None
+    address: bytes | None = None
+    order_ref: bytes | None = None
+    registered_at: int | None = None
+    amount: int | None = None
+    item_count: int | None = None
+    consignee_self: int | None = None
+    page_views: int | None = None
+    search_count: int | None = None
+    seconds_on_page: float | None = None
+    document_verified: int | None = None
+    face_match_level: int | None = None
+
+
+class Label(Struct, frozen=True, kw_only=True):
+    """What became known of an event or a member, and when. `at` is the service's clock."""
+
+    label_id: str
+    label: str
+    source: str
+    at: int
+    known_at: int
+    event_id: str | None = None
+    member: bytes | None = None
+
+
+# --- what is answered ------------------------------------------------------------------------
+
+
+class Reason(Struct, frozen=True):
+    """`contribution` is in log-odds: lost when the reason's features go missing."""
+
+    code: str
+    reason: str
+    contribution: float
+
+
+class Rating(Struct, frozen=True, kw_only=True):
+    """A model's word on one event: calibrated probability of fraud, reasons, and which model."""
+
+    probability: float
+    reasons: tuple[Reason, ...]
+    model: dict[str, str]
+
+
+class Outcome(Struct, frozen=True):
+    """What to do: `level` is low, elevated, high or highest; `action` allow to block."""
+
+    level: str
+    action: str
+
+
+#: The answer to a request, as JSON-ready values; `decide` makes it, the ledger keeps it.
+Answer = dict[str, Any]

@@ -1,0 +1,330 @@
+"""Every feature that a model sees, defined once, as data. Both walks read this list.
+
+A window is an aggregate of the *earlier* events of one entity: those x with
+`e.at - over < x.at < e.at`. A row feature is arithmetic on windows and on the event itself, made
+only of operations that IEEE 754 makes exact, so that a number online and a column offline agree to
+the bit. No clock, no I/O, no pandas: stores are handed in elsewhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from sectionfour.domain import EVENT_TYPES, FRAUD
+
+SECOND = 1_000_000
+MINUTE, HOUR, DAY = 60 * SECOND, 3600 * SECOND, 86_400 * SECOND
+WEEK, MONTH = 7 * DAY, 30 * DAY
+
+#: The largest number of others that a distinct count tells apart.
+DISTINCT_CAP = 1_000
+#: Squares are taken of at most this amount, so that 2^15 of them sum within 64 bits.
+SQUARED_CAP = 1 << 24
+
+#: The entities that windows are kept by, and the data category that each comes from.
+ENTITIES = {
+    "member": "member.required",
+    "phone": "member.required",
+    "email": "member.required",
+    "device": "device",
+    "ip": "location",
+    "network": "location",
+    "payee": "order",
+    "instrument": "payment",
+    "address": "consignee",
+}
+
+#: The streams: which types of event each is made of.
+STREAMS = {
+    "event": frozenset(EVENT_TYPES),
+    "purchase": frozenset({"purchase"}),
+    "payout": frozenset({"payout"}),
+    "registration": frozenset({"registration"}),
+    "login_failed": frozenset({"login_failed"}),
+    "change": frozenset({"password_reset", "profile_change", "instrument_added"}),
+    "fraud": frozenset({FRAUD}),
+}
+
+#: What an event itself brings to row features, and the category that each comes from.
+INPUTS = {
+    "at": None,
+    "type_code": None,
+    "amount": "order",
+    "item_count": "order",
+    "registered_at": "member.required",
+    "consignee_self": "consignee",
+    "page_views": "log",
+    "search_count": "log",
+    "seconds_on_page": "log",
+    "document_verified": "identity.document",
+    "face_match_level": "biometric.face",
+}
+
+
+class Operations(Protocol):
+    """What a row formula may do beyond + - * and comparisons; numbers and columns each have one."""
+
+    def div(self, a: Any, b: Any) -> Any:
+        """a / b; missing where b is zero."""
+
+    def sqrt(self, a: Any) -> Any:
+        """The square root; zero for what is below zero."""
+
+    def is_zero(self, a: Any) -> Any:
+        """1 where a is zero, else 0."""
+
+    def hour(self, at: Any) -> Any:
+        """The hour of the day in UTC, 0 to 23."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """An aggregate over the earlier events of an entity.
+
+    `agg`: count, sum (`what`: amount or amount_sq), distinct (`what`: another entity, at most
+    1,000), since_last (seconds; `over` where there is none), age (seconds since first seen, of the
+    entity or of its pair with `what`; 0 when new). `over` is in microseconds. A window is missing
+    where the event has no `by`, or no `what` where that is an entity.
+    """
+
+    name: str
+    by: str
+    of: str
+    agg: str
+    over: int
+    code: str
+    unit: str
+    says: str
+    what: str | None = None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The data categories of the current event without which this feature is missing."""
+        other = ENTITIES.get(self.what or "")
+        return (ENTITIES[self.by],) if other is None else (ENTITIES[self.by], other)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Arithmetic on the event and its windows: `formula(f, o)`, with `f.NAME` and `Operations`."""
+
+    name: str
+    formula: Callable[[Any, Operations], Any]
+    needs: tuple[str, ...]
+    code: str
+    unit: str
+    says: str
+
+
+#: Reason codes: what an answer gives as its grounds, each for a group of features.
+REASONS = {
+    "member_activity": "how much this member has done in a short time",
+    "member_spending": "how much this member has bought lately",
+    "amount_unusual": "how the amount compares with what is usual",
+    "account_new": "how long the account has existed",
+    "account_changes": "recent changes to the account or its password",
+    "failed_logins": "failed logins at the account, the device or the address",
+    "device_new": "how long this device has been known, and with this member",
+    "device_activity": "how much was done from this device",
+    "device_shared": "how many members use this device",
+    "contact_shared": "how many members share a phone number or a mail address",
+    "address_activity": "how much was done from this network address",
+    "address_shared": "how many members use this network address",
+    "payee_activity": "how much this payee receives, from how many members",
+    "instrument_shared": "how this payment instrument is used, and by how many members",
+    "delivery_shared": "how this delivery address is used, and by how many members",
+    "known_fraud": "frauds already known of the member, payee, device or address",
+    "session_behaviour": "how the session went: pages, searches, seconds",
+    "identity": "the result of a verification of identity",
+    "event_context": "what kind of event it is, and when",
+}
+
+_D, _S = "distinct", "sum"
+
+# One line a feature: name, entity, stream, aggregate, window, reason, unit, text[, of what].
+# fmt: off
+WINDOWS: tuple[Window, ...] = (
+    Window("member_events_5m", "member", "event", "count", 5 * MINUTE, "member_activity", "events", "{:.0f} events by this member in 5 minutes"),
+    Window("member_events_1h", "member", "event", "count", HOUR, "member_activity", "events", "{:.0f} events by this member in an hour"),
+    Window("member_events_24h", "member", "event", "count", DAY, "member_activity", "events", "{:.0f} events by this member in 24 hours"),
+    Window("member_events_30d", "member", "event", "count", MONTH, "member_activity", "events", "{:.0f} events by this member in 30 days"),
+    Window("member_since_last", "member", "event", "since_last", MONTH, "member_activity", "s", "{:.0f} seconds since the member's last event"),
+    Window("member_purchases_1h", "member", "purchase", "count", HOUR, "member_spending", "purchases", "{:.0f} purchases by this member in an hour"),
+    Window("member_purchases_24h", "member", "purchase", "count", DAY, "member_spending", "purchases", "{:.0f} purchases by this member in 24 hours"),
+    Window("member_purchases_7d", "member", "purchase", "count", WEEK, "member_spending", "purchases", "{:.0f} purchases by this member in 7 days"),
+    Window("member_purchases_30d", "member", "purchase", "count", MONTH, "member_spending", "purchases", "{:.0f} purchases by this member in 30 days"),
+    Window("member_amount_24h", "member", "purchase", _S, DAY, "member_spending", "minor units", "{:.0f} (minor units) spent by this member in 24 hours", "amount"),
+    Window("member_amount_7d", "member", "purchase", _S, WEEK, "member_spending", "minor units", "{:.0f} (minor units) spent by this member in 7 days", "amount"),
+    Window("member_amount_30d", "member", "purchase", _S, MONTH, "member_spending", "minor units", "{:.0f} (minor units) spent by this member in 30 days", "amount"),
+    Window("member_amount_sq_30d", "member", "purchase", _S, MONTH, "amount_unusual", "minor units^2", "spread of the member's amounts", "amount_sq"),
+    Window("member_payees_24h", "member", "purchase", _D, DAY, "member_spending", "payees", "{:.0f} payees paid by this member in 24 hours", "payee"),
+    Window("member_failed_logins_1h", "member", "login_failed", "count", HOUR, "failed_logins", "logins", "{:.0f} failed logins at this account in an hour"),
+    Window("member_failed_logins_24h", "member", "login_failed", "count", DAY, "failed_logins", "logins", "{:.0f} failed logins at this account in 24 hours"),
+    Window("member_changes_24h", "member", "change", "count", DAY, "account_changes", "changes", "{:.0f} changes to this account in 24 hours"),
+    Window("member_changes_7d", "member", "change", "count", WEEK, "account_changes", "changes", "{:.0f} changes to this account in 7 days"),
+    Window("member_since_change", "member", "change", "since_last", MONTH, "account_changes", "s", "{:.0f} seconds since the last change to this account"),
+    Window("member_payouts_7d", "member", "payout", "count", WEEK, "account_changes", "payouts", "{:.0f} payouts to this member in 7 days"),
+    Window("member_devices_30d", "member", "event", _D, MONTH, "device_new", "devices", "{:.0f} devices used by this member in 30 days", "device"),
+    Window("member_ips_24h", "member", "event", _D, DAY, "address_activity", "addresses", "{:.0f} network addresses used by this member in 24 hours", "ip"),
+    Window("member_instruments_24h", "member", "purchase", _D, DAY, "instrument_shared", "instruments", "{:.0f} instruments used by this member in 24 hours", "instrument"),
+    Window("member_instruments_30d", "member", "purchase", _D, MONTH, "instrument_shared", "instruments", "{:.0f} instruments used by this member in 30 days", "instrument"),
+    Window("member_addresses_30d", "member", "purchase", _D, MONTH, "delivery_shared", "addresses", "{:.0f} delivery addresses used by this member in 30 days", "address"),
+    Window("member_device_age", "member", "event", "age", MONTH, "device_new", "s", "this device was first used by this member {:.0f} seconds ago", "device"),
+    Window("member_instrument_age", "member", "purchase", "age", MONTH, "instrument_shared", "s", "this instrument was first used by this member {:.0f} seconds ago", "instrument"),
+    Window("member_address_age", "member", "purchase", "age", MONTH, "delivery_shared", "s", "this delivery address was first used by this member {:.0f} seconds ago", "address"),
+    Window("member_payee_age", "member", "purchase", "age", MONTH, "payee_activity", "s", "this member first paid this payee {:.0f} seconds ago", "payee"),
+    Window("member_frauds_30d", "member", "fraud", "count", MONTH, "known_fraud", "frauds", "{:.0f} frauds known of this member in 30 days"),
+    Window("phone_members_30d", "phone", "event", _D, MONTH, "contact_shared", "members", "{:.0f} members share this phone number", "member"),
+    Window("email_members_30d", "email", "event", _D, MONTH, "contact_shared", "members", "{:.0f} members share this mail address", "member"),
+    Window("device_events_5m", "device", "event", "count", 5 * MINUTE, "device_activity", "events", "{:.0f} events from this device in 5 minutes"),
+    Window("device_events_1h", "device", "event", "count", HOUR, "device_activity", "events", "{:.0f} events from this device in an hour"),
+    Window("device_events_24h", "device", "event", "count", DAY, "device_activity", "events", "{:.0f} events from this device in 24 hours"),
+    Window("device_purchases_7d", "device", "purchase", "count", WEEK, "device_activity", "purchases", "{:.0f} purchases from this device in 7 days"),
+    Window("device_registrations_30d", "device", "registration", "count", MONTH, "device_shared", "registrations", "{:.0f} accounts registered from this device in 30 days"),
+    Window("device_failed_logins_1h", "device", "login_failed", "count", HOUR, "failed_logins", "logins", "{:.0f} failed logins from this device in an hour"),
+    Window("device_members_24h", "device", "event", _D, DAY, "device_shared", "members", "{:.0f} members used this device in 24 hours", "member"),
+    Window("device_members_30d", "device", "event", _D, MONTH, "device_shared", "members", "{:.0f} members used this device in 30 days", "member"),
+    Window("device_age", "device", "event", "age", MONTH, "device_new", "s", "this device was first seen {:.0f} seconds ago"),
+    Window("device_frauds_30d", "device", "fraud", "count", MONTH, "known_fraud", "frauds", "{:.0f} frauds known from this device in 30 days"),
+    Window("ip_events_5m", "ip", "event", "count", 5 * MINUTE, "address_activity", "events", "{:.0f} events from this network address in 5 minutes"),
+    Window("ip_events_1h", "ip", "event", "count", HOUR, "address_activity", "events", "{:.0f} events from this network address in an hour"),
+    Window("ip_events_24h", "ip", "event", "count", DAY, "address_activity", "events", "{:.0f} events from this network address in 24 hours"),
+    Window("ip_failed_logins_1h", "ip", "login_failed", "count", HOUR, "failed_logins", "logins", "{:.0f} failed logins from this network address in an hour"),
+    Window("ip_members_24h", "ip", "event", _D, DAY, "address_shared", "members", "{:.0f} members used this network address in 24 hours", "member"),
+    Window("ip_frauds_30d", "ip", "fraud", "count", MONTH, "known_fraud", "frauds", "{:.0f} frauds known from this network address in 30 days"),
+    Window("network_events_1h", "network", "event", "count", HOUR, "address_activity", "events", "{:.0f} events from this network in an hour"),
+    Window("network_registrations_24h", "network", "registration", "count", DAY, "address_shared", "registrations", "{:.0f} accounts registered from this network in 24 hours"),
+    Window("network_members_24h", "network", "event", _D, DAY, "address_shared", "members", "{:.0f} members used this network in 24 hours", "member"),
+    Window("payee_purchases_1h", "payee", "purchase", "count", HOUR, "payee_activity", "purchases", "{:.0f} purchases at this payee in an hour"),
+    Window("payee_purchases_24h", "payee", "purchase", "count", DAY, "payee_activity", "purchases", "{:.0f} purchases at this payee in 24 hours"),
+    Window("payee_purchases_7d", "payee", "purchase", "count", WEEK, "payee_activity", "purchases", "{:.0f} purchases at this payee in 7 days"),
+    Window("payee_purchases_30d", "payee", "purchase", "count", MONTH, "payee_activity", "purchases", "{:.0f} purchases at this payee in 30 days"),
+    Window("payee_amount_30d", "payee", "purchase", _S, MONTH, "amount_unusual", "minor units", "{:.0f} (minor units) taken by this payee in 30 days", "amount"),
+    Window("payee_members_24h", "payee", "purchase", _D, DAY, "payee_activity", "members", "{:.0f} members paid this payee in 24 hours", "member"),
+    Window("payee_age", "payee", "purchase", "age", MONTH, "payee_activity", "s", "this payee was first paid {:.0f} seconds ago"),
+    Window("payee_frauds_7d", "payee", "fraud", "count", WEEK, "known_fraud", "frauds", "{:.0f} frauds known at this payee in 7 days"),
+    Window("payee_frauds_30d", "payee", "fraud", "count", MONTH, "known_fraud", "frauds", "{:.0f} frauds known at this payee in 30 days"),
+    Window("payee_since_fraud", "payee", "fraud", "since_last", MONTH, "known_fraud", "s", "{:.0f} seconds since a fraud became known at this payee"),
+    Window("instrument_purchases_1h", "instrument", "purchase", "count", HOUR, "instrument_shared", "purchases", "{:.0f} purchases with this instrument in an hour"),
+    Window("instrument_purchases_24h", "instrument", "purchase", "count", DAY, "instrument_shared", "purchases", "{:.0f} purchases with this instrument in 24 hours"),
+    Window("instrument_purchases_30d", "instrument", "purchase", "count", MONTH, "instrument_shared", "purchases", "{:.0f} purchases with this instrument in 30 days"),
+    Window("instrument_members_30d", "instrument", "purchase", _D, MONTH, "instrument_shared", "members", "{:.0f} members used this instrument in 30 days", "member"),
+    Window("instrument_age", "instrument", "purchase", "age", MONTH, "instrument_shared", "s", "this instrument was first used {:.0f} seconds ago"),
+    Window("address_purchases_7d", "address", "purchase", "count", WEEK, "delivery_shared", "purchases", "{:.0f} purchases to this delivery address in 7 days"),
+    Window("address_members_30d", "address", "purchase", _D, MONTH, "delivery_shared", "members", "{:.0f} members ordered to this delivery address in 30 days", "member"),
+    Window("address_frauds_30d", "address", "fraud", "count", MONTH, "known_fraud", "frauds", "{:.0f} frauds known at this delivery address in 30 days"),
+)
+
+
+def _spread(f: Any, o: Operations) -> Any:
+    """Standard deviation of the member's amounts in 30 days, from exact sums."""
+    mean = o.div(f.member_amount_30d, f.member_purchases_30d)
+    return o.sqrt(o.div(f.member_amount_sq_30d, f.member_purchases_30d) - mean * mean)
+
+
+ROWS: tuple[Row, ...] = (
+    Row("event_type", lambda f, o: f.type_code, (), "event_context", "code", "the kind of this event"),
+    Row("hour", lambda f, o: o.hour(f.at), (), "event_context", "hour, UTC", "at {:.0f} o'clock UTC"),
+    Row("account_age", lambda f, o: (f.at - f.registered_at) / SECOND, ("member.required",), "account_new", "s", "the account was made {:.0f} seconds ago"),
+    Row("amount", lambda f, o: f.amount, ("order",), "amount_unusual", "minor units", "an amount of {:.0f} (minor units)"),
+    Row("item_count", lambda f, o: f.item_count, ("order",), "amount_unusual", "items", "{:.0f} items"),
+    Row("amount_to_member_mean", lambda f, o: o.div(f.amount, o.div(f.member_amount_30d, f.member_purchases_30d)), ("member.required", "order"), "amount_unusual", "ratio", "an amount {:.1f} times this member's mean"),
+    Row("amount_spreads_from_mean", lambda f, o: o.div(f.amount - o.div(f.member_amount_30d, f.member_purchases_30d), _spread(f, o) + 100), ("member.required", "order"), "amount_unusual", "standard deviations", "an amount {:.1f} standard deviations from this member's mean"),
+    Row("amount_to_payee_mean", lambda f, o: o.div(f.amount, o.div(f.payee_amount_30d, f.payee_purchases_30d)), ("order",), "amount_unusual", "ratio", "an amount {:.1f} times this payee's mean"),
+    Row("amount_to_member_day", lambda f, o: o.div(f.amount, f.member_amount_24h + f.amount), ("member.required", "order"), "member_spending", "share", "{:.2f} of the member's spending in a day"),
+    Row("payee_fraud_share", lambda f, o: o.div(f.payee_frauds_30d, f.payee_purchases_30d + 10), ("order",), "known_fraud", "share", "known frauds are {:.2f} of this payee's purchases"),
+    Row("member_pace", lambda f, o: o.div(f.member_events_24h * 30, f.member_events_30d + 1), ("member.required",), "member_activity", "ratio", "{:.1f} times this member's usual pace"),
+    Row("new_device", lambda f, o: o.is_zero(f.member_device_age), ("member.required", "device"), "device_new", "0 or 1", "a device that is new for this member"),
+    Row("consignee_self", lambda f, o: f.consignee_self, ("consignee",), "delivery_shared", "0 or 1", "the member is the consignee"),
+    Row("page_views", lambda f, o: f.page_views, ("log",), "session_behaviour", "pages", "{:.0f} pages in this session"),
+    Row("search_count", lambda f, o: f.search_count, ("log",), "session_behaviour", "searches", "{:.0f} searches in this session"),
+    Row("seconds_on_page", lambda f, o: f.seconds_on_page, ("log",), "session_behaviour", "s", "{:.0f} seconds on the page"),
+    Row("seconds_a_page", lambda f, o: o.div(f.seconds_on_page, f.page_views), ("log",), "session_behaviour", "s", "{:.1f} seconds a page"),
+    Row("document_verified", lambda f, o: f.document_verified, ("identity.document",), "identity", "0 or 1", "the result of a document check"),
+    Row("face_match_level", lambda f, o: f.face_match_level, ("biometric.face",), "identity", "level", "a face match of level {:.0f}"),
+)
+# fmt: on
+
+FEATURES: tuple[Window | Row, ...] = WINDOWS + ROWS
+NAMES: tuple[str, ...] = tuple(feature.name for feature in FEATURES)
+
+#: Categories that an account event has none of; an account model learns without their features.
+TRANSACTION_ONLY = frozenset({"order", "payment", "consignee"})
+
+
+def columns(model: str) -> tuple[int, ...]:
+    """Return the positions in FEATURES that `model` ("transaction" or "account") learns from."""
+    return tuple(
+        i
+        for i, feature in enumerate(FEATURES)
+        if model == "transaction" or not TRANSACTION_ONLY.intersection(feature.needs)
+    )
+
+
+class _Term:
+    """Stands in for a value, and remembers in words what a formula does with it."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __getattr__(self, name: str) -> Any:
+        return _Term(name) if self.text == "f" else lambda *a: _Term(f"{name}{tuple(map(str, a))}")
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __add__(self, other: Any) -> _Term:
+        return _Term(f"({self} + {other})")
+
+    def __sub__(self, other: Any) -> _Term:
+        return _Term(f"({self} - {other})")
+
+    def __mul__(self, other: Any) -> _Term:
+        return _Term(f"({self} * {other})")
+
+    def __truediv__(self, other: Any) -> _Term:
+        return _Term(f"({self} / {other})")
+
+
+def definition(feature: Window | Row) -> str:
+    """Return what a feature computes, in one line.
+
+    >>> definition(next(f for f in ROWS if f.name == "account_age"))
+    'account_age = ((at - registered_at) / 1000000)'
+    """
+    if isinstance(feature, Window):
+        what = f" {feature.what}" if feature.what else ""
+        return f"{feature.name} = {feature.agg}{what} by {feature.by} of {feature.of} over {feature.over}"
+    return f"{feature.name} = {feature.formula(_Term('f'), _Term('o'))}"
+
+
+def fingerprint() -> str:
+    """Return a digest of every definition here: a store or a model of another one is refused."""
+    return hashlib.sha256("\n".join(map(definition, FEATURES)).encode()).hexdigest()[:16]
+
+
+NAN = math.nan
+
+
+class Numbers:
+    """`Operations` on Python floats, NaN for missing."""
+
+    @staticmethod
+    def div(a: float, b: float) -> float:
+        return a / b if b else NAN
+
+    @staticmethod
+    def sqrt(a: float) -> float:
+        return math.sqrt(a) if a > 0 else (0.0 if a <= 0 else NAN)
+
+    @staticmethod
+    def is_zero(a: float) -> float:
+        return 1.0 if a == 0 else (0.0 if a == a else NAN)
+
+    @staticmethod
+    def hour(at: float) -> float:
+        return float(int(at) // HOUR % 24)

@@ -1,0 +1,252 @@
+"""The catalog, online: one atomic step that reads an event's windows and then adds the event.
+
+The plan of what to look up is drawn from the catalog once. A `Velocity` store carries it out;
+what it returns are whole numbers, and their conversion to features is here, once, for every store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from types import SimpleNamespace
+from typing import NamedTuple, Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from sectionfour.domain import EVENT_TYPES, Event
+from sectionfour.features.catalog import (
+    ENTITIES,
+    INPUTS,
+    NAN,
+    ROWS,
+    SECOND,
+    SQUARED_CAP,
+    STREAMS,
+    WINDOWS,
+    Numbers,
+    Window,
+)
+
+Vector = NDArray[np.float64]
+
+
+class Series(NamedTuple):
+    """One running count (and sums) a key: the events of stream `of`, by entity `by`."""
+
+    id: int
+    by: str
+    of: str
+    summed: bool
+    overs: tuple[int, ...]
+
+
+class Pair(NamedTuple):
+    """When each `what` was last seen with a `by`, in stream `of`; and first, where `aged`."""
+
+    id: int
+    by: str
+    what: str
+    of: str
+    overs: tuple[int, ...]
+    aged: bool
+
+
+class Lookup(NamedTuple):
+    """A series or pair, with this event's tokens; `joins` says whether the event enters it."""
+
+    plan: Series | Pair
+    token: bytes
+    other: bytes
+    joins: bool
+
+
+class SeriesReading(NamedTuple):
+    """first and last `at` (0 for none) and, a window, (count, sum, sum of squares)."""
+
+    first: int
+    last: int
+    windows: list[tuple[int, int, int]]
+
+
+class PairReading(NamedTuple):
+    """When the pair was first seen (0 for never) and, a window, the number of others."""
+
+    first: int
+    counts: list[int]
+
+
+Readings = list[SeriesReading | PairReading]
+
+
+class Velocity(Protocol):
+    """A store of windows. Its clock, `at`, strictly increases."""
+
+    def exchange(
+        self, key: bytes, at: int, lookups: Sequence[Lookup], amount: int, payload: bytes | None
+    ) -> tuple[int, Readings]:
+        """Read, then add, in one atomic step; return the event's `at` and what was read.
+
+        `at` is moved on to stay strictly increasing. Idempotent by `key`: a second call with the
+        same key returns the first one's result and adds nothing. `payload` is kept until `settle`;
+        with None the step only reads.
+        """
+
+    def unsettled(self, before: int) -> Sequence[tuple[int, bytes, bytes]]:
+        """Return (at, key, payload) of what was added before `before` and not yet settled."""
+
+    def settle(self, entries: Sequence[tuple[int, bytes]], *, forget: bool) -> None:
+        """Drop the payloads of (at, key); with `forget`, the readings kept for a retry too."""
+
+
+def _plan() -> tuple[tuple[Series, ...], tuple[Pair, ...]]:
+    series: dict[tuple[str, str], list[Window]] = {}
+    pairs: dict[tuple[str, str, str], list[Window]] = {}
+    for window in WINDOWS:
+        if window.what in ENTITIES:
+            pairs.setdefault((window.by, window.what, window.of), []).append(window)
+        else:
+            series.setdefault((window.by, window.of), []).append(window)
+
+    def overs(windows: list[Window], aggregates: set[str]) -> tuple[int, ...]:
+        return tuple(sorted({w.over for w in windows if w.agg in aggregates}))
+
+    return (
+        tuple(
+            Series(i, by, of, any(w.agg == "sum" for w in found), overs(found, {"count", "sum"}))
+            for i, ((by, of), found) in enumerate(sorted(series.items()))
+        ),
+        tuple(
+            Pair(i, by, what, of, overs(found, {"distinct"}), any(w.agg == "age" for w in found))
+            for i, ((by, what, of), found) in enumerate(sorted(pairs.items()))
+        ),
+    )
+
+
+SERIES, PAIRS = _plan()
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where one window feature is found in the readings."""
+
+    lookup: int
+    window: int
+    agg: str
+    over: int
+    name: str
+
+
+def _sources() -> tuple[_Source, ...]:
+    where: dict[tuple[str, str | None, str], tuple[int, tuple[int, ...]]] = {
+        (s.by, None, s.of): (i, s.overs) for i, s in enumerate(SERIES)
+    }
+    where |= {(p.by, p.what, p.of): (i + len(SERIES), p.overs) for i, p in enumerate(PAIRS)}
+    sources = []
+    for w in WINDOWS:
+        lookup, overs = where[w.by, w.what if w.what in ENTITIES else None, w.of]
+        agg = w.what if w.agg == "sum" and w.what else w.agg
+        place = overs.index(w.over) if w.agg in {"count", "sum", "distinct"} else -1
+        sources.append(_Source(lookup, place, agg, w.over, w.name))
+    return tuple(sources)
+
+
+_SOURCES = _sources()
+_PLANS: tuple[Series | Pair, ...] = SERIES + PAIRS
+_FIELDS = tuple(name for name in INPUTS if name not in {"at", "type_code"})
+_TYPE_CODES = {name: float(code) for code, name in enumerate(EVENT_TYPES)}
+#: For each type of event, whether it enters each series or pair.
+_JOINS = {
+    kind: tuple(kind in STREAMS[plan.of] for plan in _PLANS)
+    for kind in frozenset().union(*STREAMS.values())
+}
+_TOKENS = tuple(
+    (plan, attrgetter(plan.by), attrgetter(plan.what) if isinstance(plan, Pair) else None)
+    for plan in _PLANS
+)
+
+
+def lookups(event: Event) -> tuple[list[Lookup], list[int]]:
+    """Return what to look up for `event`, and the position of each in the plan."""
+    found, places = [], []
+    joins = _JOINS[event.type]
+    for place, (plan, by, what) in enumerate(_TOKENS):
+        token = by(event)
+        if token is None:
+            continue
+        other = b"" if what is None else what(event)
+        if other is None:
+            continue
+        found.append(Lookup(plan, token, other, joins[place]))
+        places.append(place)
+    return found, places
+
+
+def key_of(event_id: str) -> bytes:
+    """Return the 16 bytes under which a step is idempotent."""
+    return hashlib.sha256(event_id.encode()).digest()[:16]
+
+
+def read_and_observe(
+    event: Event, store: Velocity, *, observe: bool = True
+) -> tuple[Event, Vector]:
+    """Return `event` with its final `at`, and its feature vector, shape (len(FEATURES),).
+
+    One atomic step, idempotent by `event_id`. Missing is NaN.
+    """
+    found, places = lookups(event)
+    payload = msgspec.msgpack.encode(event) if observe else None
+    at, readings = store.exchange(
+        key_of(event.event_id), event.at, found, event.amount or 0, payload
+    )
+    by_place: list[SeriesReading | PairReading | None] = [None] * len(_PLANS)
+    for place, reading in zip(places, readings, strict=True):
+        by_place[place] = reading
+    event = msgspec.structs.replace(event, at=at)
+    return event, vector(event, by_place)
+
+
+def vector(event: Event, readings: Sequence[SeriesReading | PairReading | None]) -> Vector:
+    """Return the features of `event`, given what was read for each entry of the plan."""
+    at = event.at
+    values: dict[str, float] = {}
+    for source in _SOURCES:
+        values[source.name] = _window(source, readings[source.lookup], at)
+    values["at"] = at
+    values["type_code"] = _TYPE_CODES.get(event.type, NAN)
+    for name in _FIELDS:
+        given = getattr(event, name)
+        values[name] = NAN if given is None else float(given)
+    scope = SimpleNamespace(**values)
+    out = [values[source.name] for source in _SOURCES]
+    for row in ROWS:
+        out.append(row.formula(scope, Numbers))
+    return np.array(out, dtype=np.float64)
+
+
+def _window(source: _Source, reading: SeriesReading | PairReading | None, at: int) -> float:
+    if reading is None:
+        return NAN
+    agg = source.agg
+    if isinstance(reading, SeriesReading):
+        if agg == "count":
+            return float(reading.windows[source.window][0])
+        if agg == "amount":
+            return float(reading.windows[source.window][1])
+        if agg == "amount_sq":
+            return float(reading.windows[source.window][2])
+        if agg == "since_last":
+            gap = at - reading.last
+            return (gap if reading.last and gap < source.over else source.over) / SECOND
+        return (at - reading.first) / SECOND if reading.first else 0.0
+    if agg == "distinct":
+        return float(reading.counts[source.window])
+    return (at - reading.first) / SECOND if reading.first else 0.0
+
+
+def squared(amount: int) -> int:
+    """Return the square that spreads are made from, of at most SQUARED_CAP."""
+    return min(amount, SQUARED_CAP) ** 2

@@ -1,0 +1,100 @@
+"""A model as the service knows it: ONNX in, a calibrated probability and reasons out.
+
+No pickle, no scikit-learn, no pandas. How a model comes to be is in `fit`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from sectionfour.domain import Rating, Reason
+from sectionfour.features.catalog import FEATURES, NAMES, REASONS, columns, fingerprint
+
+#: At most so many reasons an answer, and none that moves the log-odds by less than this.
+MOST_REASONS = 4
+LEAST_CONTRIBUTION = 0.1
+
+
+def session(onnx: bytes) -> onnxruntime.InferenceSession:
+    """Open a model on one thread: a checkout's row is too small to share out."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """`usual` is, a feature, what 95 % of training rows stay below: it picks a reason's text."""
+
+    name: str
+    version: str
+    digest: str
+    session: onnxruntime.InferenceSession
+    usual: dict[str, float]
+    columns: NDArray[np.intp] = field(init=False)
+    codes: tuple[str, ...] = field(init=False)
+    masks: NDArray[np.bool_] = field(init=False)
+
+    def __post_init__(self) -> None:
+        positions = columns(self.name)
+        grouped: dict[str, list[int]] = {}
+        for place, position in enumerate(positions):
+            grouped.setdefault(FEATURES[position].code, []).append(place)
+        masks = np.zeros((len(grouped) + 1, len(positions)), dtype=np.bool_)
+        for row, places in enumerate(grouped.values(), start=1):
+            masks[row, places] = True
+        object.__setattr__(self, "columns", np.array(positions, dtype=np.intp))
+        object.__setattr__(self, "codes", tuple(grouped))
+        object.__setattr__(self, "masks", masks)
+
+    def rate(self, vector: NDArray[np.float64]) -> Rating:
+        """Return the rating of one feature vector, shape (len(FEATURES),), NaN for missing.
+
+        One batch: the row as it is, and a row for each group of features with that group missing.
+        What the log-odds lose by it is the group's contribution.
+        """
+        row = vector[self.columns].astype(np.float32)
+        batch = np.where(self.masks, np.float32(np.nan), row)
+        probability, log_odds = self.session.run(["probability", "log_odds"], {"X": batch})
+        contributions = log_odds[0, 0] - log_odds[1:, 0]
+        reasons = []
+        for place in np.argsort(-contributions)[:MOST_REASONS]:
+            if contributions[place] < LEAST_CONTRIBUTION:
+                break
+            code = self.codes[place]
+            text = self._text(code, vector)
+            reasons.append(Reason(code, text, round(float(contributions[place]), 3)))
+        return Rating(
+            probability=float(probability[0, 0]),
+            reasons=tuple(reasons),
+            model={"name": self.name, "version": self.version, "digest": self.digest},
+        )
+
+    def score(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the calibrated probability of each row of a matrix of the whole catalog."""
+        rows = np.ascontiguousarray(matrix[:, self.columns], dtype=np.float32)
+        found: NDArray[np.float64] = self.session.run(["probability"], {"X": rows})[0][:, 0]
+        return found.astype(np.float64)
+
+    def _text(self, code: str, vector: NDArray[np.float64]) -> str:
+        """Say, of a reason, the feature that stands out furthest from what is usual."""
+        furthest, text = -1.0, REASONS[code]
+        for position in self.columns:
+            feature = FEATURES[position]
+            value = vector[position]
+            if feature.code == code and value == value:
+                distance = float(value) / (self.usual.get(feature.name, 0.0) + 1.0)
+                if distance > furthest:
+                    furthest, text = distance, feature.says.format(value)
+        return text
+
+
+def feature_list(name: str) -> dict[str, Any]:
+    """Return what a model's card must say of its features to be served by this catalog."""
+    return {"catalog": fingerprint(), "features": [NAMES[i] for i in columns(name)]}

@@ -1,0 +1,168 @@
+"""Models on disk: `models/NAME/VERSION/` with model.onnx, card.json and a signature.
+
+`models/NAME/CURRENT` names the version that is served; promoting and rolling back replace that one
+small file, and workers see it at their next call. A version is written whole or not at all, and is
+never changed. Loading refuses a changed file, a missing or foreign signature, and a model that was
+fitted on other features than this code's.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from sectionfour.errors import RegistryError
+from sectionfour.learning.model import Model, feature_list, session
+
+Card = dict[str, Any]
+NAMES = ("transaction", "account")
+
+
+class Signature(msgspec.Struct, frozen=True):
+    """Ed25519 over `signed_text` of the two files, with the key that it verifies under."""
+
+    public_key: str
+    signature: str
+
+
+def signed_text(onnx: bytes, card: bytes) -> bytes:
+    """Return the bytes that are signed: a purpose, and the digest of each file."""
+    digests = (hashlib.sha256(data).hexdigest() for data in (onnx, card))
+    return "\n".join(("sectionfour model v1", *digests)).encode()
+
+
+def write(
+    models: Path, name: str, version: str, onnx: bytes, card: Card, key: Ed25519PrivateKey
+) -> Path:
+    """Write a version; what is there already under that version stays. Returns its folder."""
+    target = models / name / version
+    if target.exists():
+        return target
+    card_bytes = msgspec.json.format(msgspec.json.encode(card), indent=1)
+    signature = Signature(
+        base64.b64encode(key.public_key().public_bytes_raw()).decode(),
+        base64.b64encode(key.sign(signed_text(onnx, card_bytes))).decode(),
+    )
+    fresh = models / name / f".{version}.{secrets.token_hex(4)}"
+    fresh.mkdir(parents=True)
+    try:
+        (fresh / "model.onnx").write_bytes(onnx)
+        (fresh / "card.json").write_bytes(card_bytes)
+        (fresh / "signature").write_bytes(
+            msgspec.json.format(msgspec.json.encode(signature), indent=1)
+        )
+        os.replace(fresh, target)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return target
+
+
+def load(models: Path, name: str, version: str, trusted: Collection[bytes]) -> tuple[Model, Card]:
+    """Open a version, or raise RegistryError saying why it cannot be trusted."""
+    folder = models / name / version
+    where = f"{name}/{version}"
+    try:
+        onnx, card_bytes = (folder / "model.onnx").read_bytes(), (folder / "card.json").read_bytes()
+    except FileNotFoundError as error:
+        raise RegistryError(f"model {where} is not there; `sectionfour models list`") from error
+    try:
+        signature = msgspec.json.decode((folder / "signature").read_bytes(), type=Signature)
+        public, signed = (
+            base64.b64decode(text) for text in (signature.public_key, signature.signature)
+        )
+        if public not in trusted:
+            raise RegistryError(f"model {where} is signed by a key that is not trusted here")
+        Ed25519PublicKey.from_public_bytes(public).verify(signed, signed_text(onnx, card_bytes))
+    except FileNotFoundError as error:
+        raise RegistryError(f"model {where} is not signed") from error
+    except (InvalidSignature, ValueError) as error:
+        raise RegistryError(f"model {where} is not what was signed: a file was changed") from error
+    card: Card = msgspec.json.decode(card_bytes)
+    ours = feature_list(name)
+    if {key: card.get(key) for key in ours} != ours:
+        raise RegistryError(
+            f"model {where} was fitted on other features than this code defines"
+            f" (its catalog {card.get('catalog')}, ours {ours['catalog']}); retrain it,"
+            " or run the code that made it"
+        )
+    digest = f"sha256:{hashlib.sha256(onnx).hexdigest()}"
+    return Model(name, version, digest, session(onnx), card["usual"]), card
+
+
+def versions(models: Path, name: str) -> list[str]:
+    """Return the versions of a model, oldest first (their names begin with their time)."""
+    folder = models / name
+    if not folder.is_dir():
+        return []
+    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def current(models: Path, name: str) -> str | None:
+    """Return the version that is served, or None before the first promotion."""
+    try:
+        return (models / name / "CURRENT").read_text("ascii").split()[0]
+    except FileNotFoundError:
+        return None
+
+
+def promote(models: Path, name: str, version: str, trusted: Collection[bytes]) -> None:
+    """Serve `version` from now on; the one before it is remembered for `rollback`."""
+    load(models, name, version, trusted)  # nothing is promoted that a worker would refuse
+    before = current(models, name)
+    if before != version:
+        _point(models, name, [version, *([before] if before else [])])
+
+
+def rollback(models: Path, name: str) -> str:
+    """Serve the version before the current one again; returns it."""
+    try:
+        history = (models / name / "CURRENT").read_text("ascii").split()
+    except FileNotFoundError:
+        history = []
+    if len(history) < 2:
+        raise RegistryError(f"model {name} has no earlier version to roll back to")
+    _point(models, name, [history[1], history[0]])
+    return history[1]
+
+
+def _point(models: Path, name: str, history: list[str]) -> None:
+    path = models / name / "CURRENT"
+    fresh = path.with_name(f".CURRENT.{secrets.token_hex(4)}")
+    fresh.write_text("\n".join(history) + "\n", "ascii")
+    os.replace(fresh, path)
+
+
+class Served:
+    """The current models of a folder, looked up anew when CURRENT changes."""
+
+    def __init__(self, models: Path, trusted: Collection[bytes]) -> None:
+        self._models, self._trusted = models, trusted
+        self._open: dict[str, tuple[tuple[int, int], Model]] = {}
+
+    def get(self, name: str) -> Model:
+        """Return the model that is served now; a look at one file's time when nothing changed.
+
+        Raises RegistryError where there is none, or none that can be trusted.
+        """
+        try:
+            stat = os.stat(self._models / name / "CURRENT")
+        except FileNotFoundError as error:
+            raise RegistryError(f"no {name} model has been promoted") from error
+        stamp = (stat.st_mtime_ns, stat.st_ino)
+        known = self._open.get(name)
+        if known is None or known[0] != stamp:
+            version = current(self._models, name)
+            assert version is not None
+            known = (stamp, load(self._models, name, version, self._trusted)[0])
+            self._open[name] = known
+        return known[1]

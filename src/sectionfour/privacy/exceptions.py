@@ -1,0 +1,316 @@
+"""Grants under section Six as values, and the rules that all eleven exceptions share.
+
+A grant is asked for by one key, approved by others, holds for a scope and a time, and is metered.
+No clock, no store: the caller hands in the instant and the number of uses, and keeps what comes
+back. Instants are microseconds since the epoch, UTC. Recording a use, and counting it without a
+race, is the ledger's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Literal
+
+from sectionfour.errors import BadRequest, Conflict
+from sectionfour.privacy.regime import ExceptionRule, Regime
+from sectionfour.privacy.rules import LEGAL_MEMO, OPERATIONS
+
+HOUR = 3_600_000_000
+DAY = 24 * HOUR
+_HEX = frozenset("0123456789abcdef")
+
+State = Literal["requested", "live", "revoked"]
+#: Live, but the time is over, or nobody ratified it in time.
+Standing = Literal["requested", "live", "revoked", "expired", "lapsed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """What was laid before the approvers: by reference and digest, never the text itself."""
+
+    kind: str
+    ref: str
+    sha256: str | None = None
+    issued_by: str | None = None
+    issued_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """What a grant is for: these members (subject tokens), this order, or both; never everyone."""
+
+    categories: frozenset[str]
+    purposes: frozenset[str]
+    operations: frozenset[str]
+    sources: frozenset[str]
+    members: frozenset[bytes] = frozenset()
+    order: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """A grant at one moment of its life: made by `requested`, changed by `approve` and `revoke`.
+
+    `live_at` is when the last approval that the rule needs was given; an approval after that is
+    the ratification of an exception that wants one.
+    """
+
+    grant_id: str
+    exception: int
+    documents: tuple[Document, ...]
+    necessity: str
+    scope: Scope
+    not_before: int
+    expires_at: int
+    max_uses: int
+    requested_by: str
+    requested_at: int
+    sealed: bool = False
+    state: State = "requested"
+    approved_by: tuple[str, ...] = ()
+    live_at: int | None = None
+    revoked_by: str | None = None
+    revoked_at: int | None = None
+
+
+# --- a grant's life --------------------------------------------------------------------------
+
+
+def requested(
+    regime: Regime,
+    *,
+    grant_id: str,
+    exception: int,
+    documents: Iterable[Document],
+    necessity: str,
+    scope: Scope,
+    not_before: int,
+    expires_at: int,
+    max_uses: int,
+    by: str,
+    at: int,
+    sealed: bool = False,
+) -> Grant:
+    """Return a grant that waits for approval by another key than `by`.
+
+    Raises BadRequest, with a pointer, for what cannot be asked; Conflict for the exception that
+    is not applicable at all. Asking for more than the exception can give is not refused: `covers`
+    never gives it, and `in_vain` says so.
+    """
+    rule = regime.exception(exception)
+    if rule.never:
+        raise Conflict(
+            f"not_applicable: exception {rule.number} ({rule.title.lower()}) is never granted here",
+            pointer="/exception",
+        )
+    documents = tuple(documents)
+    _check_documents(documents)
+    if not necessity.strip():
+        raise BadRequest("say why it is necessary", pointer="/necessity")
+    if expires_at <= max(not_before, at):
+        raise BadRequest("a grant ends after it starts, and after now", pointer="/expires_at")
+    if expires_at - not_before > rule.max_life_days * DAY:
+        raise BadRequest(
+            f"exception {rule.number} holds for at most {rule.max_life_days} days",
+            pointer="/expires_at",
+        )
+    if max_uses < 1:
+        raise BadRequest("a grant is for at least one use", pointer="/max_uses")
+    if sealed and not rule.sealed_possible:
+        raise BadRequest(f"exception {rule.number} cannot be sealed", pointer="/sealed")
+    if not by:
+        raise BadRequest("a grant is asked for by a key", pointer="/requested_by")
+    return Grant(
+        grant_id=grant_id,
+        exception=rule.number,
+        documents=documents,
+        necessity=necessity,
+        scope=_checked(regime, scope),
+        not_before=not_before,
+        expires_at=expires_at,
+        max_uses=max_uses,
+        requested_by=by,
+        requested_at=at,
+        sealed=sealed,
+    )
+
+
+def approve(grant: Grant, rule: ExceptionRule, *, by: str, at: int) -> Grant:
+    """Return the grant with one approval more; live once there are as many as the rule needs.
+
+    On a live grant that wants ratifying it is the ratification. Raises Conflict where the key may
+    not approve this grant, or nothing is left to approve.
+    """
+    _same_exception(grant, rule)
+    now = standing(grant, rule, at)
+    ratifies = now == "live" and bool(rule.ratifiers) and not _ratified(grant, rule)
+    if now != "requested" and not ratifies:
+        raise Conflict(f"the grant is {now}: there is nothing to approve")
+    if not by or by == grant.requested_by:
+        raise Conflict("a grant is approved by another key than the one that asked for it")
+    if by in grant.approved_by:
+        raise Conflict("this key has approved already; another one is needed")
+    approved_by = (*grant.approved_by, by)
+    if ratifies or len(approved_by) < rule.approvals:
+        return replace(grant, approved_by=approved_by)
+    return replace(grant, approved_by=approved_by, state="live", live_at=at)
+
+
+def revoke(grant: Grant, *, by: str, at: int) -> Grant:
+    """Return the grant ended from `at` on. Any key may, the requester's too; Conflict if it was."""
+    if grant.state == "revoked":
+        raise Conflict("the grant is revoked already")
+    return replace(grant, state="revoked", revoked_by=by, revoked_at=at)
+
+
+def standing(grant: Grant, rule: ExceptionRule, at: int) -> Standing:
+    """Return where the grant stands at `at`, time and ratification counted in."""
+    if grant.state == "revoked":
+        return "revoked"
+    if at >= grant.expires_at:
+        return "expired"
+    if grant.live_at is None:
+        return "requested"
+    due = grant.live_at + rule.ratify_within_hours * HOUR
+    if rule.ratifiers and at >= due and not _ratified(grant, rule):
+        return "lapsed"
+    return "live"
+
+
+# --- what a grant covers ---------------------------------------------------------------------
+
+
+def covers(
+    grant: Grant,
+    rule: ExceptionRule,
+    *,
+    subject: bytes | None,
+    order: bytes | None,
+    category: str,
+    purpose: str,
+    operation: str,
+    source: str,
+    at: int,
+    uses: int,
+) -> bool:
+    """Whether the grant is a basis for one use of one category; False wherever anything is open.
+
+    `subject` and `order` are tokens, None for a guest and where there is no order; `source` is
+    as the request names it ("partner:ID"); `uses` counts those recorded before this one.
+    """
+    scope = grant.scope
+    return (
+        grant.exception == rule.number
+        and not rule.never
+        and grant.live_at is not None
+        and max(grant.live_at, grant.not_before) <= at
+        and standing(grant, rule, at) == "live"
+        and 0 <= uses < grant.max_uses
+        and bool(scope.members or scope.order)
+        and (not scope.members or subject in scope.members)
+        and (scope.order is None or order == scope.order)
+        and category in scope.categories
+        and category in rule.categories
+        and purpose in scope.purposes
+        and purpose in rule.purposes
+        and operation in scope.operations
+        and operation in rule.operations
+        and source in scope.sources
+        and _kind(source) in rule.sources
+        and (operation != "score" or _may_score(grant, rule, source))
+    )
+
+
+def in_vain(grant: Grant, rule: ExceptionRule) -> tuple[tuple[str, str], ...]:
+    """Return (pointer, warning) for whatever the grant asks that it will never cover."""
+    scope = grant.scope
+    beyond = {
+        "categories": scope.categories - rule.categories,
+        "purposes": scope.purposes - rule.purposes,
+        "operations": scope.operations - rule.operations,
+        # the kind alone: a provider's name is the caller's, and is not repeated
+        "sources": {_kind(source) for source in scope.sources} - rule.sources,
+    }
+    found = [
+        (f"/scope/{key}", f"exception {rule.number} never covers {', '.join(sorted(names))}")
+        for key, names in beyond.items()
+        if names
+    ]
+    asks_for_scores = "score" in scope.operations & rule.operations
+    if asks_for_scores and not any(_may_score(grant, rule, source) for source in scope.sources):
+        found.append(("/scope/operations", _SCORES_ONLY[rule.routine_scoring]))
+    return tuple(found)
+
+
+_SCORES_ONLY = {
+    "incident": "scores rest on it only for members that the scope names",
+    "source_tag": "scores rest on it only for data from the public source",
+    "order": "scores rest on it only for the order that the scope names",
+    "if_memo": f"scores rest on it only where the documents hold a {LEGAL_MEMO}",
+}
+
+
+def _may_score(grant: Grant, rule: ExceptionRule, source: str) -> bool:
+    """Whether a live score may rest on the grant: the column "for routine scoring?"."""
+    match rule.routine_scoring:
+        case "no":
+            return False
+        case "incident":  # the people of that incident, by name
+            return bool(grant.scope.members)
+        case "source_tag":
+            return source == "public"
+        case "order":
+            return grant.scope.order is not None
+        case "if_memo":
+            return any(document.kind == LEGAL_MEMO for document in grant.documents)
+
+
+def _ratified(grant: Grant, rule: ExceptionRule) -> bool:
+    return len(grant.approved_by) > rule.approvals
+
+
+def _kind(source: str) -> str:
+    return source.partition(":")[0]
+
+
+def _same_exception(grant: Grant, rule: ExceptionRule) -> None:
+    if grant.exception != rule.number:
+        raise ValueError(f"a grant of exception {grant.exception} under rule {rule.number}")
+
+
+def _check_documents(documents: tuple[Document, ...]) -> None:
+    if not documents:
+        raise BadRequest("at least one document is needed", pointer="/documents")
+    for place, document in enumerate(documents):
+        for key in ("kind", "ref"):
+            if not getattr(document, key).strip():
+                raise BadRequest(f"a document has a {key}", pointer=f"/documents/{place}/{key}")
+        digest = document.sha256
+        if digest is not None and (len(digest) != 64 or not _HEX.issuperset(digest)):
+            raise BadRequest(
+                "sha256 is 64 hexadecimal digits in lower case",
+                pointer=f"/documents/{place}/sha256",
+            )
+
+
+def _checked(regime: Regime, scope: Scope) -> Scope:
+    """Return the scope with the umbrella purpose spelt out, or raise BadRequest."""
+    if not scope.members and not scope.order:
+        raise BadRequest("a grant is for named members or for one order", pointer="/scope")
+    for key in ("categories", "purposes", "operations", "sources"):
+        if not getattr(scope, key):
+            raise BadRequest("an empty list would cover nothing", pointer=f"/scope/{key}")
+    for category in scope.categories:
+        regime.category(category, pointer="/scope/categories")
+    for operation in scope.operations:
+        if operation not in OPERATIONS:
+            raise BadRequest(
+                f"an operation must be one of {', '.join(OPERATIONS)}",
+                pointer="/scope/operations",
+            )
+    for source in scope.sources:
+        regime.source(source, pointer="/scope/sources")
+    purposes = (regime.stands_for(name, pointer="/scope/purposes") for name in scope.purposes)
+    return replace(scope, purposes=frozenset(chain.from_iterable(purposes)))

@@ -1,0 +1,240 @@
+"""Under which name: identifiers become keyed tokens, and what is not permitted is dropped.
+
+`claim` says what a request would use, before the gate; `seal` turns what the gate permitted into
+an `Event`. After `seal` nothing is raw: what follows sees tokens and numbers.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import unicodedata
+from dataclasses import dataclass
+
+import phonenumbers
+
+from sectionfour.domain import (
+    Event,
+    Given,
+    Permit,
+    Request,
+    Use,
+    micros,
+)
+from sectionfour.errors import BadRequest
+from sectionfour.privacy.keys import Keyring
+from sectionfour.privacy.regime import Regime
+from sectionfour.privacy.vault import Vault
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """What turns identifiers into tokens: the ring, and the vault for subjects."""
+
+    ring: Keyring
+    vault: Vault
+    region: str = "CN"  # of phone numbers that are written without a country code
+
+    def subject(self, member_id: str, *, enrol: bool = False) -> bytes | None:
+        """Return a member's serve-domain token; None for one never met, unless `enrol`."""
+        name = _plain(member_id)
+        uid = self.vault.enrol(name) if enrol else self.vault.find(name)
+        return None if uid is None else self.ring.token("serve", "subject", uid)
+
+    def alias(self, subject: bytes, domain: str) -> bytes:
+        """Return the token in `domain` of somebody known by a serve-domain token."""
+        return self.ring.token(domain, "alias", subject)
+
+
+# --- one value, one spelling
+
+
+def _plain(text: str) -> str:
+    return unicodedata.normalize("NFC", text.strip())
+
+
+def phone(text: str, region: str = "CN") -> str:
+    """Return a phone number in E.164; raises BadRequest for what is none.
+
+    >>> phone("138 0013-8000"), phone("+86 138 0013 8000")
+    ('+8613800138000', '+8613800138000')
+    """
+    try:
+        number = phonenumbers.parse(text, region)
+    except phonenumbers.NumberParseException:
+        raise BadRequest("not a phone number", pointer="/member/phone") from None
+    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+
+
+def email(text: str) -> str:
+    """Return a mail address lower-cased, its domain in ASCII; raises BadRequest for what is none.
+
+    >>> email(" Anna@EXAMPLE.com")
+    'anna@example.com'
+    """
+    local, at, domain = _plain(text).casefold().rpartition("@")
+    try:
+        ascii_domain = domain.encode("idna").decode()
+    except UnicodeError:
+        ascii_domain = ""
+    if not (local and at and ascii_domain):
+        raise BadRequest("not a mail address", pointer="/member/email") from None
+    return f"{local}@{ascii_domain}"
+
+
+def address(text: str) -> str:
+    r"""Return a postal address with one width of characters, one case and single spaces.
+
+    >>> address("\uff11\uff12  Long  Road ")
+    '12 long road'
+    """
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def ip(text: str) -> tuple[bytes, bytes]:
+    """Return an address and its network (/24 of IPv4, /48 of IPv6), packed, with a length byte.
+
+    An IPv4 address written as IPv6 is the IPv4 address. Raises BadRequest for what is none.
+
+    >>> ip("::ffff:203.0.113.7") == ip("203.0.113.7")
+    True
+    """
+    try:
+        found = ipaddress.ip_address(text.strip())
+    except ValueError:
+        raise BadRequest("not an IP address", pointer="/location/ip") from None
+    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
+        found = found.ipv4_mapped
+    packed = found.packed
+    return packed, packed[:3] if len(packed) == 4 else packed[:6]
+
+
+# --- what a request would use
+
+
+def claim(given: Given, keys: Keys, regime: Regime) -> Request:
+    """Return what `given` asks of the gate: the subject, and each category that it brings along.
+
+    A permission of the operating system that was not granted, and a consignee who is not the
+    member, hinder a category whatever consent there is (R-12, R-14).
+    """
+    member, transaction, source = given.member, given.transaction, given.sources.get
+    uses: list[Use] = []
+
+    def bring(category: str, hindrance: str | None = None) -> None:
+        origin = source(category) or source(category.partition(".")[0]) or "first_party"
+        uses.append(Use(category, origin, hindrance))
+
+    if member is not None:
+        bring("member.required")
+        if member.optional is not None:
+            bring("member.optional")
+    if transaction is not None:
+        bring("order")
+        if transaction.instrument is not None:
+            bring("payment")
+        if transaction.consignee is not None:
+            self_consigned = transaction.consignee.is_member is True
+            bring("consignee", None if self_consigned else "third_person")
+    if given.device is not None:
+        bring("device")
+    if given.location is not None:
+        granted = given.device.permissions if given.device is not None else ()
+        for category, value in (
+            ("location", given.location.ip),
+            ("location.gps", given.location.gps),
+        ):
+            if value is not None:
+                needed = regime.categories[category].permission
+                bring(category, None if needed is None or needed in granted else "no_permission")
+    if given.log is not None:
+        bring("log")
+    if given.identity is not None:
+        if given.identity.document_verified is not None:
+            bring("identity.document")
+        if given.identity.face_match_level is not None:
+            bring("biometric.face")
+        if given.identity.credit_band is not None:
+            bring("credit.realname")
+    if given.communication is not None:
+        bring("communication")
+    if given.profile is not None:
+        bring("profile.tag")
+    return Request(
+        purpose=given.purpose,
+        event_type=given.event.type,
+        kind="guest" if member is None else "member",
+        subject=None if member is None else keys.subject(member.id),
+        order=None
+        if transaction is None
+        else keys.ring.token("serve", "order", _plain(transaction.order_id).encode()),
+        uses=tuple(uses),
+        given=given,
+    )
+
+
+# --- sealing
+
+
+def seal(request: Request, permit: Permit, keys: Keys, *, at: int, regime: Regime) -> Event:
+    """Return the event under tokens, without whatever `permit` does not name.
+
+    A member met for the first time, with a basis, gets a vault row here.
+    """
+    given = request.given
+    assert given is not None
+    token = keys.ring.token
+    fields: dict[str, bytes | int | float | None] = {}
+    categories = regime.categories
+
+    def may(category: str) -> bool:
+        return bool(permit.permitted & categories[category].bit)
+
+    if given.member is not None and may("member.required"):
+        member = given.member
+        fields["member"] = keys.subject(member.id, enrol=True)
+        if member.phone is not None:
+            fields["phone"] = token("serve", "phone", phone(member.phone, keys.region).encode())
+        if member.email is not None:
+            fields["email"] = token("serve", "email", email(member.email).encode())
+        if member.registered_at is not None:
+            fields["registered_at"] = micros(member.registered_at)
+    if given.transaction is not None and may("order"):
+        transaction = given.transaction
+        fields["order_ref"] = request.order
+        fields["amount"] = transaction.amount
+        fields["item_count"] = transaction.item_count
+        if transaction.payee_id is not None:
+            fields["payee"] = token("serve", "payee", _plain(transaction.payee_id).encode())
+        instrument = transaction.instrument
+        if instrument is not None and instrument.id is not None and may("payment"):
+            name = f"{instrument.kind}\x1f{_plain(instrument.id)}".encode()
+            fields["instrument"] = token("serve", "instrument", name)
+        consignee = transaction.consignee
+        if consignee is not None and may("consignee"):
+            fields["consignee_self"] = int(consignee.is_member is True)
+            if consignee.address:
+                fields["address"] = token("serve", "address", address(consignee.address).encode())
+    if given.device is not None and given.device.id is not None and may("device"):
+        fields["device"] = token("serve", "device", _plain(given.device.id).encode())
+    if given.location is not None and given.location.ip is not None and may("location"):
+        host, network = ip(given.location.ip)
+        fields["ip"] = token("serve", "ip", host)
+        fields["network"] = token("serve", "network", network)
+    if given.log is not None and may("log"):
+        fields["page_views"] = given.log.page_views
+        fields["search_count"] = given.log.search_count
+        fields["seconds_on_page"] = given.log.seconds_on_page
+    if given.identity is not None:
+        if given.identity.document_verified is not None and may("identity.document"):
+            fields["document_verified"] = int(given.identity.document_verified)
+        if may("biometric.face"):
+            fields["face_match_level"] = given.identity.face_match_level
+    return Event(
+        event_id=given.event_id,
+        at=at,
+        purpose=request.purpose,
+        type=given.event.type,
+        occurred_at=micros(given.event.occurred_at),
+        permitted=permit.permitted,
+        **fields,  # type: ignore[arg-type]
+    )

@@ -1,0 +1,265 @@
+"""The policy as data: `regime.toml` read into one frozen value that answers what may be used.
+
+What for, from whom, what each exception needs, what refusing may cost. Nothing here knows of a
+person, a clock or a store; the reading of the policy itself is in the file, not here. A look-up
+that the gate makes for every call is an access to a dictionary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, get_args
+
+from sectionfour.errors import BadRequest, RegimeError
+from sectionfour.privacy import rules
+from sectionfour.privacy.rules import (
+    Admission,
+    BasisStep,
+    CategoryRule,
+    ExceptionRule,
+    PurposeRule,
+    Rule,
+    ServiceRule,
+    SourceRule,
+    Umbrella,
+    Why,
+)
+
+__all__ = [
+    "Admission",
+    "CategoryRule",
+    "ExceptionRule",
+    "PurposeRule",
+    "Regime",
+    "ServiceRule",
+    "SourceRule",
+    "load",
+    "parse",
+]
+
+LISTS = ("purposes", "categories", "sources", "services", "threats")
+TABLES = ("purposes", "categories", "sources", "services", "exceptions")
+EXCEPTIONS = tuple(str(number) for number in range(1, 12))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Regime:
+    """The whole file, checked. Mappings are read-only and keep the order of the file's lists."""
+
+    digest: str
+    bases: tuple[BasisStep, ...]
+    umbrella: str
+    umbrella_purposes: tuple[str, ...]
+    purposes: Mapping[str, PurposeRule]
+    categories: Mapping[str, CategoryRule]
+    sources: Mapping[str, SourceRule]
+    services: Mapping[str, ServiceRule]
+    exceptions: Mapping[int, ExceptionRule]
+    threats: tuple[str, ...]
+    masked: Mapping[str, str]
+    never_withheld: tuple[str, ...]
+    training: PurposeRule
+    contract: ExceptionRule
+    covered: frozenset[tuple[str, str]]
+    withheld_for: Mapping[str, frozenset[str]]
+
+    def purpose(self, name: str, *, pointer: str = "/purpose") -> PurposeRule:
+        """Return the purpose asked for, or raise BadRequest; the message does not repeat it."""
+        rule = self.purposes.get(name)
+        if rule is None:
+            raise BadRequest(
+                f"a purpose must be one of {', '.join(self.purposes)}", pointer=pointer
+            )
+        return rule
+
+    def category(self, key: str, *, pointer: str = "/categories") -> CategoryRule:
+        rule = self.categories.get(key)
+        if rule is None:
+            raise BadRequest(
+                f"a category must be one of {', '.join(self.categories)}", pointer=pointer
+            )
+        return rule
+
+    def source(self, text: str, *, pointer: str = "/source") -> SourceRule:
+        """Return the rule for `first_party`, `affiliate:ID` and so on, or raise BadRequest.
+
+        A source that needs an attestation names its provider; no other does.
+        """
+        kind, colon, provider = text.partition(":")
+        rule = self.sources.get(kind)
+        if rule is None or bool(provider) != rule.attestation or bool(colon) != rule.attestation:
+            forms = (f"{s.key}:ID" if s.attestation else s.key for s in self.sources.values())
+            raise BadRequest(f"a source must be one of {', '.join(forms)}", pointer=pointer)
+        return rule
+
+    def exception(self, number: int) -> ExceptionRule:
+        rule = self.exceptions.get(number)
+        if rule is None:
+            raise BadRequest("exception must be a number from 1 to 11", pointer="/exception")
+        return rule
+
+    def stands_for(self, name: str, *, pointer: str = "/purpose") -> tuple[str, ...]:
+        """Return the purposes that a notice or a consent means by `name`: itself, or several.
+
+        Raises BadRequest for a name that is neither a purpose nor the umbrella.
+        """
+        if name == self.umbrella:
+            return self.umbrella_purposes
+        return (self.purpose(name, pointer=pointer).id,)
+
+    def covers(self, consent_purpose: str, use_purpose: str) -> bool:
+        """Whether a consent given for one purpose holds for a use under another."""
+        return (consent_purpose, use_purpose) in self.covered
+
+    def admission(self, purpose: str, category: str, source: str = "first_party") -> Admission:
+        """Return how far a category from a kind of source may serve a purpose: the whole matrix."""
+        rule = self.sources[source]
+        if category not in rule.brings or purpose not in rule.serves:
+            return "denied"
+        return self.purposes[purpose].admits[category]
+
+    def mask(self, categories: Iterable[str]) -> int:
+        """Return the bitmask that stands for `categories` in what is stored."""
+        return sum(self.categories[key].bit for key in set(categories))
+
+    def unmask(self, mask: int) -> tuple[str, ...]:
+        return tuple(key for key, rule in self.categories.items() if mask & rule.bit)
+
+    def withholdable_services(self, missing: Iterable[str]) -> tuple[str, ...]:
+        """Return the services that want of these categories or sources may cost; no others."""
+        held: set[str] = set()
+        for key in missing:
+            held |= self.withheld_for[key]
+        return tuple(service for service in self.services if service in held)
+
+
+def load(path: Path | None = None) -> Regime:
+    """Return the regime in the file at `path`, or the one that comes with the package.
+
+    Raises RegimeError, naming the key, where the file cannot be read or does not hold.
+    """
+    if path is None:
+        return _packaged()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RegimeError(f"{path.name}: cannot be read: {error.strerror}") from error
+    return parse(data)
+
+
+@cache
+def _packaged() -> Regime:
+    return parse(resources.files("sectionfour.privacy").joinpath("regime.toml").read_bytes())
+
+
+def parse(data: bytes) -> Regime:
+    """Return the regime that the bytes of a TOML file hold; RegimeError where they do not hold."""
+    try:
+        file = tomllib.loads(data.decode())
+    except ValueError as error:  # not UTF-8, or not TOML
+        raise RegimeError(f"not a TOML file: {error}") from error
+    rules.same_names("", file, ("bases", "lists", "umbrella", "masked", *TABLES))
+    bases = rules.convert(tuple[BasisStep, ...], file["bases"], "bases")
+    rules.no_name_twice("bases", bases)
+    rules.same_names("bases", bases, get_args(BasisStep))
+    masked = rules.convert(dict[str, str], file["masked"], "masked")
+    rules.same_names("masked", masked, get_args(Why))
+    names = _names(file["lists"])
+
+    umbrella = rules.read(Umbrella, file["umbrella"], "umbrella", names, {})
+    words = {umbrella.name: umbrella.stands_for}
+    purposes = rules.read_all(PurposeRule, file, "purposes", names, words)
+    categories = rules.read_all(CategoryRule, file, "categories", names, words)
+    sources = rules.read_all(SourceRule, file, "sources", names, words)
+    services = rules.read_all(ServiceRule, file, "services", names, words)
+    exceptions = rules.read_all(ExceptionRule, file, "exceptions", names, words)
+
+    training = _the_only("trains", "purposes", purposes)
+    contract = exceptions[_the_only("auto", "exceptions", exceptions)]
+    for place, (key, category) in enumerate(categories.items()):
+        on_minimal_list = key in contract.categories
+        categories[key] = replace(category, bit=1 << place, contract=on_minimal_list)
+    for key, purpose in purposes.items():
+        admits = {c.key: _admission(purpose, c) for c in categories.values()}
+        purposes[key] = replace(purpose, admits=MappingProxyType(admits))
+
+    refusable: list[CategoryRule | SourceRule] = [*categories.values(), *sources.values()]
+    regime = Regime(
+        digest=hashlib.sha256(data).hexdigest(),
+        bases=bases,
+        umbrella=umbrella.name,
+        umbrella_purposes=umbrella.stands_for,
+        purposes=MappingProxyType(purposes),
+        categories=MappingProxyType(categories),
+        sources=MappingProxyType(sources),
+        services=MappingProxyType(services),
+        exceptions=MappingProxyType({rule.number: rule for rule in exceptions.values()}),
+        threats=names["threats"],
+        masked=MappingProxyType(masked),
+        never_withheld=tuple(s.key for s in services.values() if s.may_be_withheld == "never"),
+        training=purposes[training],
+        contract=contract,
+        covered=frozenset(
+            [(key, key) for key in purposes] + [(umbrella.name, p) for p in umbrella.stands_for]
+        ),
+        withheld_for=MappingProxyType({r.key: frozenset(r.withholds) for r in refusable}),
+    )
+    _refuse_contradictions(regime, umbrella, file)
+    return regime
+
+
+def _names(lists: Any) -> dict[str, tuple[str, ...]]:
+    names = rules.convert(dict[str, tuple[str, ...]], lists, "lists")
+    rules.same_names("lists", names, LISTS)
+    for key, listed in names.items():
+        rules.no_name_twice(f"lists.{key}", listed)
+        for word in rules.WORDS.intersection(listed):
+            raise RegimeError(f"lists.{key}: {word!r} has a meaning already")
+    for key in set(names["categories"]).intersection(names["sources"]):
+        raise RegimeError(f"lists.sources: {key!r} is a category")  # a refusal names either
+    return names | {"exceptions": EXCEPTIONS}
+
+
+def _the_only(flag: str, table: str, rows: Mapping[str, Rule]) -> str:
+    flagged = [key for key, rule in rows.items() if getattr(rule, flag)]
+    if len(flagged) != 1:
+        those = ", ".join(f"{table}.{key}.{flag}" for key in flagged) or "none"
+        raise RegimeError(f"{table}: exactly one has {flag} = true, here {those}")
+    return flagged[0]
+
+
+def _admission(purpose: PurposeRule, category: CategoryRule) -> Admission:
+    if purpose.section_four:
+        return category.security
+    return "yes" if purpose.id in category.collected_for else "denied"
+
+
+def _refuse_contradictions(regime: Regime, umbrella: Umbrella, file: Mapping[str, Any]) -> None:
+    purposes, categories, services = regime.purposes, regime.categories, regime.services
+    found = [("umbrella", rules.in_umbrella(umbrella, purposes))]
+    for purpose in purposes.values():
+        found.append((f"purposes.{purpose.id}", rules.in_purpose(purpose)))
+    for category in categories.values():
+        where = f"categories.{category.key}"
+        found.append((where, rules.in_category(category, categories, purposes)))
+        found.append((where, rules.in_refusal(category, services)))
+    for source in regime.sources.values():
+        found.append((f"sources.{source.key}", rules.in_refusal(source, services)))
+    for service in services.values():
+        found.append((f"services.{service.key}", rules.in_service(service, file)))
+    for exception in regime.exceptions.values():
+        found.append((f"exceptions.{exception.key}", rules.in_exception(exception)))
+    found.append(
+        (f"exceptions.{regime.contract.key}", rules.in_contract(regime.contract, purposes))
+    )
+    found.append(("lists", rules.in_models(purposes)))
+    for where, faults in found:
+        for key, why in faults:
+            raise RegimeError(f"{where}.{key}: {why}")

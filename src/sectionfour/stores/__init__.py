@@ -1,0 +1,32 @@
+"""The backends of the two ports, opened by URL; a driver is imported only when asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sectionfour.errors import SettingsError
+
+if TYPE_CHECKING:
+    from sectionfour.stores.lmdb import LmdbVelocity
+    from sectionfour.stores.sqlite import SqliteLedger
+
+
+def open_ledger(url: str, *, synchronous: str = "FULL") -> SqliteLedger:
+    """Open `sqlite:PATH`."""
+    scheme, _, path = url.partition(":")
+    if scheme == "sqlite" and path:
+        from sectionfour.stores.sqlite import SqliteLedger
+
+        return SqliteLedger(Path(path), synchronous=synchronous)
+    raise SettingsError("a ledger is opened by a URL of the form sqlite:PATH")
+
+
+def open_velocity(url: str, *, gib: float = 64) -> LmdbVelocity:
+    """Open `lmdb:FOLDER`, which may grow to `gib` GiB."""
+    scheme, _, path = url.partition(":")
+    if scheme == "lmdb" and path:
+        from sectionfour.stores.lmdb import LmdbVelocity
+
+        return LmdbVelocity(Path(path), map_size=int(gib * (1 << 30)))
+    raise SettingsError("a velocity store is opened by a URL of the form lmdb:FOLDER")
