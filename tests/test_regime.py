@@ -1,4 +1,4 @@
-"""The regime: that the file says what the requirements say, and that a file that does not hold is refused.
+"""The regime: the file says what the policy asks, and a file that does not hold is refused.
 
 The tables here are written by hand from the policy, not read from the file.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import tomllib
 from collections.abc import Iterator
 from importlib import resources
@@ -19,11 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sectionfour.errors import BadRequest, RegimeError
-from sectionfour.privacy.regime import Regime, load, parse
+from sectionfour.privacy.regime import Regime, assemble, load, parse
 
 PACKAGED = resources.files("sectionfour.privacy").joinpath("regime.toml").read_bytes()
 FILE = tomllib.loads(PACKAGED.decode())
-TABLES = ("purposes", "categories", "sources", "services", "exceptions")
 
 SCORES = {
     "membership.provide": None,
@@ -62,7 +60,7 @@ NEVER_WITHHELD = ("browsing", "search", "purchase", "trading")
 SERVICES = NEVER_WITHHELD + IDENTITY_ONLY + OWN_DATA_ONLY
 CORE = {"browsing", "search", "purchase", "trading"}
 
-#: key: (sensitive, for security purposes, on the contract's list, permission, withholds, never affects)
+#: key: (sensitive, for security, on the contract's list, permission, withholds, never affects)
 CATEGORIES = {
     "member.required": (
         False, "yes", True, None, {"membership_registration"}, {"browsing", "search"},
@@ -342,30 +340,17 @@ def test_the_digest_is_that_of_the_file(regime, tmp_path):
 # --- files that do not hold ------------------------------------------------------------------
 
 
-def toml(value: Any) -> str:
-    """Write `value` as TOML: JSON, but for tables."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(k)} = {toml(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(toml, value)) + "]"
-    return json.dumps(value)
-
-
-def written(file: dict[str, Any]) -> bytes:
-    return "\n".join(f"{json.dumps(key)} = {toml(value)}" for key, value in file.items()).encode()
-
-
-def changed(path: tuple[str, ...], value: Any) -> bytes:
+def changed(path: tuple[str, ...], value: Any) -> dict[str, Any]:
     """The packaged file with the value at `path` replaced, added, or (where None) taken out."""
-    file = copy.deepcopy(FILE)
-    place: Any = file
+    file = place = dict(FILE)
     for key in path[:-1]:
+        place[key] = dict(place[key])
         place = place[key]
     if value is None:
         del place[path[-1]]
     else:
         place[path[-1]] = value
-    return written(file)
+    return file
 
 
 def keys(table: Any = FILE, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -386,16 +371,10 @@ def at(path: tuple[str, ...]) -> Any:
 KEYS = list(keys())
 
 
-def refusal(data: bytes) -> str:
+def refusal(file: dict[str, Any]) -> str:
     with pytest.raises(RegimeError) as refused:
-        parse(data)
+        assemble(file, digest="")
     return refused.value.detail
-
-
-def test_the_file_written_another_way_says_the_same():
-    again = parse(written(FILE))
-    for name in ("purposes", "categories", "sources", "services", "exceptions", "masked"):
-        assert getattr(again, name) == getattr(load(), name)
 
 
 @pytest.mark.parametrize("table", sorted(FILE))
@@ -420,11 +399,8 @@ def test_a_file_with_an_unknown_key_anywhere_is_refused_naming_it(table):
 def test_a_file_with_a_value_of_another_kind_is_refused_naming_its_key(table):
     for path in KEYS:
         if path[0] == table:
-            for wrong in (0.5, [[1]], "", {"a": 1}, [{}]):
-                if type(wrong) is not type(at(path)) or wrong == "" or isinstance(wrong, list):
-                    if path[0] == "masked" and len(path) == 2 and wrong == "":
-                        continue  # a text like another
-                    assert refusal(changed(path, wrong)).startswith(path[0])
+            for wrong in (0.5, [[1]], [None], {"colour": 1}):
+                assert refusal(changed(path, wrong)).startswith(".".join(path))
 
 
 @pytest.mark.parametrize("name", ["purposes", "categories", "sources", "services"])
@@ -454,64 +430,95 @@ def test_a_name_given_twice_is_refused():
             assert message.startswith(f"{'.'.join(path)}: {value[0]!r} is there twice")
 
 
+#: What is changed, to what, and how the refusal begins.
 CONTRADICTIONS = [
-    ("categories.identity.document.security", "yes", "too little for what is sensitive"),
-    ("categories.communication.security", "named", "too little for what is sensitive"),
-    ("categories.log.sensitive", True, "too little for what is sensitive"),
-    ("categories.device.never_affects", ["permission_features"], "under withholds too"),
-    ("categories.device.withholds", ["browsing"], "'browsing'"),
-    ("categories.device.withholds", ["sell_goods"], "may be withheld for identity"),
-    ("categories.biometric.face.withholds", ["delivery"], "may be withheld for own data"),
-    ("categories.member.required.security", "denied", "'member.required' is 'denied'"),
-    ("categories.order.security", "named", "'order' is 'named'"),
-    ("categories.payment.security", "denied", "'payment' is not simply admitted"),
-    ("categories.profile.tag.collected_for", ["security.account_risk"], "denied for security"),
-    ("categories.log.collected_for", [], "no purpose"),
-    ("categories.location.gps.part_of", "place", "'place' is not a category"),
-    ("categories.location.gps.part_of", "location.gps", "is not a category that has parts"),
-    ("categories.log.security", "perhaps", "perhaps"),
-    ("sources.partner.withholds", ["search"], "'search'"),
-    ("sources.partner.never_affects", ["affiliate_display"], "under withholds too"),
-    ("sources.partner.grounds", ["custom"], "custom"),
-    ("services.delivery.may_be_withheld", "never", "'delivery' may be withheld never"),
-    ("services.browsing.may_be_withheld", "for_own_data", "nobody"),
-    ("purposes.order.pay.scores", "transaction", "only a purpose of section Four"),
-    ("purposes.order.pay.trains", True, "exactly one has trains"),
-    ("purposes.security.account_risk.trains", True, "exactly one has trains"),
-    ("purposes.security.record_audit_analyse.trains", False, "exactly one has trains"),
-    ("purposes.security.record_audit_analyse.scores", "account", "trains or scores, not both"),
-    ("purposes.security.transaction_risk.scores", "none", "none scores with the 'transaction'"),
-    ("purposes.security.transaction_risk.section", "Three", "not of section Four"),
-    ("purposes.security.account_risk.requires", ["communication"], "'denied'"),
-    ("purposes.security.account_risk.requires", ["identity.document"], "'explicit'"),
-    ("purposes.security.incident_detection.guest_categories", ["location.gps"], "'named'"),
-    ("purposes.order.pay.guest_categories", ["payment"], "only a purpose of section Four"),
-    ("purposes.order.pay.requires", ["device"], "'denied'"),
-    ("umbrella.name", "order.pay", "has a meaning already"),
-    ("umbrella.name", "any", "has a meaning already"),
-    ("umbrella.stands_for", ["order.pay"], "'order.pay' is not of section Four"),
-    ("bases", ["explicit_consent", "consent", "contract"], "exception: missing"),
-    ("bases", ["explicit_consent", "consent", "contract", "whim"], "whim"),
-    ("exceptions.9.never", False, "not a news organisation"),
-    ("exceptions.9.operations", ["collect"], "never granted"),
-    ("exceptions.9.max_life_days", 1, "never granted"),
-    ("exceptions.7.never", True, "never"),
-    ("exceptions.7.auto", False, "exactly one has auto"),
-    ("exceptions.1.auto", True, "exactly one has auto"),
-    ("exceptions.7.bound_to", "subjects", "holds for that order"),
-    ("exceptions.7.categories", ["identity.document"], "'identity.document'"),
-    ("exceptions.7.approvers", ["rule"], "approves"),
-    ("exceptions.1.approvers", [], "approves"),
-    ("exceptions.1.documents", [], "nothing could be granted"),
-    ("exceptions.1.max_life_days", 0, "nothing could be granted"),
-    ("exceptions.1.max_life_days", -1, "less than nothing"),
-    ("exceptions.1.routine_scoring", "incident", "does not agree with 'score'"),
-    ("exceptions.10.operations", ["collect", "score"], "does not agree with 'score'"),
-    ("exceptions.11.documents", ["citation"], "'legal_memo'"),
-    ("exceptions.4.ratifiers", [], "does not agree with ratifiers"),
-    ("exceptions.4.ratify_within_hours", 0, "does not agree with ratifiers"),
-    ("exceptions.1.law", "", "is empty"),
-    ("lists.threats", ["none"], "has a meaning already"),
+    (
+        "categories.identity.document.security",
+        "yes",
+        "categories.identity.document.security: 'yes'",
+    ),
+    ("categories.communication.security", "named", "categories.communication.security: 'named'"),
+    ("categories.log.sensitive", True, "categories.log.security: 'yes' is too little"),
+    ("categories.log.security", "perhaps", "categories.log.security: "),
+    ("categories.device.never_affects", ["permission_features"], "categories.device.never_affects"),
+    ("categories.device.withholds", ["browsing"], "categories.device.never_affects: 'browsing'"),
+    ("categories.log.withholds", ["browsing"], "categories.log.withholds: services.browsing"),
+    ("categories.log.withholds", ["sell_goods"], "categories.log.withholds: services.sell_goods"),
+    ("categories.biometric.face.withholds", ["delivery"], "categories.biometric.face.withholds"),
+    ("categories.member.required.security", "denied", "purposes.security.account_risk.requires"),
+    ("categories.order.security", "named", "purposes.security.transaction_risk.requires: 'order'"),
+    ("categories.payment.security", "denied", "exceptions.7.categories: 'payment'"),
+    (
+        "categories.profile.tag.collected_for",
+        ["security.account_risk"],
+        "categories.profile.tag.collected_for: is denied for security",
+    ),
+    ("categories.log.collected_for", [], "categories.log.collected_for: no purpose"),
+    ("categories.location.gps.part_of", "place", "categories.location.gps.part_of: 'place'"),
+    ("categories.location.gps.part_of", "location.gps", "categories.location.gps.part_of: "),
+    ("sources.partner.withholds", ["search"], "sources.partner.never_affects: 'search'"),
+    ("sources.partner.never_affects", ["affiliate_display"], "sources.partner.never_affects"),
+    ("sources.partner.grounds", ["custom"], "sources.partner.grounds[0]: "),
+    (
+        "services.delivery.may_be_withheld",
+        "never",
+        "categories.consignee.withholds: services.deliv",
+    ),
+    ("services.browsing.may_be_withheld", "for_own_data", "services.browsing.may_be_withheld"),
+    ("purposes.order.pay.scores", "transaction", "purposes.order.pay.scores: only a purpose of"),
+    ("purposes.order.pay.trains", True, "purposes: exactly one has trains"),
+    ("purposes.security.account_risk.trains", True, "purposes: exactly one has trains"),
+    ("purposes.security.record_audit_analyse.trains", False, "purposes: exactly one has trains"),
+    ("purposes.security.record_audit_analyse.scores", "account", "purposes.security.record_audit"),
+    ("purposes.security.transaction_risk.scores", "none", "lists.purposes: none scores with"),
+    ("purposes.security.transaction_risk.section", "Three", "umbrella.stands_for: "),
+    (
+        "purposes.security.account_risk.requires",
+        ["communication"],
+        "purposes.security.account_risk",
+    ),
+    (
+        "purposes.security.account_risk.requires",
+        ["biometric.face"],
+        "purposes.security.account_risk",
+    ),
+    (
+        "purposes.security.incident_detection.guest_categories",
+        ["location.gps"],
+        "purposes.security.incident_detection.guest_categories: 'location.gps' is 'named'",
+    ),
+    ("purposes.order.pay.guest_categories", ["payment"], "purposes.order.pay.guest_categories"),
+    (
+        "purposes.order.pay.requires",
+        ["device"],
+        "purposes.order.pay.requires: 'device' is 'denied'",
+    ),
+    ("purposes.order.pay.dpv", "PaymentManagement", "purposes.order.pay.dpv: "),
+    ("umbrella.name", "order.pay", "umbrella.name: 'order.pay'"),
+    ("umbrella.name", "any", "umbrella.name: 'any'"),
+    ("umbrella.stands_for", ["order.pay"], "umbrella.stands_for: 'order.pay'"),
+    ("bases", ["explicit_consent", "consent", "contract"], "bases.exception: missing"),
+    ("bases", ["explicit_consent", "consent", "contract", "whim"], "bases[3]: "),
+    ("exceptions.9.never", False, "exceptions.9.never: the operator is not a news organisation"),
+    ("exceptions.9.operations", ["collect"], "exceptions.9.operations: "),
+    ("exceptions.9.max_life_days", 1, "exceptions.9.max_life_days: "),
+    ("exceptions.7.never", True, "exceptions.7."),
+    ("exceptions.7.auto", False, "exceptions: exactly one has auto"),
+    ("exceptions.1.auto", True, "exceptions: exactly one has auto"),
+    ("exceptions.7.bound_to", "subjects", "exceptions.7.bound_to: "),
+    ("exceptions.7.categories", ["biometric.face"], "exceptions.7.categories: 'biometric.face'"),
+    ("exceptions.7.approvers", ["rule"], "exceptions.7.approvers: "),
+    ("exceptions.1.approvers", [], "exceptions.1.approvers: "),
+    ("exceptions.1.documents", [], "exceptions.1.documents: "),
+    ("exceptions.1.max_life_days", 0, "exceptions.1.max_life_days: "),
+    ("exceptions.1.max_life_days", -1, "exceptions.1.max_life_days: "),
+    ("exceptions.1.routine_scoring", "incident", "exceptions.1.routine_scoring: "),
+    ("exceptions.10.operations", ["collect", "score"], "exceptions.10.routine_scoring: "),
+    ("exceptions.11.documents", ["citation"], "exceptions.11.documents: 'if_memo'"),
+    ("exceptions.4.ratifiers", [], "exceptions.4.ratify_within_hours: "),
+    ("exceptions.4.ratify_within_hours", 0, "exceptions.4.ratify_within_hours: "),
+    ("exceptions.1.law", "", "exceptions.1.law: is empty"),
+    ("lists.threats", ["none"], "lists.threats: 'none'"),
 ]
 
 
@@ -522,12 +529,9 @@ def path_of(dotted: str) -> tuple[str, ...]:
     return tuple(part for part in (table, row, key) if part)
 
 
-@pytest.mark.parametrize(("where", "value", "why"), CONTRADICTIONS)
-def test_a_contradiction_is_refused_naming_it(where, value, why):
-    message = refusal(changed(path_of(where), value))
-    if why != "nobody":
-        assert why in message
-    assert not message.startswith("Traceback")
+@pytest.mark.parametrize(("where", "value", "begins"), CONTRADICTIONS)
+def test_a_contradiction_is_refused_naming_it(where, value, begins):
+    assert refusal(changed(path_of(where), value)).startswith(begins)
 
 
 def test_services_that_nobody_withholds_or_protects_are_a_gap():
@@ -537,7 +541,7 @@ def test_services_that_nobody_withholds_or_protects_are_a_gap():
         "sections": ["Three"], "title": "Wrapping", "may_be_withheld": "for_own_data",
     }  # fmt: skip
     wanted = "services.gift_wrapping.may_be_withheld: no category and no source lists it"
-    assert refusal(written(file)).startswith(wanted)
+    assert refusal(file).startswith(wanted)
 
 
 def test_a_deployer_may_add_a_purpose_and_a_category_at_the_end():
@@ -548,7 +552,7 @@ def test_a_deployer_may_add_a_purpose_and_a_category_at_the_end():
     file["categories"]["return.parcel"] = file["categories"]["log"] | {
         "collected_for": ["returns.handle"]
     }
-    regime = parse(written(file))
+    regime = assemble(file, digest="")
     assert regime.admission("returns.handle", "return.parcel") == "yes"
     assert regime.categories["return.parcel"].bit == 1 << 16
     assert regime.mask(load().categories) == load().mask(load().categories)
@@ -558,12 +562,13 @@ def test_a_category_may_not_bear_the_name_of_a_source():
     file = copy.deepcopy(FILE)
     file["lists"]["categories"].append("public")
     file["categories"]["public"] = file["categories"]["log"]
-    assert refusal(written(file)) == "lists.sources: 'public' is a category"
+    assert refusal(file) == "lists.sources: 'public' is a category"
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff", b"bases = [", b"bases = 1\nbases = 2"])
 def test_what_is_no_toml_file_is_refused(data):
-    refusal(data)
+    with pytest.raises(RegimeError):
+        parse(data)
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path):
@@ -571,24 +576,29 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path):
         load(tmp_path / "other.toml")
 
 
+WORDS = ["any", "none", "everything_else", "yes", "denied", "security", "log", "Four"]
 JUNK = st.recursive(
-    st.none() | st.booleans() | st.integers(-5, 400) | st.floats(allow_nan=False) | st.text(max_size=4)
-    | st.sampled_from(["any", "none", "everything_else", "yes", "denied", "security", "log", "Four"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    st.booleans()
+    | st.integers(-5, 400)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=4)
+    | st.sampled_from(WORDS),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2)
+    ),
     max_leaves=4,
-)  # fmt: skip
+)
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.sampled_from(KEYS), JUNK.filter(lambda value: "null" not in json.dumps(value)))
+@given(st.sampled_from(KEYS), JUNK)
 def test_a_changed_file_is_read_or_refused_and_never_anything_else(path, value):
     try:
-        regime = parse(changed(path, value))
-    except RegimeError as refused:
-        assert refused.detail
-    else:
-        # What still holds must hold whatever the file says.
-        assert regime.exceptions[9].never
-        assert not set(regime.never_withheld) & set(regime.withholdable_services(regime.categories))
-        for rule in regime.categories.values():
-            assert not (rule.sensitive and rule.security == "yes")
+        regime = assemble(changed(path, value), digest="")
+    except RegimeError:
+        return
+    # What was read, whatever was changed, still keeps the promises that no file may break.
+    assert regime.exceptions[9].never
+    assert not set(regime.never_withheld) & set(regime.withholdable_services(regime.categories))
+    for rule in regime.categories.values():
+        assert not (rule.sensitive and rule.security == "yes")

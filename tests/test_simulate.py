@@ -89,7 +89,7 @@ def test_a_folder_without_a_market_is_refused_by_the_name_of_what_it_lacks(tmp_p
     ],
 )
 def test_what_no_market_can_be_made_of_is_refused(wrong):
-    with pytest.raises(ValueError, match="offset|a market needs"):
+    with pytest.raises(ValueError, match=r"offset|a market needs"):
         simulate(**({"seed": 0, "events": 4000} | wrong))
 
 
@@ -97,7 +97,7 @@ def test_events_are_in_order_at_instants_of_their_own_within_the_period(market):
     at = market.events.occurred_at
     assert at.is_monotonic_increasing
     assert at.is_unique
-    assert START <= at.iloc[0]
+    assert at.iloc[0] >= START
     assert at.iloc[-1] < START + timedelta(days=120)
     assert market.events.event_id.is_unique
 
@@ -167,16 +167,15 @@ def test_identifiers_are_well_formed_and_some_are_spelt_in_other_ways(market):
 
 
 def test_days_and_weeks_have_their_seasons(market):
-    local = market.events.occurred_at.dt.tz_convert("Asia/Shanghai")
+    local = market.events.occurred_at.dt.tz_convert("+08:00")
     by_hour = local.dt.hour.value_counts()
     assert by_hour[20] > 4 * by_hour[4]
-    by_day = local.dt.weekday.value_counts()
+    by_day = local.dt.day_of_week.value_counts()
     assert by_day[5] > 1.1 * by_day[1]
 
 
 def test_people_join_over_the_whole_period(market, events):
     joined = events[events.type == "registration"].occurred_at
-    assert (joined.dt.to_period("D").nunique() if joined.dt.tz is None else 1) == 1
     weeks = (joined - pd.Timestamp(START)) // (7 * DAY)
     assert set(weeks) == set(range(18))
     assert 0.3 < len(joined) / len(market.members) < 0.5
@@ -337,12 +336,12 @@ def naive_statistics(market: Market) -> pd.DataFrame:
     """Return what anybody would try first: the columns as they are, and one window at a time."""
     e = market.events.reset_index(drop=True)
     e["network"] = e.ip.str.rpartition(".")[0].where(~e.ip.str.contains(":"), e.ip)
-    hour = e.occurred_at.dt.tz_convert("Asia/Shanghai").dt.hour
+    hour = e.occurred_at.dt.tz_convert("+08:00").dt.hour
     joined = e.member_id.map(market.members.set_index("member_id").registered_at)
     found = {
         "hour": hour,
         "night": hour < 6,
-        "weekday": e.occurred_at.dt.weekday,
+        "weekday": e.occurred_at.dt.day_of_week,
         "account age": (e.occurred_at - joined).dt.total_seconds(),
         "own address": e.consignee_is_member.astype(float),
         "documents": e.document_verified.astype(float),
@@ -384,16 +383,20 @@ def naive_statistics(market: Market) -> pd.DataFrame:
     return pd.DataFrame(found).astype(float)
 
 
+@pytest.fixture(scope="module")
+def statistics(market: Market) -> pd.DataFrame:
+    return naive_statistics(market)
+
+
 @pytest.mark.parametrize("model", ["transaction", "account"])
-def test_no_single_column_or_window_tells_fraud_from_honesty(market, model):
+def test_no_single_column_or_window_tells_fraud_from_honesty(market, statistics, model):
     deals = market.events.type.isin(TRANSACTIONS).to_numpy()
     rows = deals if model == "transaction" else ~deals
     fraud = market.events.event_id.isin(market.truth.event_id).to_numpy()[rows]
-    statistics = naive_statistics(market)[rows]
     told = {}
-    for name, values in statistics.items():
-        for missing in (values.min() - 1, values.max() + 1):  # where nothing is known, either way
-            auc = roc_auc_score(fraud, values.fillna(0.0 if np.isnan(missing) else missing))
+    for name, values in statistics[rows].dropna(axis="columns", how="all").items():
+        for unknown in {values.min() - 1, values.max() + 1} if values.hasnans else {0.0}:
+            auc = roc_auc_score(fraud, values.fillna(unknown))
             told[name] = max(auc, 1 - auc, told.get(name, 0.0))
     best = max(told, key=lambda name: told[name])
     assert told[best] < 0.85, f"{best} alone tells fraud with an AUC of {told[best]:.3f}"

@@ -98,8 +98,11 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     account: Costs
     digest: str = ""
 
+    def of(self, model: str) -> Costs:
+        return self.transaction if model == "transaction" else self.account
+
     def thresholds(self, model: str) -> Thresholds:
-        return thresholds(self.transaction if model == "transaction" else self.account)
+        return thresholds(self.of(model))
 
 
 def load(path: Path | None = None) -> Policy:

@@ -7,7 +7,7 @@ what it returns are whole numbers, and their conversion to features is here, onc
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from types import SimpleNamespace
@@ -94,6 +94,15 @@ class Velocity(Protocol):
         same key returns the first one's result and adds nothing. `payload` is kept until `settle`;
         with None the step only reads.
         """
+
+    def load(self, events: Iterable[Event]) -> int:
+        """Add events of the past at their own `at`, without reading; return how many.
+
+        They must be in order, and later than everything that is there.
+        """
+
+    def clear(self) -> None:
+        """Drop everything, ready to be made anew from the ledger."""
 
     def unsettled(self, before: int) -> Sequence[tuple[int, bytes, bytes]]:
         """Return (at, key, payload) of what was added before `before` and not yet settled."""

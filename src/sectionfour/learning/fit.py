@@ -2,19 +2,178 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
+from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from skl2onnx import to_onnx
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score
+from sklearn.model_selection import ParameterSampler
+from threadpoolctl import threadpool_limits
+
+from sectionfour.errors import HistoryError
+from sectionfour.features.catalog import NAMES
+from sectionfour.learning import dataset
+from sectionfour.learning.model import session
+from sectionfour.learning.progress import watched
 
 Matrix = NDArray[np.float64]
 #: Probabilities are kept this far from 0 and 1 before their log-odds are taken in float32.
 _EDGE = 1e-6
+
+
+#: What the search draws from. The first candidate is always FIRST.
+SPACE: dict[str, list[Any]] = {
+    "learning_rate": [0.03, 0.05, 0.08, 0.12],
+    "max_iter": [100, 150, 200, 300],
+    "max_leaf_nodes": [8, 15, 31],
+    "min_samples_leaf": [20, 50, 100],
+    "l2_regularization": [0.1, 1.0, 10.0],
+    "max_features": [0.3, 0.5, 1.0],
+}
+FIRST: dict[str, Any] = {
+    "learning_rate": 0.05,
+    "max_iter": 200,
+    "max_leaf_nodes": 15,
+    "min_samples_leaf": 50,
+    "l2_regularization": 1.0,
+    "max_features": 0.5,
+}
+
+
+class Plan(Protocol):
+    """What of a training plan concerns the search."""
+
+    @property
+    def candidates(self) -> int: ...
+    @property
+    def drop_share(self) -> float: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def jobs(self) -> int: ...
+    @property
+    def backend(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A fitted, calibrated, exported model. `agreement` is the largest difference between the
+    probabilities of ONNX and of scikit-learn on the rows that it was chosen on."""
+
+    onnx: bytes
+    settings: dict[str, Any]
+    tried: list[dict[str, Any]]
+    calibration: tuple[float, float]
+    agreement: float
+    usual: dict[str, float]
+
+
+#: A larger difference between ONNX and scikit-learn than this is an export gone wrong.
+AGREEMENT = 1e-4
+
+
+def search(
+    learn: Matrix,
+    y_learn: NDArray[np.int8],
+    choose: Matrix,
+    y_choose: NDArray[np.int8],
+    places: Sequence[int],
+    plan: Plan,
+) -> Fitted:
+    """Fit the plan's number of settings in parallel, keep the best by average precision on
+    `choose`, calibrate and export it.
+
+    Rows are learnt from with categories dropped at random and weights that make every pattern of
+    missing categories equally fraudulent: refusing must not be held against anyone.
+    """
+    rng = np.random.default_rng(plan.seed)
+    # In float32, as ONNX will see them: a threshold must not fall between a value and its rounding.
+    rows = dataset.drop_at_random(_rounded(learn), places, plan.drop_share, rng)
+    held_out = _rounded(choose)
+    weights = dataset.even_weights(rows, y_learn, places)
+    drawn = ParameterSampler(SPACE, plan.candidates - 1, random_state=plan.seed)
+    candidates = [FIRST, *drawn] if plan.candidates > 1 else [FIRST]
+    results = Parallel(n_jobs=plan.jobs, backend=plan.backend, return_as="generator")(
+        delayed(_try)(settings, rows, y_learn, weights, held_out, y_choose, plan.seed)
+        for settings in candidates
+    )
+    tried = list(watched(results, total=len(candidates), text="search"))
+    best = max(range(len(tried)), key=lambda i: tried[i][0])
+    classifier = tried[best][1]
+    scores = log_odds(classifier.predict_proba(held_out)[:, 1])
+    calibration = calibrate(scores, y_choose)
+    onnx_bytes = export(classifier, learn.shape[1], calibration)
+    return Fitted(
+        onnx=onnx_bytes,
+        settings=candidates[best],
+        tried=[
+            {**settings, "average_precision": round(result[0], 6)}
+            for settings, result in zip(candidates, tried, strict=True)
+        ],
+        calibration=calibration,
+        agreement=_agreement(onnx_bytes, scores, calibration, held_out),
+        usual={
+            NAMES[place]: float(value)
+            for place, value in zip(places, _percentile(rows, 95), strict=True)
+            if np.isfinite(value)
+        },
+    )
+
+
+def _try(
+    settings: dict[str, Any],
+    rows: Matrix,
+    labels: NDArray[np.int8],
+    weights: Matrix,
+    held_out: Matrix,
+    held_out_labels: NDArray[np.int8],
+    seed: int,
+) -> tuple[float, HistGradientBoostingClassifier]:
+    with threadpool_limits(1):  # the candidates are what runs in parallel
+        classifier = HistGradientBoostingClassifier(
+            **settings, early_stopping=False, random_state=seed
+        ).fit(rows, labels, sample_weight=weights)
+        scores = classifier.predict_proba(held_out)[:, 1]
+    return float(average_precision_score(held_out_labels, scores)), classifier
+
+
+def _rounded(matrix: Matrix) -> Matrix:
+    return matrix.astype(np.float32).astype(np.float64)
+
+
+def _percentile(rows: Matrix, percent: float) -> Matrix:
+    found = np.full(rows.shape[1], np.nan)
+    some = ~np.isnan(rows).all(axis=0)
+    found[some] = np.nanpercentile(rows[:, some], percent, axis=0)
+    return found
+
+
+def _agreement(
+    onnx_bytes: bytes, scores: Matrix, calibration: tuple[float, float], rows: Matrix
+) -> float:
+    """Return the largest difference in probability; raises HistoryError beyond AGREEMENT."""
+    ours = 1 / (1 + np.exp(-(calibration[0] * scores + calibration[1])))
+    theirs = session(onnx_bytes).run(["probability"], {"X": rows.astype(np.float32)})[0][:, 0]
+    worst = float(np.abs(ours - theirs).max())
+    if worst > AGREEMENT:
+        raise HistoryError(
+            f"ONNX and scikit-learn differ by {worst:.2g}, more than {AGREEMENT}; not registered"
+        )
+    return worst
+
+
+def libraries() -> dict[str, str]:
+    """Return the versions that a model's bytes depend on."""
+    return {name: version(name) for name in ("scikit-learn", "skl2onnx", "onnx", "numpy")}
 
 
 def log_odds(probability: Matrix) -> Matrix:
@@ -38,7 +197,9 @@ def export(
 ) -> bytes:
     """Return ONNX with outputs `probability` and `log_odds`, shape (n, 1), both calibrated."""
     sample = np.zeros((1, width), dtype=np.float32)
-    model = to_onnx(classifier, sample, options={id(classifier): {"zipmap": False}}, target_opset=17)
+    model = to_onnx(
+        classifier, sample, options={id(classifier): {"zipmap": False}}, target_opset=17
+    )
     graph = model.graph
     graph.input[0].name, old = "X", graph.input[0].name
     for node in graph.node:
@@ -54,7 +215,11 @@ def export(
             helper.make_node("Gather", ["probabilities", constant("one", [1])], ["raw"], axis=1),
             helper.make_node(
                 "Clip",
-                ["raw", constant("least", np.float32(_EDGE)), constant("most", np.float32(1 - _EDGE))],
+                [
+                    "raw",
+                    constant("least", np.float32(_EDGE)),
+                    constant("most", np.float32(1 - _EDGE)),
+                ],
                 ["p"],
             ),
             helper.make_node("Sub", [constant("unit", np.float32(1)), "p"], ["q"]),

@@ -78,8 +78,12 @@ class Model:
 
     def score(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the calibrated probability of each row of a matrix of the whole catalog."""
-        rows = np.ascontiguousarray(matrix[:, self.columns], dtype=np.float32)
-        found: NDArray[np.float64] = self.session.run(["probability"], {"X": rows})[0][:, 0]
+        return self.score_rows(matrix[:, self.columns])
+
+    def score_rows(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the calibrated probability of each row of this model's own columns."""
+        given = np.ascontiguousarray(rows, dtype=np.float32)
+        found: NDArray[np.float64] = self.session.run(["probability"], {"X": given})[0][:, 0]
         return found.astype(np.float64)
 
     def _text(self, code: str, vector: NDArray[np.float64]) -> str:

@@ -135,7 +135,7 @@ def false_accounts(world: World, rng: np.random.Generator, mint: Mint, n: int) -
     Looks like: several accounts young together on the same devices or in the same network, which
     come back to the same two or three stores.
     Overlaps with: households, where devices, addresses and cards are shared, and public devices
-    that dozens use. Two accounts in five have a device of their own, many sleep for weeks first.
+    that dozens use. Two accounts in five keep off the ring's devices, many sleep for weeks first.
     """
     k = many(n / 8.0)
     of = np.repeat(np.arange(k), rng.integers(3, 9, k))  # one row an account

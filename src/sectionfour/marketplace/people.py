@@ -179,9 +179,14 @@ def _devices(rng: np.random.Generator, mint: Mint, household: Ints) -> Ints:
     own, third, successor = (mint.take("device", n) for _ in range(3))
     tablet = mint.take("device", int(household[-1]) + 1)[household]
     many = rng.random(n)
-    first = np.where(rng.random(n) < 0.04, tablet, own)  # some have no device but the household's
+    first = np.where(rng.random(n) < 0.1, tablet, own)  # some have no device but the household's
     return np.stack(
-        [first, np.where(many < 0.5, tablet, first), np.where(many < 0.2, third, first), successor],
+        [
+            first,
+            np.where(many < 0.65, tablet, first),
+            np.where(many < 0.2, third, first),
+            successor,
+        ],
         axis=1,
     )
 
@@ -191,7 +196,7 @@ def _instruments(rng: np.random.Generator, mint: Mint, household: Ints) -> Ints:
     first = mint.cards(np.where(rng.random(n) < 0.8, ALIPAY, CARD))
     card = mint.cards(np.full(n, CARD))
     family = mint.cards(np.full(int(household[-1]) + 1, CARD))[household]
-    second = np.where(rng.random(n) < 0.35, family, card)
+    second = np.where(rng.random(n) < 0.5, family, card)
     third = mint.cards(np.full(n, BALANCE))
     return np.stack([first, second, np.where(rng.random(n) < 0.4, third, first)], axis=1)
 
@@ -219,7 +224,7 @@ def busy_days(world: World, rng: np.random.Generator, n: int) -> Ints:
 
 def usual_devices(world: World, rng: np.random.Generator, who: Ints, at: Floats) -> Ints:
     u = rng.random(len(who))
-    slot = np.select([u < 0.74, u < 0.91], [0, 1], 2)
+    slot = np.select([u < 0.71, u < 0.91], [0, 1], 2)
     slot = np.where((slot != 1) & (at >= world.replaced[who]), 3, slot)
     return np.where(u > 0.975, rng.choice(world.cafes, len(who)), world.devices[who, slot])
 

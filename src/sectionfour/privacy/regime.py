@@ -165,15 +165,21 @@ def parse(data: bytes) -> Regime:
         file = tomllib.loads(data.decode())
     except ValueError as error:  # not UTF-8, or not TOML
         raise RegimeError(f"not a TOML file: {error}") from error
+    return assemble(file, digest=hashlib.sha256(data).hexdigest())
+
+
+def assemble(file: Mapping[str, Any], *, digest: str) -> Regime:
+    """Return the regime that the tables of a file make, or raise RegimeError."""
     rules.same_names("", file, ("bases", "lists", "umbrella", "masked", *TABLES))
     bases = rules.convert(tuple[BasisStep, ...], file["bases"], "bases")
     rules.no_name_twice("bases", bases)
     rules.same_names("bases", bases, get_args(BasisStep))
-    masked = rules.convert(dict[str, str], file["masked"], "masked")
-    rules.same_names("masked", masked, get_args(Why))
+    masked = rules.read_plain(str, file["masked"], "masked", get_args(Why))
     names = _names(file["lists"])
 
     umbrella = rules.read(Umbrella, file["umbrella"], "umbrella", names, {})
+    if umbrella.name in rules.WORDS.union(names["purposes"]):
+        raise RegimeError(f"umbrella.name: {umbrella.name!r} has a meaning already")
     words = {umbrella.name: umbrella.stands_for}
     purposes = rules.read_all(PurposeRule, file, "purposes", names, words)
     categories = rules.read_all(CategoryRule, file, "categories", names, words)
@@ -192,7 +198,7 @@ def parse(data: bytes) -> Regime:
 
     refusable: list[CategoryRule | SourceRule] = [*categories.values(), *sources.values()]
     regime = Regime(
-        digest=hashlib.sha256(data).hexdigest(),
+        digest=digest,
         bases=bases,
         umbrella=umbrella.name,
         umbrella_purposes=umbrella.stands_for,
@@ -216,8 +222,7 @@ def parse(data: bytes) -> Regime:
 
 
 def _names(lists: Any) -> dict[str, tuple[str, ...]]:
-    names = rules.convert(dict[str, tuple[str, ...]], lists, "lists")
-    rules.same_names("lists", names, LISTS)
+    names = rules.read_plain(tuple[str, ...], lists, "lists", LISTS)
     for key, listed in names.items():
         rules.no_name_twice(f"lists.{key}", listed)
         for word in rules.WORDS.intersection(listed):

@@ -220,16 +220,18 @@ def read(kind: type[Rule], row: Any, where: str, names: Names, words: Names) -> 
             given = convert(list[str], value, here)
             no_name_twice(here, given)
             if (of := NAMES_OF.get(key)) is not None:
-                row[key] = _spelt_out(here, given, names[of], _words(key, row, names, words))
+                meanings = _words(key, row, where, names, words)
+                row[key] = _spelt_out(here, given, names[of], meanings)
     name = where.partition(".")[2]
     return convert(kind, row | {"id": name, "key": name}, where)
 
 
-def _words(key: str, row: Mapping[str, Any], names: Names, words: Names) -> Names:
+def _words(key: str, row: Mapping[str, Any], where: str, names: Names, words: Names) -> Names:
     """Return the words that stand for several names in the list under `key`."""
     of = NAMES_OF[key]
     if key == "never_affects":
-        return {"everything_else": tuple(s for s in names[of] if s not in row["withholds"])}
+        withheld = convert(list[str], row["withholds"], f"{where}.withholds")
+        return {"everything_else": tuple(name for name in names[of] if name not in withheld)}
     if key == "withholds":
         return {}
     return {"any": names[of], **(words if of == "purposes" else {})}
@@ -243,6 +245,13 @@ def _spelt_out(where: str, given: list[str], names: tuple[str, ...], words: Name
             raise RegimeError(f"{where}: unknown name {name!r}; there are {_listed(names)}")
         meant.update(words.get(name, (name,)))
     return [name for name in names if name in meant]
+
+
+def read_plain(kind: type[T], table: Any, where: str, wanted: Collection[str]) -> dict[str, T]:
+    """Return a table whose values are all of one `kind`, with exactly the keys that are wanted."""
+    rows = convert(dict[str, Any], table, where)
+    same_names(where, rows, wanted)
+    return {key: convert(kind, rows[key], f"{where}.{key}") for key in wanted}
 
 
 def convert(kind: type[T], value: Any, where: str) -> T:
@@ -282,8 +291,6 @@ Faults = Iterator[tuple[str, str]]
 
 
 def in_umbrella(umbrella: Umbrella, purposes: Mapping[str, PurposeRule]) -> Faults:
-    if umbrella.name in purposes or umbrella.name in WORDS:
-        yield "name", f"{umbrella.name!r} has a meaning already"
     for key in umbrella.stands_for:
         if not purposes[key].section_four:
             yield "stands_for", f"{key!r} is not of section Four"
@@ -293,6 +300,8 @@ def in_purpose(rule: PurposeRule) -> Faults:
     for key in ("scores", "trains", "guest_categories"):
         if getattr(rule, key) and not rule.section_four:
             yield key, "only a purpose of section Four may have it"
+    if not rule.dpv.startswith("dpv:"):
+        yield "dpv", "a term of the vocabulary is written dpv:Term"
     if rule.scores and rule.trains:
         yield "scores", "a purpose trains or scores, not both"
     for key in ("requires", "guest_categories"):
@@ -326,7 +335,7 @@ def in_refusal(rule: CategoryRule | SourceRule, services: Mapping[str, ServiceRu
             yield "never_affects", f"{key!r} is under withholds too"
         may = services[key].may_be_withheld
         if may != ("for_identity" if identity else "for_own_data"):
-            yield "withholds", f"{key!r} may be withheld {may.replace('_', ' ')}"
+            yield "withholds", f"services.{key}.may_be_withheld is {may!r}"
 
 
 def in_service(rule: ServiceRule, file: Mapping[str, Any]) -> Faults:
@@ -359,8 +368,6 @@ def in_exception(rule: ExceptionRule) -> Faults:
 
 def in_contract(rule: ExceptionRule, purposes: Mapping[str, PurposeRule]) -> Faults:
     """Faults of the exception that arises from the order itself."""
-    if rule.never:
-        yield "never", "an exception that arises by itself is not never"
     if rule.bound_to != "order" or rule.routine_scoring != "order":
         yield "bound_to", "what arises from an order holds for that order, in routine_scoring too"
     for purpose in rule.purposes:

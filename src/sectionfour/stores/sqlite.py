@@ -248,12 +248,12 @@ class SqliteLedger:
         self, subject: bytes, event: ConsentEvent, recorded_at: int, leaf: Leaf | None
     ) -> None:
         with self.transaction() as connection:
-            self._insert_consents(connection, [(subject, event, recorded_at)])
+            self.insert_consents(connection, [(subject, event, recorded_at)])
             if leaf is not None:
                 self.log(connection, leaf)
 
     @staticmethod
-    def _insert_consents(
+    def insert_consents(
         connection: sqlite3.Connection, rows: Iterable[tuple[bytes, ConsentEvent, int]]
     ) -> None:
         connection.executemany(
@@ -376,7 +376,11 @@ class SqliteLedger:
     def add_events(self, events: Iterable[Event]) -> None:
         """Keep events that came without an assessment: imports, and steps never answered."""
         with self.transaction() as connection:
-            connection.executemany(_INSERT_EVENT, map(msgspec.structs.astuple, events))
+            self.insert_events(connection, events)
+
+    @staticmethod
+    def insert_events(connection: sqlite3.Connection, events: Iterable[Event]) -> None:
+        connection.executemany(_INSERT_EVENT, map(msgspec.structs.astuple, events))
 
     def event(self, event_id: str) -> Event | None:
         rows = self.rows(
@@ -399,12 +403,12 @@ class SqliteLedger:
                         "this label_id is recorded with other content", pointer="/label_id"
                     )
                 return False
-            self._insert_labels(connection, [label])
+            self.insert_labels(connection, [label])
             self.log(connection, leaf)
             return True
 
     @staticmethod
-    def _insert_labels(connection: sqlite3.Connection, labels: Iterable[Label]) -> None:
+    def insert_labels(connection: sqlite3.Connection, labels: Iterable[Label]) -> None:
         connection.executemany(
             "INSERT INTO labels (label_id, at, label, source, known_at, event_id, member)"
             " VALUES (?, ?, ?, ?, ?, ?, ?)",

@@ -1,0 +1,270 @@
+"""The past, replayed: imports into ledger and windows, and windows rebuilt from the ledger.
+
+An imported event passes the same gate and the same seal as a live one, at its own recorded time;
+what has no basis is not kept. It is not scored and has no receipt: nobody asked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from sectionfour.decide import Parts
+from sectionfour.domain import FRAUD, FRAUD_LABELS, Event, Given, Label, Refusal
+from sectionfour.errors import HistoryError
+from sectionfour.privacy import consent, gate, pseudonym
+from sectionfour.privacy.consent import ConsentEvent
+from sectionfour.privacy.exceptions import Grant
+from sectionfour.privacy.pseudonym import Keys
+from sectionfour.stores.sqlite import EVENT_COLUMNS, Leaf, Notice
+
+BATCH = 10_000
+Progress = Callable[[int], object]
+
+
+class Consent(msgspec.Struct, frozen=True):
+    """A consent given or withdrawn in the system that the import comes from."""
+
+    at: int
+    member_id: str
+    ref: str
+    given: bool
+    purpose: str = "security"
+    categories: tuple[str, ...] = ()
+    event_type: str = consent.EXPLICIT
+
+    def __repr__(self) -> str:
+        return "<Consent withheld>"
+
+
+class Known(msgspec.Struct, frozen=True):
+    """A label that became known at `at`."""
+
+    at: int
+    label_id: str
+    event_id: str
+    label: str
+    source: str
+
+
+#: One thing that happened: a consent, an event at its time, or a label.
+Step = Consent | tuple[int, Given] | Known
+
+
+@dataclass(slots=True)
+class Report:
+    """What an import did: counts of events kept, of events left out by reason, and the rest."""
+
+    events: int = 0
+    consents: int = 0
+    labels: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+class _Snapshot:
+    """The ledger's consents in memory, kept up by the import itself, which is the one writer of
+    the time that it replays. Grants do not reach back: an import rests on consent and contract."""
+
+    def __init__(self, consents: dict[bytes, list[ConsentEvent]]) -> None:
+        self._consents = consents
+
+    def consents(self, subject: bytes, at: int) -> Sequence[ConsentEvent]:
+        return self._consents.get(subject, ())
+
+    def add(self, subject: bytes, event: ConsentEvent) -> None:
+        self._consents.setdefault(subject, []).append(event)
+
+    def grants(self, at: int) -> Sequence[tuple[Grant, int]]:
+        return ()
+
+    def take(self, grant_id: str, at: int, purpose: str, categories: Sequence[str]) -> bool:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class _KnownKeys(Keys):
+    """Keys that look each member up once: an import meets the same people over and over."""
+
+    met: dict[str, bytes] = field(default_factory=dict)
+
+    def subject(self, member_id: str, *, enrol: bool = False) -> bytes | None:
+        found = self.met.get(member_id)
+        if found is None:
+            found = Keys.subject(self, member_id, enrol=enrol)
+            if found is not None:
+                self.met[member_id] = found
+        return found
+
+
+def replay(
+    steps: Iterator[Step], parts: Parts, *, notice: Notice, progress: Progress = lambda n: None
+) -> Report:
+    """Take `steps`, in order of time, into ledger and windows. Returns what was done.
+
+    Raises HistoryError, before anything of the batch is written, for steps out of order and for a
+    history that begins before the newest event already kept.
+    """
+    report = Report()
+    parts.ledger.add_notice(
+        notice, Leaf("notice", f"{notice.notice_id}@{notice.version}", msgspec.json.encode(notice))
+    )
+    keys = _KnownKeys(parts.keys.ring, parts.keys.vault, parts.keys.region)
+    snapshot = _Snapshot(parts.ledger.consents_of_all(parts.clock()))
+    newest = parts.ledger.rows("SELECT COALESCE(MAX(at), 0) FROM events")[0][0]
+    batch = _Batch()
+    for step in steps:
+        at = step[0] if isinstance(step, tuple) else step.at
+        if at <= newest and not isinstance(step, Consent):
+            if not report.events and not batch.events:
+                raise HistoryError(
+                    "the history begins before the newest event that is kept already"
+                )
+            at = newest + 1  # ties are broken by a microsecond, in the order of the file
+        if isinstance(step, Consent):
+            _take_consent(step, keys, notice, snapshot, batch)
+        elif isinstance(step, Known):
+            newest = at
+            _take_label(step, at, parts, batch)
+        else:
+            newest = at
+            why = _take_event(at, step[1], parts, keys, snapshot, batch)
+            if why is not None:
+                report.left_out[why] += 1
+        if len(batch.events) + len(batch.consents) >= BATCH:
+            _keep(batch, parts, report, progress)
+            batch = _Batch(known=batch.known)
+    _keep(batch, parts, report, progress)
+    return report
+
+
+@dataclass(slots=True)
+class _Batch:
+    events: list[Event] = field(default_factory=list)
+    consents: list[tuple[bytes, ConsentEvent, int]] = field(default_factory=list)
+    labels: list[Label] = field(default_factory=list)
+    windows: list[Event] = field(default_factory=list)  # events and known frauds, in order
+    #: Events of this import by id, for labels that come later.
+    known: dict[str, Event] = field(default_factory=dict)
+
+
+def _take_consent(
+    step: Consent, keys: Keys, notice: Notice, snapshot: _Snapshot, batch: _Batch
+) -> None:
+    subject = keys.subject(step.member_id, enrol=True)
+    assert subject is not None
+    digest = hashlib.sha256(subject + step.ref.encode()).hexdigest()[:24]
+    event = ConsentEvent(
+        seq=0,
+        record_id=f"cr_{digest}",
+        purpose=step.purpose,
+        categories=frozenset(step.categories),
+        source="first_party",
+        notice_id=notice.notice_id,
+        notice_version=notice.version,
+        event_type=step.event_type,
+        event_state=consent.GIVEN if step.given else consent.WITHDRAWN,
+        event_time=step.at,
+        expires_at=None,
+        superseded=False,
+    )
+    snapshot.add(subject, event)
+    batch.consents.append((subject, event, step.at))
+
+
+def _take_event(
+    at: int, given: Given, parts: Parts, keys: Keys, snapshot: _Snapshot, batch: _Batch
+) -> str | None:
+    """Put one event into the batch; returns why not, where it has no basis."""
+    request = pseudonym.claim(given, keys, parts.regime)
+    verdict = gate.check(given.purpose, request, snapshot, at, regime=parts.regime)
+    if isinstance(verdict, Refusal):
+        return verdict.why
+    event = pseudonym.seal(request, verdict, keys, at=at, regime=parts.regime)
+    batch.events.append(event)
+    batch.windows.append(event)
+    batch.known[event.event_id] = event
+    return None
+
+
+def _take_label(step: Known, at: int, parts: Parts, batch: _Batch) -> None:
+    event = batch.known.get(step.event_id) or parts.ledger.event(step.event_id)
+    if event is None:
+        return  # of an event without a basis, which was not kept
+    batch.labels.append(
+        Label(
+            label_id=step.label_id,
+            label=step.label,
+            source=step.source,
+            at=at,
+            known_at=step.at,
+            event_id=step.event_id,
+        )
+    )
+    if step.label in FRAUD_LABELS:
+        batch.windows.append(fraud_event(event, step.label_id, at))
+
+
+def fraud_event(event: Event, label_id: str, at: int) -> Event:
+    """Return the known fraud of `event` as an event of its own, at the instant it became known."""
+    return msgspec.structs.replace(event, event_id=f"label:{label_id}", type=FRAUD, at=at)
+
+
+def _keep(batch: _Batch, parts: Parts, report: Report, progress: Progress) -> None:
+    with parts.ledger.transaction() as connection:
+        parts.ledger.insert_consents(connection, batch.consents)
+        parts.ledger.insert_events(connection, batch.events)
+        parts.ledger.insert_labels(connection, batch.labels)
+    parts.velocity.load(batch.windows)
+    report.events += len(batch.events)
+    report.consents += len(batch.consents)
+    report.labels += len(batch.labels)
+    progress(len(batch.events))
+
+
+def rebuild(parts: Parts, progress: Progress = lambda n: None) -> int:
+    """Make the windows anew from the ledger's events and labels. Returns how many went in."""
+    parts.velocity.clear()
+    count = 0
+    chunk: list[Event] = []
+    for event in _kept(parts):
+        chunk.append(event)
+        if len(chunk) == BATCH:
+            count += parts.velocity.load(chunk)
+            progress(len(chunk))
+            chunk = []
+    count += parts.velocity.load(chunk)
+    progress(len(chunk))
+    return count
+
+
+def _kept(parts: Parts) -> Iterator[Event]:
+    """Yield the ledger's events, and its known frauds as events, in order of `at`."""
+    names = ", ".join(
+        f"e.{name}" for name in EVENT_COLUMNS if name not in ("at", "type", "event_id")
+    )
+    fraud = ", ".join(f"'{label}'" for label in sorted(FRAUD_LABELS))
+    after = -1
+    while True:
+        rows = parts.ledger.rows(
+            f"SELECT e.at, e.type, e.event_id, {names} FROM events e WHERE e.at > ?"
+            f" UNION ALL SELECT l.at, '{FRAUD}', 'label:' || l.label_id, {names} FROM labels l"
+            f" JOIN events e ON e.event_id = l.event_id WHERE l.label IN ({fraud}) AND l.at > ?"
+            f" ORDER BY 1 LIMIT {BATCH}",
+            after,
+            after,
+        )
+        order = (
+            "at",
+            "type",
+            "event_id",
+            *(n for n in EVENT_COLUMNS if n not in ("at", "type", "event_id")),
+        )
+        for row in rows:
+            yield Event(**dict(zip(order, row, strict=True)))
+            after = row[0]
+        if not rows:
+            return

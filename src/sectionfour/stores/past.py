@@ -1,0 +1,82 @@
+"""What training reads of the ledger: events and labels as columns, tokens as plain numbers.
+
+A token becomes the number of its first appearance as soon as it is read: windows need to know only
+which tokens are the same, and no token of the serve domain gets into a training frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from sectionfour.domain import FRAUD, FRAUD_LABELS
+from sectionfour.stores.sqlite import EVENT_COLUMNS, SqliteLedger
+
+ENTITIES = ("member", "phone", "email", "device", "ip", "network", "payee", "instrument", "address")
+_TEXT = ("event_id", "type", "purpose")
+_LEFT_OUT = ("order_ref", "occurred_at")
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """Events in order of `at`, labels in order of `at`, and the subject of each member number."""
+
+    events: pd.DataFrame
+    labels: pd.DataFrame
+    subjects: list[bytes]
+
+    @property
+    def frauds(self) -> pd.DataFrame:
+        """Known frauds as events of their own, at the instant at which they became known."""
+        known = self.labels[self.labels["label"].isin(FRAUD_LABELS)]
+        tokens = self.events.set_index("event_id")[list(ENTITIES)]
+        found = known[known["event_id"].notna()].join(tokens, on="event_id", how="inner")
+        alone = known[known["event_id"].isna()].rename(columns={"member_number": "member"})
+        frauds = pd.concat([found, alone[[c for c in alone if c in {*found, "member"}]]])
+        frauds["type"] = FRAUD
+        columns = ["at", "type", *ENTITIES]
+        return frauds.reindex(columns=columns).sort_values("at", ignore_index=True)
+
+
+def read(ledger: SqliteLedger, *, until: int | None = None) -> Past:
+    """Return everything up to `until` (exclusive, microseconds); all there is without it."""
+    limit = (1 << 62) if until is None else until
+    columns = [name for name in EVENT_COLUMNS if name not in _LEFT_OUT]
+    rows = ledger.rows(f"SELECT {', '.join(columns)} FROM events WHERE at < ? ORDER BY at", limit)
+    data: dict[str, object] = {}
+    subjects: list[bytes] = []
+    by_column = zip(*rows, strict=True) if rows else [()] * len(columns)
+    for name, values in zip(columns, by_column, strict=True):
+        if name in ENTITIES:
+            numbers, tokens = _numbered(values)
+            data[name] = numbers
+            if name == "member":
+                subjects = tokens
+        elif name in _TEXT:
+            data[name] = pd.Series(values, dtype="object")
+        elif name in ("at", "permitted"):
+            data[name] = np.array(values, dtype=np.int64)
+        else:
+            kind = "Float64" if name == "seconds_on_page" else "Int64"
+            data[name] = pd.Series(list(values), dtype=kind)
+    events = pd.DataFrame(data)
+    labels = pd.DataFrame(
+        ledger.rows(
+            "SELECT label_id, at, label, source, known_at, event_id, member FROM labels"
+            " WHERE at < ? ORDER BY at",
+            limit,
+        ),
+        columns=["label_id", "at", "label", "source", "known_at", "event_id", "member"],
+    )
+    places = {token: place for place, token in enumerate(subjects)}
+    labels["member_number"] = pd.array([places.get(m) for m in labels["member"]], dtype="Int64")
+    return Past(events, labels.drop(columns="member"), subjects)
+
+
+def _numbered(values: Iterable[bytes | None]) -> tuple[pd.Series[int], list[bytes]]:
+    codes, tokens = pd.factorize(np.array(list(values), dtype=object), use_na_sentinel=True)
+    numbers = pd.Series(codes, dtype="Int64")
+    return numbers.mask(numbers < 0), list(tokens)

@@ -1,0 +1,242 @@
+"""FLOW 2: history -> gate (again, for training) -> features as of each event -> fit -> evaluate ->
+register.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pandas as pd
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from numpy.typing import NDArray
+
+from sectionfour.decide import Parts
+from sectionfour.domain import Permit, Request, Use, instant
+from sectionfour.errors import HistoryError
+from sectionfour.features import history
+from sectionfour.features.catalog import NAMES, columns, fingerprint
+from sectionfour.learning import dataset, evaluate, fit, registry
+from sectionfour.learning.model import Model, feature_list, session
+from sectionfour.learning.progress import Stages
+from sectionfour.privacy import gate
+from sectionfour.stores import past
+
+PURPOSE = "security.record_audit_analyse"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How to train; goes into the card. Shares are from 0 to 1."""
+
+    delay_days: float = 14.0  # a row this old without a label counts as honest
+    test_days: float = 21.0
+    candidates: int = 8  # settings tried
+    drop_share: float = 0.15  # of rows, a category
+    seed: int = 4
+    since: int | None = None  # microseconds; events before still form the windows
+    until: int | None = None
+    jobs: int = 2
+    backend: str = "loky"  # joblib's: loky, threading, dask, ray, spark
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """One model's outcome: its version, whether it was new, and whether it is now served."""
+
+    name: str
+    version: str
+    new: bool
+    promoted: bool
+    metrics: dict[str, dict[str, float]]
+
+
+def train(
+    parts: Parts, plan: Plan, models: Path, key: Ed25519PrivateKey, trusted: Sequence[bytes]
+) -> list[Trained]:
+    """Train, judge and register both models from what the ledger holds. Safe to run again."""
+    with Stages("history", "gate", "features", "transaction", "account") as stages:
+        stages.next()
+        found = past.read(parts.ledger, until=plan.until)
+        if not len(found.events):
+            raise HistoryError("the ledger holds no events to learn from")
+        stages.next()
+        permitted, left_out, masked = permit(found, parts)
+        stages.next()
+        matrix = history.compute(found.events, found.frauds)
+        for category, rows in masked.items():
+            matrix[np.ix_(rows, dataset.columns_of(category, range(len(NAMES))))] = np.nan
+        done = []
+        for name in registry.NAMES:
+            stages.next()
+            if plan.since is not None:
+                permitted = permitted & (found.events["at"].to_numpy() >= plan.since)
+            done.append(
+                _one(name, found, matrix, permitted, left_out, plan, parts, models, key, trusted)
+            )
+        return done
+
+
+def permit(
+    found: past.Past, parts: Parts
+) -> tuple[dataset.Mask, Counter[str], dict[str, dataset.Mask]]:
+    """Pass every row through the gate for training, as of now.
+
+    Returns which rows may be learnt from, how many may not and why, and, a category, the rows in
+    which it must be masked. Rows that ask the same of the gate, at the same instant, get the same
+    answer, so each question is put once.
+    """
+    at = parts.clock()
+    events = found.events
+    answers: dict[tuple[object, int], Permit | str] = {}
+    member = events["member"].to_numpy(dtype=np.float64, na_value=-1).astype(np.int64)
+    held = events["permitted"].to_numpy()
+    allowed = np.zeros(len(events), dtype=np.int64)
+    left_out: Counter[str] = Counter()
+    for place, question in enumerate(zip(member.tolist(), held.tolist(), strict=True)):
+        answer = answers.get(question)
+        if answer is None:
+            who, bits = question
+            verdict = gate.check(
+                PURPOSE,
+                Request(
+                    purpose=PURPOSE,
+                    event_type="",
+                    kind="guest" if who < 0 else "member",
+                    subject=None if who < 0 else found.subjects[who],
+                    uses=tuple(Use(category) for category in parts.regime.unmask(bits)),
+                ),
+                parts.ledger,
+                at,
+                operation="train",
+                regime=parts.regime,
+            )
+            answer = verdict if isinstance(verdict, Permit) else verdict.why
+            answers[question] = answer
+        if isinstance(answer, str):
+            left_out[answer] += 1
+        else:
+            allowed[place] = answer.permitted
+    masked = {
+        category: ((held & ~allowed & rule.bit) != 0) & (allowed != 0)
+        for category, rule in parts.regime.categories.items()
+        if ((held & ~allowed & rule.bit) != 0)[allowed != 0].any()
+    }
+    return allowed != 0, left_out, masked
+
+
+def _one(
+    name: str,
+    found: past.Past,
+    matrix: NDArray[np.float64],
+    permitted: dataset.Mask,
+    left_out: Counter[str],
+    plan: Plan,
+    parts: Parts,
+    models: Path,
+    key: Ed25519PrivateKey,
+    trusted: Sequence[bytes],
+) -> Trained:
+    of_model = dataset.model_rows(
+        found.events, name, {p: rule.scores for p, rule in parts.regime.purposes.items()}
+    )
+    split = dataset.split(
+        found.events,
+        found.labels,
+        permitted & of_model,
+        delay_days=plan.delay_days,
+        test_days=plan.test_days,
+    )
+    places = columns(name)
+    used = np.concatenate([split.learn, split.choose, split.test])
+    rows = np.ascontiguousarray(matrix[np.ix_(used, np.array(places))])
+    version = _version(found.events, used, rows, split.labels[used], name, plan)
+    if version in registry.versions(models, name):
+        card = registry.load(models, name, version, trusted)[1]
+        return Trained(
+            name, version, False, registry.current(models, name) == version, card["metrics"]
+        )
+
+    sizes = np.cumsum([len(split.learn), len(split.choose)])
+    learn, choose, test = np.split(rows, sizes)
+    y_learn, y_choose, y_test = np.split(split.labels[used], sizes)
+    fitted = fit.search(learn, y_learn, choose, y_choose, places, plan)
+    model = Model(name, version, "", session(fitted.onnx), fitted.usual)
+    scores = model.score_rows(test)
+    card = {
+        "name": name,
+        "version": version,
+        **feature_list(name),
+        "purpose": PURPOSE,
+        "data": {
+            "from": instant(int(found.events["at"].iloc[used[0]])),
+            "to": instant(int(found.events["at"].iloc[used[-1]])),
+            "labels_known_by": instant(split.cut),
+            "rows": {"learn": len(learn), "choose": len(choose), "test": len(test)},
+            "frauds": {
+                "learn": int(y_learn.sum()),
+                "choose": int(y_choose.sum()),
+                "test": int(y_test.sum()),
+            },
+            "left_out": {**left_out, "too_young": split.too_young},
+        },
+        "plan": {k: v for k, v in asdict(plan).items() if k not in ("jobs", "backend")},
+        "settings": fitted.settings,
+        "tried": fitted.tried,
+        "calibration": {"slope": fitted.calibration[0], "intercept": fitted.calibration[1]},
+        "agreement": fitted.agreement,
+        "metrics": evaluate.metrics(y_test, scores, seed=plan.seed),
+        "reliability": evaluate.reliability(y_test, scores),
+        "costs": msgspec.structs.asdict(parts.policy.of(name)),
+        "thresholds": asdict(parts.policy.thresholds(name)),
+        "outcomes": evaluate.outcome_mix(parts.policy.thresholds(name), scores),
+        "refusal_penalty": evaluate.refusal_penalties(
+            model.score_rows, test, y_test, places, seed=plan.seed
+        ),
+        "usual": fitted.usual,
+        "libraries": fit.libraries(),
+    }
+    registry.write(models, name, version, fitted.onnx, card, key)
+    promoted = _better(name, model, test, y_test, models, trusted)
+    if promoted:
+        registry.promote(models, name, version, trusted)
+    return Trained(name, version, True, promoted, card["metrics"])
+
+
+def _version(
+    events: pd.DataFrame,
+    used: NDArray[np.intp],
+    rows: NDArray[np.float64],
+    labels: NDArray[np.int8],
+    name: str,
+    plan: Plan,
+) -> str:
+    """Return a name made of the data's last day and of everything that the model is made from."""
+    settings = {k: v for k, v in asdict(plan).items() if k not in ("jobs", "backend")}
+    digest = hashlib.sha256(repr((name, settings, fingerprint(), fit.libraries())).encode())
+    digest.update(rows.tobytes())
+    digest.update(labels.tobytes())
+    day = instant(int(events["at"].iloc[used[-1]]))[:10].replace("-", "")
+    return f"{day}-{digest.hexdigest()[:12]}"
+
+
+def _better(
+    name: str,
+    model: Model,
+    test: NDArray[np.float64],
+    labels: NDArray[np.int8],
+    models: Path,
+    trusted: Sequence[bytes],
+) -> bool:
+    """Whether the new model ranks the test rows at least as well as the one that is served."""
+    version = registry.current(models, name)
+    if version is None:
+        return True
+    champion = registry.load(models, name, version, trusted)[0]
+    judge = evaluate.METRICS["average_precision"]
+    return judge(labels, model.score_rows(test)) >= judge(labels, champion.score_rows(test))
