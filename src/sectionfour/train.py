@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -57,7 +57,7 @@ class Trained:
 
 
 def train(
-    parts: Parts, plan: Plan, models: Path, key: Ed25519PrivateKey, trusted: Sequence[bytes]
+    parts: Parts, plan: Plan, models: Path, key: Ed25519PrivateKey, trusted: Collection[bytes]
 ) -> list[Trained]:
     """Train, judge and register both models from what the ledger holds. Safe to run again."""
     with Stages("history", "gate", "features", "transaction", "account") as stages:
@@ -68,7 +68,7 @@ def train(
         stages.next()
         permitted, left_out, masked = permit(found, parts)
         stages.next()
-        matrix = history.compute(found.events, found.frauds)
+        matrix, _ = history.compute(found.events, found.frauds)
         for category, rows in masked.items():
             matrix[np.ix_(rows, dataset.columns_of(category, range(len(NAMES))))] = np.nan
         done = []
@@ -140,7 +140,7 @@ def _one(
     parts: Parts,
     models: Path,
     key: Ed25519PrivateKey,
-    trusted: Sequence[bytes],
+    trusted: Collection[bytes],
 ) -> Trained:
     of_model = dataset.model_rows(
         found.events, name, {p: rule.scores for p, rule in parts.regime.purposes.items()}
@@ -231,7 +231,7 @@ def _better(
     test: NDArray[np.float64],
     labels: NDArray[np.int8],
     models: Path,
-    trusted: Sequence[bytes],
+    trusted: Collection[bytes],
 ) -> bool:
     """Whether the new model ranks the test rows at least as well as the one that is served."""
     version = registry.current(models, name)

@@ -19,7 +19,6 @@ from sectionfour.privacy.rules import PurposeRule
 
 #: Alone they identify nobody; joined to a member they are personal (policy, section Three).
 NOT_PERSONAL_ALONE = frozenset({"device", "location", "location.gps", "log"})
-CONTRACT = 7
 
 
 class Ledger(Protocol):
@@ -62,20 +61,22 @@ def check(
     grants: Sequence[tuple[Grant, int]] | None = None
     for use in request.uses:
         basis = None
-        hindrance = _hindrance(use, rule)
+        kind = use.source.partition(":")[0]
+        admission = regime.admission(rule.id, use.category, kind)
+        hindrance = _hindrance(use, admission, attested=not regime.sources[kind].attestation)
         if hindrance is None:
             if request.kind == "guest":
                 basis = _guest(use, rule)
             else:
-                basis = _consent(use, rule, consents, regime) or _contract(
+                basis = _consent(use, admission, rule, consents, regime) or _contract(
                     use, rule, request, regime
                 )
-            if basis is None:
+            if basis is None and admission != "denied":
                 if grants is None:
                     grants = ledger.grants(at)
                 basis = _grant(use, rule, request, grants, operation, at, regime)
         if basis is None:
-            masked.append(Masked(use.category, hindrance or _why(use, rule)))
+            masked.append(Masked(use.category, hindrance or _why(admission)))
         else:
             found[use.category] = basis
 
@@ -111,18 +112,16 @@ def _missing(rule: PurposeRule, request: Request, found: dict[str, Basis]) -> li
     return [key for key in rule.requires if key not in found]
 
 
-def _hindrance(use: Use, rule: PurposeRule) -> str | None:
-    if rule.admits[use.category] == "denied":
+def _hindrance(use: Use, admission: str, *, attested: bool) -> str | None:
+    if admission == "denied":
         return None  # only consent for this very purpose can lift it; _consent decides
     if use.hindrance is not None:
         return use.hindrance
-    return None if use.source == "first_party" else "no_attestation"
+    return None if attested else "no_attestation"
 
 
-def _why(use: Use, rule: PurposeRule) -> str:
-    return {"denied": "purpose_change", "named": "default"}.get(
-        rule.admits[use.category], "no_basis"
-    )
+def _why(admission: str) -> str:
+    return {"denied": "purpose_change", "named": "default"}.get(admission, "no_basis")
 
 
 def _guest(use: Use, rule: PurposeRule) -> Basis | None:
@@ -133,11 +132,11 @@ def _guest(use: Use, rule: PurposeRule) -> Basis | None:
 
 def _consent(
     use: Use,
+    admission: str,
     rule: PurposeRule,
     consents: Sequence[ConsentEvent],
     regime: Regime,
 ) -> Basis | None:
-    admission = rule.admits[use.category]
     for given in consents:
         if use.category not in given.categories or given.source != use.source:
             continue
@@ -163,7 +162,7 @@ def _contract(use: Use, rule: PurposeRule, request: Request, regime: Regime) -> 
     """Exception 7: a purchase that the member asks for, for its minimal list alone."""
     asked = request.event_type == "purchase" and request.order is not None
     if asked and regime.categories[use.category].contract and rule.scores == "transaction":
-        return Basis(use.category, "contract", "order", exception=CONTRACT)
+        return Basis(use.category, "contract", "order", exception=regime.contract.number)
     return None
 
 

@@ -122,6 +122,8 @@ def claim(given: Given, keys: Keys, regime: Regime) -> Request:
 
     def bring(category: str, hindrance: str | None = None) -> None:
         origin = source(category) or source(category.partition(".")[0]) or "first_party"
+        if origin != "first_party":
+            regime.source(origin, pointer="/sources")
         uses.append(Use(category, origin, hindrance))
 
     if member is not None:

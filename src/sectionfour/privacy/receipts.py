@@ -28,7 +28,7 @@ def canonical(receipt: dict[str, Any]) -> bytes:
 
 
 def commitment(nonce: bytes, *parts: bytes) -> str:
-    """Return HMAC-SHA256(nonce, length-prefixed parts) in hex; without the nonce it says nothing."""
+    """Return HMAC-SHA256(nonce, length-prefixed parts) in hex; the nonce gone, it says nothing."""
     message = b"".join(len(part).to_bytes(8) + part for part in parts)
     return hmac.digest(nonce, message, "sha256").hex()
 
