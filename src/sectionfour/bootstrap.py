@@ -6,22 +6,20 @@ import base64
 from importlib import resources
 
 from sectionfour import stores
-from sectionfour.decide import Parts
 from sectionfour.decisions import policy
 from sectionfour.learning.registry import Served
+from sectionfour.parts import Parts
 from sectionfour.privacy import regime
-from sectionfour.privacy.keys import Keyring, load_kek
-from sectionfour.privacy.pseudonym import Keys
+from sectionfour.privacy.keys import Keyring
+from sectionfour.privacy.pseudonym import open_keys
 from sectionfour.privacy.receipts import Notary
-from sectionfour.privacy.vault import Vault
 from sectionfour.settings import Settings
 
 
 def open_parts(settings: Settings) -> Parts:
     """Open everything that a decision needs, under `settings.home`."""
     settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    ring = Keyring(settings.home / "keys", load_kek(settings.home))
-    vault = Vault(settings.home / "vault.db", ring)
+    keys = open_keys(settings.home, settings.region)
     return Parts(
         ledger=stores.open_ledger(
             settings.ledger or f"sqlite:{settings.home / 'ledger.db'}",
@@ -30,8 +28,8 @@ def open_parts(settings: Settings) -> Parts:
         velocity=stores.open_velocity(
             settings.velocity or f"lmdb:{settings.home / 'velocity'}", gib=settings.velocity_gib
         ),
-        keys=Keys(ring, vault, settings.region),
-        models=Served(settings.models, trusted_keys(ring)),
+        keys=keys,
+        models=Served(settings.models, trusted_keys(keys.ring)),
         policy=policy.load(settings.costs),
         regime=regime.load(settings.regime),
     )

@@ -3,49 +3,30 @@
 from __future__ import annotations
 
 import secrets
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import msgspec
 
 from sectionfour.decisions import answers
-from sectionfour.decisions.policy import Policy
-from sectionfour.domain import Given, Refusal
+from sectionfour.domain import Assessed, Given, Leaf, Refusal
 from sectionfour.errors import Conflict
 from sectionfour.features import online
-from sectionfour.features.online import Velocity
-from sectionfour.learning.registry import Served
+from sectionfour.parts import Parts
 from sectionfour.privacy import gate, merkle, pseudonym, receipts
-from sectionfour.privacy.pseudonym import Keys
-from sectionfour.privacy.regime import Regime
-from sectionfour.stores.sqlite import Assessed, Leaf, SqliteLedger
-
-
-def now() -> int:
-    """The service's clock: microseconds since the epoch, UTC."""
-    return time.time_ns() // 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What the edge opens and hands in; everything that a decision may touch."""
-
-    ledger: SqliteLedger
-    velocity: Velocity
-    keys: Keys
-    models: Served
-    policy: Policy
-    regime: Regime
-    clock: Callable[[], int] = now
 
 
 def decide(
-    given: Given, asked: bytes, parts: Parts, *, key_id: str | None = None
+    given: Given,
+    asked: bytes,
+    parts: Parts,
+    *,
+    key_id: str | None = None,
+    warnings: Sequence[dict[str, str]] = (),
 ) -> tuple[int, bytes]:
     """Return (HTTP status, answer) for one request; the answer is on disk before it is returned.
 
     `asked` is a keyed digest of the body: the same event_id with another one is a Conflict.
+    `warnings`, about the form of the request, become part of the answer.
     """
     known = parts.ledger.assessed(given.event_id)
     if known is not None:
@@ -57,7 +38,7 @@ def decide(
     nonce = secrets.token_bytes(32)
     if isinstance(verdict, Refusal):
         event, vector, rating = None, None, None
-        answer = answers.refused(name, given, verdict, at)
+        answer = answers.refused(name, given, verdict, at, warnings)
     else:
         event = pseudonym.seal(request, verdict, parts.keys, at=at, regime=parts.regime)
         observe = given.mode == "protect"
@@ -66,7 +47,7 @@ def decide(
         assert model is not None  # the gate permits no purpose without one
         rating = parts.models.get(model).rate(vector)
         outcome = parts.policy.thresholds(model).outcome(rating.probability)
-        answer = answers.scored(name, event, verdict, rating, outcome)
+        answer = answers.scored(name, event, verdict, rating, outcome, warnings)
     subject = request.subject if event is None else event.member
     leaf = answers.receipt(
         answer,

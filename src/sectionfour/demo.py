@@ -1,4 +1,4 @@
-"""The demonstration: simulates, imports, trains, serves, sends live traffic and shows the answers."""
+"""The demonstration: simulates, imports, trains, serves, sends traffic and shows the answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -80,9 +79,7 @@ def demo(settings: Settings, say: Say, *, once: bool, bind: str = "127.0.0.1:840
             f" average precision {ap['value']:.3f} ({ap['low']:.3f} to {ap['high']:.3f})"
         )
     keys = {role: create_key(parts.ledger, role, parts.clock()) for role in ROLES}
-    parts.ledger.close()
-    parts.keys.vault.close()
-    parts.velocity.close()
+    parts.close()
 
     say("4. The service, two workers")
     with _service(settings, bind):
@@ -213,9 +210,8 @@ def _show(status: int, answer: Any, kind: str, say: Say) -> None:
     if status != 200:
         say(f"   {kind:16} {status} {answer['title']}: {answer['detail']}")
         if "never_withheld" in answer:
-            say(
-                f"{'':20} may be withheld: {', '.join(answer['withholdable_services']) or 'nothing'}"
-            )
+            withheld = ", ".join(answer["withholdable_services"]) or "nothing"
+            say(f"{'':20} may be withheld: {withheld}")
             say(f"{'':20} never withheld:  {', '.join(answer['never_withheld'])}")
         return
     bases = sorted({f"{b['kind']}" for b in answer["basis"]})

@@ -15,7 +15,9 @@ from msgspec import Meta, Struct
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
-Identifier = Annotated[str, Meta(min_length=1, max_length=128)]
+#: No control character, and something to see: what is blank would be one and the same for all.
+_IDENTIFIER = r"^(?=.*\S)[^\x00-\x1f\x7f]+(?![\s\S])"
+Identifier = Annotated[str, Meta(min_length=1, max_length=128, pattern=_IDENTIFIER)]
 Text = Annotated[str, Meta(max_length=512)]
 Instant = Annotated[datetime, Meta(tz=True)]
 Count = Annotated[int, Meta(ge=0, le=1_000_000)]
@@ -282,6 +284,46 @@ class Label(Struct, frozen=True, kw_only=True):
     known_at: int
     event_id: str | None = None
     member: bytes | None = None
+
+
+class Leaf(Struct, frozen=True):
+    """An entry of the log: `body` is the canonical JSON whose hash is in the tree."""
+
+    kind: str
+    ref: str
+    body: bytes
+
+
+class Assessed(Struct, frozen=True, kw_only=True):
+    """One assessment as it is kept, with its event (None where no window was changed)."""
+
+    assessment_id: str
+    event_id: str
+    asked: bytes
+    at: int
+    subject: bytes | None
+    purpose: str
+    status: str
+    http: int
+    answer: bytes
+    vector: bytes | None
+    nonce: bytes
+    key_id: str | None
+    event: Event | None
+    leaf: Leaf
+
+
+class Notice(Struct, frozen=True, kw_only=True):
+    """A versioned privacy notice: what members were told, by its digest."""
+
+    notice_id: str
+    version: str
+    language: str
+    text_sha256: str
+    purposes: tuple[str, ...]
+    categories: tuple[str, ...]
+    valid_from: int
+    material: bool
 
 
 # --- what is answered ------------------------------------------------------------------------

@@ -8,8 +8,10 @@ SectionFourError
 ├── Conflict              409  the same id with another body, or a state that does not allow it
 ├── Ceased                410
 ├── TooLarge              413
+├── WrongMediaType        415
 ├── NotYet                501  in the contract, not built yet
 ├── FailClosed            503  a basis could not be looked for, so there is no score
+├── NotReady              503  a part of the service is not in a state to answer
 ├── RegimeError                regime.toml has an unknown key, a gap or a contradiction
 ├── SettingsError
 ├── KeyringError               a key is missing, destroyed or does not open
@@ -67,12 +69,20 @@ class TooLarge(SectionFourError):
     status, code, title = 413, "too-large", "The request is larger than allowed"
 
 
+class WrongMediaType(SectionFourError):
+    status, code, title = 415, "wrong-media-type", "The request is not of a type read here"
+
+
 class NotYet(SectionFourError):
     status, code, title = 501, "not-implemented", "Part of the contract, not built yet"
 
 
 class FailClosed(SectionFourError):
     status, code, title = 503, "fail-closed", "No basis could be looked for, so there is no score"
+
+
+class NotReady(SectionFourError):
+    status, code, title = 503, "not-ready", "Not ready to answer"
 
 
 class RegimeError(SectionFourError):

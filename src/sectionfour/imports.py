@@ -27,6 +27,7 @@ from sectionfour.domain import (
     Log,
     Member,
     MemberOptional,
+    Notice,
     Transaction,
     What,
 )
@@ -34,7 +35,6 @@ from sectionfour.errors import HistoryError
 from sectionfour.features.catalog import DAY, SECOND
 from sectionfour.replay import Consent, Known, Step
 from sectionfour.simulate import Market, read
-from sectionfour.stores.sqlite import Notice
 
 BASIC = ("member.required", "order", "payment", "consignee", "device", "location", "log")
 EVERYTHING = (

@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from sectionfour.decide import Parts
-from sectionfour.domain import FRAUD, FRAUD_LABELS, Event, Given, Label, Refusal
+from sectionfour.domain import FRAUD, FRAUD_LABELS, Event, Given, Label, Leaf, Notice, Refusal
 from sectionfour.errors import HistoryError
+from sectionfour.parts import Parts
 from sectionfour.privacy import consent, gate, pseudonym
 from sectionfour.privacy.consent import ConsentEvent
 from sectionfour.privacy.exceptions import Grant
 from sectionfour.privacy.pseudonym import Keys
-from sectionfour.stores.sqlite import EVENT_COLUMNS, Leaf, Notice
 
 BATCH = 10_000
+EVENT_COLUMNS = Event.__struct_fields__
 Progress = Callable[[int], object]
 
 

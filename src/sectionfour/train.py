@@ -16,16 +16,15 @@ import pandas as pd
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
-from sectionfour.decide import Parts
 from sectionfour.domain import Permit, Request, Use, instant
 from sectionfour.errors import HistoryError
 from sectionfour.features import history
 from sectionfour.features.catalog import NAMES, columns, fingerprint
-from sectionfour.learning import dataset, evaluate, fit, registry
+from sectionfour.learning import dataset, evaluate, fit, past, registry
 from sectionfour.learning.model import Model, feature_list, session
 from sectionfour.learning.progress import Stages
+from sectionfour.parts import Parts
 from sectionfour.privacy import gate
-from sectionfour.stores import past
 
 PURPOSE = "security.record_audit_analyse"
 
@@ -42,6 +41,7 @@ class Plan:
     since: int | None = None  # microseconds; events before still form the windows
     until: int | None = None
     jobs: int = 2
+    names: tuple[str, ...] = registry.NAMES  # of the models to train
     backend: str = "loky"  # joblib's: loky, threading, dask, ray, spark
 
 
@@ -60,7 +60,7 @@ def train(
     parts: Parts, plan: Plan, models: Path, key: Ed25519PrivateKey, trusted: Collection[bytes]
 ) -> list[Trained]:
     """Train, judge and register both models from what the ledger holds. Safe to run again."""
-    with Stages("history", "gate", "features", "transaction", "account") as stages:
+    with Stages("history", "gate", "features", *plan.names) as stages:
         stages.next()
         found = past.read(parts.ledger, until=plan.until)
         if not len(found.events):
@@ -72,7 +72,7 @@ def train(
         for category, rows in masked.items():
             matrix[np.ix_(rows, dataset.columns_of(category, range(len(NAMES))))] = np.nan
         done = []
-        for name in registry.NAMES:
+        for name in plan.names:
             stages.next()
             if plan.since is not None:
                 permitted = permitted & (found.events["at"].to_numpy() >= plan.since)
@@ -185,7 +185,7 @@ def _one(
             },
             "left_out": {**left_out, "too_young": split.too_young},
         },
-        "plan": {k: v for k, v in asdict(plan).items() if k not in ("jobs", "backend")},
+        "plan": {k: v for k, v in asdict(plan).items() if k not in ("jobs", "backend", "names")},
         "settings": fitted.settings,
         "tried": fitted.tried,
         "calibration": {"slope": fitted.calibration[0], "intercept": fitted.calibration[1]},
@@ -217,7 +217,7 @@ def _version(
     plan: Plan,
 ) -> str:
     """Return a name made of the data's last day and of everything that the model is made from."""
-    settings = {k: v for k, v in asdict(plan).items() if k not in ("jobs", "backend")}
+    settings = {k: v for k, v in asdict(plan).items() if k not in ("jobs", "backend", "names")}
     digest = hashlib.sha256(repr((name, settings, fingerprint(), fit.libraries())).encode())
     digest.update(rows.tobytes())
     digest.update(labels.tobytes())

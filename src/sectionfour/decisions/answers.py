@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec import to_builtins
@@ -23,9 +24,14 @@ NO_BASIS = f"{PROBLEMS}no-lawful-basis"
 
 
 def scored(
-    assessment_id: str, event: Event, permit: Permit, rating: Rating, outcome: Outcome
+    assessment_id: str,
+    event: Event,
+    permit: Permit,
+    rating: Rating,
+    outcome: Outcome,
+    warnings: Sequence[dict[str, str]] = (),
 ) -> Answer:
-    """Return the answer to a request that was rated."""
+    """Return the answer to a request that was rated; `warnings` are about its form."""
     answer: Answer = {
         "assessment_id": assessment_id,
         "event_id": event.event_id,
@@ -40,13 +46,19 @@ def scored(
     answer["reasons"] = to_builtins(rating.reasons)
     answer["basis"] = to_builtins(permit.basis)
     answer["masked"] = to_builtins(permit.masked)
-    answer["warnings"] = []
+    answer["warnings"] = list(warnings)
     answer["model"] = rating.model
     answer["human_review"] = f"/v1/assessments/{assessment_id}/review"
     return answer
 
 
-def refused(assessment_id: str, given: Given, refusal: Refusal, at: int) -> Answer:
+def refused(
+    assessment_id: str,
+    given: Given,
+    refusal: Refusal,
+    at: int,
+    warnings: Sequence[dict[str, str]] = (),
+) -> Answer:
     """Return the answer to a request without a basis: a problem document (RFC 9457).
 
     It says what may be withheld for it, and what never may; refusing is nothing to be held
@@ -69,6 +81,7 @@ def refused(assessment_id: str, given: Given, refusal: Refusal, at: int) -> Answ
         "masked": to_builtins(refusal.masked),
         "withholdable_services": list(refusal.withholdable_services),
         "never_withheld": list(refusal.never_withheld),
+        "warnings": list(warnings),
         "human_review": f"/v1/assessments/{assessment_id}/review",
     }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -71,6 +72,7 @@ def expected_costs(costs: Costs, probability: float) -> dict[str, float]:
     }
 
 
+@cache
 def thresholds(costs: Costs) -> Thresholds:
     """Return the corners of the lower envelope of the actions' expected costs.
 

@@ -107,6 +107,12 @@ class Velocity(Protocol):
     def unsettled(self, before: int) -> Sequence[tuple[int, bytes, bytes]]:
         """Return (at, key, payload) of what was added before `before` and not yet settled."""
 
+    def close(self) -> None: ...
+
+    @property
+    def fresh(self) -> bool:
+        """False where windows may lack events, or were made by another catalog: rebuild them."""
+
     def settle(self, entries: Sequence[tuple[int, bytes]], *, forget: bool) -> None:
         """Drop the payloads of (at, key); with `forget`, the readings kept for a retry too."""
 

@@ -39,6 +39,7 @@ class Model:
     usual: dict[str, float]
     columns: NDArray[np.intp] = field(init=False)
     codes: tuple[str, ...] = field(init=False)
+    places: dict[str, list[int]] = field(init=False)
     masks: NDArray[np.bool_] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -51,6 +52,11 @@ class Model:
             masks[row, places] = True
         object.__setattr__(self, "columns", np.array(positions, dtype=np.intp))
         object.__setattr__(self, "codes", tuple(grouped))
+        object.__setattr__(
+            self,
+            "places",
+            {code: [positions[place] for place in places] for code, places in grouped.items()},
+        )
         object.__setattr__(self, "masks", masks)
 
     def rate(self, vector: NDArray[np.float64]) -> Rating:
@@ -89,13 +95,11 @@ class Model:
     def _text(self, code: str, vector: NDArray[np.float64]) -> str:
         """Say, of a reason, the feature that stands out furthest from what is usual."""
         furthest, text = -1.0, REASONS[code]
-        for position in self.columns:
-            feature = FEATURES[position]
-            value = vector[position]
-            if feature.code == code and value == value:
-                distance = float(value) / (self.usual.get(feature.name, 0.0) + 1.0)
-                if distance > furthest:
-                    furthest, text = distance, feature.says.format(value)
+        for position in self.places[code]:
+            value = float(vector[position])
+            distance = value / (self.usual.get(NAMES[position], 0.0) + 1.0)
+            if distance > furthest:  # never of a missing value
+                furthest, text = distance, FEATURES[position].says.format(value)
         return text
 
 

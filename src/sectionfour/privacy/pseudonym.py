@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import unicodedata
 from dataclasses import dataclass
+from pathlib import Path
 
 import phonenumbers
 
@@ -21,7 +22,7 @@ from sectionfour.domain import (
     micros,
 )
 from sectionfour.errors import BadRequest
-from sectionfour.privacy.keys import Keyring
+from sectionfour.privacy.keys import Keyring, load_kek
 from sectionfour.privacy.regime import Regime
 from sectionfour.privacy.vault import Vault
 
@@ -40,9 +41,19 @@ class Keys:
         uid = self.vault.enrol(name) if enrol else self.vault.find(name)
         return None if uid is None else self.ring.token("serve", "subject", uid)
 
+    def order(self, order_id: str) -> bytes:
+        """Return the serve-domain token of an order."""
+        return self.ring.token("serve", "order", _plain(order_id).encode())
+
     def alias(self, subject: bytes, domain: str) -> bytes:
         """Return the token in `domain` of somebody known by a serve-domain token."""
         return self.ring.token(domain, "alias", subject)
+
+
+def open_keys(home: Path, region: str = "CN") -> Keys:
+    """Open the ring and the vault of a home, both made on first use."""
+    ring = Keyring(home / "keys", load_kek(home))
+    return Keys(ring, Vault(home / "vault.db", ring), region)
 
 
 # --- one value, one spelling
@@ -166,9 +177,7 @@ def claim(given: Given, keys: Keys, regime: Regime) -> Request:
         event_type=given.event.type,
         kind="guest" if member is None else "member",
         subject=None if member is None else keys.subject(member.id),
-        order=None
-        if transaction is None
-        else keys.ring.token("serve", "order", _plain(transaction.order_id).encode()),
+        order=None if transaction is None else keys.order(transaction.order_id),
         uses=tuple(uses),
         given=given,
     )
@@ -193,7 +202,7 @@ def seal(request: Request, permit: Permit, keys: Keys, *, at: int, regime: Regim
 
     if given.member is not None and may("member.required"):
         member = given.member
-        fields["member"] = keys.subject(member.id, enrol=True)
+        fields["member"] = request.subject or keys.subject(member.id, enrol=True)
         if member.phone is not None:
             fields["phone"] = token("serve", "phone", phone(member.phone, keys.region).encode())
         if member.email is not None:

@@ -18,7 +18,7 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 
 from sectionfour.database import Database
-from sectionfour.domain import Event, Label
+from sectionfour.domain import Assessed, Event, Label, Leaf, Notice
 from sectionfour.errors import Conflict, FailClosed
 from sectionfour.privacy import merkle
 from sectionfour.privacy.consent import ConsentEvent
@@ -83,46 +83,6 @@ CREATE TABLE nodes (level INTEGER, idx INTEGER, hash BLOB NOT NULL, PRIMARY KEY 
 CREATE TABLE checkpoints (size INTEGER PRIMARY KEY, at INTEGER NOT NULL, note TEXT NOT NULL)
 """
 VERSION = 1
-
-
-class Leaf(msgspec.Struct, frozen=True):
-    """An entry of the log: `body` is the canonical JSON whose hash is in the tree."""
-
-    kind: str
-    ref: str
-    body: bytes
-
-
-class Assessed(msgspec.Struct, frozen=True, kw_only=True):
-    """One assessment as it is kept, with its event (None where no window was changed)."""
-
-    assessment_id: str
-    event_id: str
-    asked: bytes
-    at: int
-    subject: bytes | None
-    purpose: str
-    status: str
-    http: int
-    answer: bytes
-    vector: bytes | None
-    nonce: bytes
-    key_id: str | None
-    event: Event | None
-    leaf: Leaf
-
-
-class Notice(msgspec.Struct, frozen=True, kw_only=True):
-    """A versioned privacy notice: what members were told, by its digest."""
-
-    notice_id: str
-    version: str
-    language: str
-    text_sha256: str
-    purposes: tuple[str, ...]
-    categories: tuple[str, ...]
-    valid_from: int
-    material: bool
 
 
 class _Pending:
@@ -288,14 +248,35 @@ class SqliteLedger:
         return subject[0][0], [_consent_event(row) for row in rows]
 
     def put_grant(self, grant: Grant, leaf: Leaf) -> None:
-        live_until = grant.expires_at if grant.state == "live" else 0
         with self.transaction() as connection:
-            connection.execute(
-                "INSERT INTO grants VALUES (?, ?, ?) ON CONFLICT (grant_id)"
-                " DO UPDATE SET live_until = excluded.live_until, body = excluded.body",
-                (grant.grant_id, live_until, msgspec.json.encode(grant)),
-            )
-            self.log(connection, leaf)
+            self._put_grant(connection, grant, leaf)
+
+    def change_grant(
+        self, grant_id: str, change: Callable[[Grant], tuple[Grant, Leaf]]
+    ) -> Grant | None:
+        """Put what `change` makes of a grant in its place, in one step; None where there is none.
+
+        What `change` raises changes nothing. Of an approval and a revocation at the same moment
+        the second sees what the first has done.
+        """
+        with self.transaction() as connection:
+            row = connection.execute(
+                "SELECT body FROM grants WHERE grant_id = ?", (grant_id,)
+            ).fetchone()
+            if row is None:
+                return None
+            grant, leaf = change(msgspec.json.decode(row[0], type=Grant))
+            self._put_grant(connection, grant, leaf)
+            return grant
+
+    def _put_grant(self, connection: sqlite3.Connection, grant: Grant, leaf: Leaf) -> None:
+        live_until = grant.expires_at if grant.state == "live" else 0
+        connection.execute(
+            "INSERT INTO grants VALUES (?, ?, ?) ON CONFLICT (grant_id)"
+            " DO UPDATE SET live_until = excluded.live_until, body = excluded.body",
+            (grant.grant_id, live_until, msgspec.json.encode(grant)),
+        )
+        self.log(connection, leaf)
 
     def grant(self, grant_id: str) -> Grant | None:
         rows = self.rows("SELECT body FROM grants WHERE grant_id = ?", grant_id)
@@ -308,12 +289,39 @@ class SqliteLedger:
         rows = self.rows("SELECT asked, http, answer FROM assessments WHERE event_id = ?", event_id)
         return rows[0] if rows else None
 
-    def assessment(self, assessment_id: str) -> tuple[int, bytes] | None:
-        """Return (HTTP status, answer)."""
+    def assessment(self, assessment_id: str) -> tuple[int, bytes, str | None] | None:
+        """Return (HTTP status, answer, id of the API key that asked)."""
         rows = self.rows(
-            "SELECT http, answer FROM assessments WHERE assessment_id = ?", assessment_id
+            "SELECT http, answer, key_id FROM assessments WHERE assessment_id = ?", assessment_id
         )
         return rows[0] if rows else None
+
+    def open_review(
+        self, review_id: str, assessment_id: str, at: int, leaf: Leaf
+    ) -> tuple[str, str, bool]:
+        """Ask for a human review, once. Returns (its id, its state, whether it is new)."""
+        with self.transaction() as connection:
+            found = connection.execute(
+                "SELECT review_id, state FROM reviews WHERE assessment_id = ?", (assessment_id,)
+            ).fetchone()
+            if found is not None:
+                return (*found, False)
+            connection.execute(
+                "INSERT INTO reviews VALUES (?, ?, ?, 'open')", (review_id, assessment_id, at)
+            )
+            self.log(connection, leaf)
+            return review_id, "open", True
+
+    def recorded(self, event_ids: Sequence[str]) -> set[str]:
+        """Return those of `event_ids` that were answered: an assessment, or `label:ID` a label."""
+        found = self.rows(
+            "SELECT value FROM json_each(?) WHERE"
+            " EXISTS (SELECT 1 FROM assessments WHERE event_id = value) OR"
+            " (value LIKE 'label:%' AND"
+            " EXISTS (SELECT 1 FROM labels WHERE label_id = substr(value, 7)))",
+            msgspec.json.encode(event_ids).decode(),
+        )
+        return {row[0] for row in found}
 
     def record(self, row: Assessed) -> bool:
         """Keep an assessment; on disk when this returns. False where its event_id was there.
@@ -390,6 +398,15 @@ class SqliteLedger:
 
     # --- labels
 
+    def label(self, label_id: str) -> Label | None:
+        rows = self.rows(
+            "SELECT label_id, label, source, at, known_at, event_id, member FROM labels"
+            " WHERE label_id = ?",
+            label_id,
+        )
+        names = ("label_id", "label", "source", "at", "known_at", "event_id", "member")
+        return Label(**dict(zip(names, rows[0], strict=True))) if rows else None
+
     def add_label(self, label: Label, leaf: Leaf) -> bool:
         """Record a label; False where one of this id is recorded already, with the same content."""
         with self.transaction() as connection:
@@ -418,6 +435,37 @@ class SqliteLedger:
             ),
         )
 
+    # --- API keys, by the digest of each
+
+    def key(self, digest: bytes) -> tuple[str, str] | None:
+        """Return (key_id, roles) of a key that stands."""
+        rows = self.rows(
+            "SELECT key_id, role FROM api_keys WHERE hash = ? AND revoked_at IS NULL", digest
+        )
+        return rows[0] if rows else None
+
+    def add_key(self, key_id: str, digest: bytes, roles: str, at: int, leaf: Leaf) -> None:
+        with self.transaction() as connection:
+            connection.execute(
+                "INSERT INTO api_keys VALUES (?, ?, ?, ?, NULL)", (key_id, digest, roles, at)
+            )
+            self.log(connection, leaf)
+
+    def keys(self) -> list[tuple[str, str, int, int | None]]:
+        """Return (key_id, roles, made at, revoked at) of every key, oldest first."""
+        return self.rows("SELECT key_id, role, at, revoked_at FROM api_keys ORDER BY at, key_id")
+
+    def revoke_key(self, key_id: str, at: int, leaf: Leaf) -> bool:
+        """End a key; False where there is none that stands."""
+        with self.transaction() as connection:
+            ended = connection.execute(
+                "UPDATE api_keys SET revoked_at = ? WHERE key_id = ? AND revoked_at IS NULL",
+                (at, key_id),
+            )
+            if ended.rowcount:
+                self.log(connection, leaf)
+            return ended.rowcount == 1
+
     # --- the log, for receipts
 
     def leaves(self, start: int, stop: int) -> list[tuple[int, str, str, bytes]]:
@@ -434,6 +482,10 @@ class SqliteLedger:
 
     def checkpoints(self) -> list[tuple[int, str]]:
         return self.rows("SELECT size, note FROM checkpoints ORDER BY size")
+
+    def newest_checkpoint(self) -> tuple[int, str] | None:
+        rows = self.rows("SELECT size, note FROM checkpoints ORDER BY size DESC LIMIT 1")
+        return rows[0] if rows else None
 
     def size(self) -> int:
         return int(self.rows("SELECT COALESCE(MAX(idx), -1) + 1 FROM log")[0][0])

@@ -1,25 +1,196 @@
-"""POST /v1/assessments: the hot path's edge. Decode, decide, answer."""
+"""Assessments: the hot path's edge, one and in batches, the answer again, and the appeal."""
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from time import perf_counter
+from types import TracebackType
+from typing import Any
+
 import msgspec
-from flask import Blueprint, Response, current_app, request
+from flask import Response, request
 
 from sectionfour.decide import Parts, decide
-from sectionfour.domain import Given
-from sectionfour.web.problems import MEDIA_TYPE, invalid
+from sectionfour.domain import Given, instant
+from sectionfour.errors import BadRequest, NotFound, SectionFourError, TooLarge, WrongMediaType
+from sectionfour.privacy.receipts import canonical
+from sectionfour.stores.sqlite import Leaf
+from sectionfour.web import body, problems, schemas
+from sectionfour.web.keys import Caller
+from sectionfour.web.problems import MEDIA_TYPE
+from sectionfour.web.routes import JSON, NDJSON, Route, Service, answer
 
-routes = Blueprint("assess", __name__)
+MOST_LINES = 10_000
+#: What the service calls events of its own; a caller's must not be taken for one.
+OURS = "label:"
+
 _canonical = msgspec.json.Encoder(order="deterministic").encode
 
 
-@routes.post("/v1/assessments")
-def assess() -> Response:
-    parts: Parts = current_app.extensions["sectionfour"]
-    try:
-        body = msgspec.json.decode(request.get_data(cache=False))
-        given = msgspec.convert(body, Given)
-    except msgspec.DecodeError as error:
-        raise invalid(error) from None
-    status, answer = decide(given, parts.keys.ring.digest(_canonical(body)), parts)
-    return Response(answer, status, content_type="application/json" if status == 200 else MEDIA_TYPE)
+def assess(service: Service, who: Caller) -> Response:
+    """Rate one event. The same `event_id` and body give the same answer, and count once."""
+    start = perf_counter()
+    status, found = _assess(service.parts, who, body.received(), service, start)
+    return Response(found, status, content_type=JSON if status == 200 else MEDIA_TYPE)
+
+
+def _assess(
+    parts: Parts, who: Caller, data: bytes, service: Service, start: float
+) -> tuple[int, bytes]:
+    given, plain, warnings = body.decode(data, Given)
+    if given.purpose == "security.transaction_risk" and given.transaction is None:
+        raise BadRequest("transaction is required for this purpose", pointer="/transaction")
+    if given.event_id.startswith(OURS):
+        raise BadRequest(f"an id that begins with {OURS} is the service's own", pointer="/event_id")
+    for key, source in given.sources.items():
+        if key not in parts.regime.categories:
+            raise BadRequest("sources are given by category", pointer="/sources")
+        parts.regime.source(source, pointer=f"/sources/{key}")
+    parts.regime.purpose(given.purpose)
+    asked = parts.keys.ring.digest(_canonical(plain))
+    status, found = decide(given, asked, parts, key_id=who.key_id, warnings=warnings)
+    service.metrics.answered(given.purpose, status, found, perf_counter() - start)
+    return status, found
+
+
+# --- many at once
+
+
+def assess_batch(service: Service, who: Caller) -> Response:
+    """Rate up to 10,000 events, one JSON object a line, answered line by line in order.
+
+    A line that cannot be read gets a problem document with its number, and the others go on.
+    Lines count from 1; empty ones are passed over.
+    """
+    if request.mimetype not in _LINES:
+        raise WrongMediaType(f"send {NDJSON}")
+    request.max_content_length = MOST_LINES * (body.LIMIT + 2)
+    return Response(_each(service, who, request.stream), content_type=NDJSON)
+
+
+_LINES = frozenset(
+    "application/x-ndjson application/ndjson application/jsonl application/json-lines"
+    " application/jsonlines application/json application/octet-stream text/plain"
+    " application/x-www-form-urlencoded".split()
+) | {""}
+
+
+def _each(service: Service, who: Caller, stream: Any) -> Iterator[bytes]:
+    number = 0
+    while line := stream.readline(body.LIMIT + 2):
+        number += 1
+        said = _Said(service, number)
+        with said:
+            if number > MOST_LINES:
+                raise TooLarge(f"a batch has at most {MOST_LINES:,} lines; the rest is not read")
+            if len(line.rstrip(b"\r\n")) > body.LIMIT:
+                _skip(line, stream)
+                raise TooLarge("a line has at most 64 KiB")
+            if not line.strip():
+                continue
+            said.answer = _assess(service.parts, who, line, service, perf_counter())[1]
+        yield said.answer + b"\n"
+        if number > MOST_LINES:
+            return
+
+
+def _skip(line: bytes, stream: Any) -> None:
+    while line and not line.endswith(b"\n"):
+        line = stream.readline(body.LIMIT)
+
+
+class _Said(AbstractContextManager["_Said"]):
+    """Does for one line what the error handlers do for a call: the answer to it has begun."""
+
+    def __init__(self, service: Service, number: int) -> None:
+        self.answer = b""
+        self._metrics, self._number = service.metrics, number
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        if not isinstance(error, SectionFourError):
+            error = problems.fault(error)
+        self._metrics.error(error.code)
+        self.answer = msgspec.json.encode(problems.document(error) | {"line": self._number})
+        return True
+
+
+# --- one that was made
+
+
+def read_assessment(service: Service, who: Caller, assessment_id: str) -> Response:
+    """Repeat an answer, to the byte. A checkout reads its own alone."""
+    return Response(_found(service, who, assessment_id), 200, content_type=JSON)
+
+
+def ask_review(service: Service, who: Caller, assessment_id: str) -> Response:
+    """Ask for a human review of an assessment: the appeal. Asked again, it is the same one."""
+    _found(service, who, assessment_id)
+    at = service.parts.clock()
+    review_id = f"rv_{secrets.token_hex(12)}"
+    leaf = canonical(
+        {
+            "at": instant(at),
+            "kind": "review",
+            "review_id": review_id,
+            "receipt_id": assessment_id,
+            "state": "open",
+        }
+    )
+    review_id, state, new = service.parts.ledger.open_review(
+        review_id, assessment_id, at, Leaf("review", review_id, leaf)
+    )
+    return answer({"review_id": review_id, "state": state}, 201 if new else 200)
+
+
+def _found(service: Service, who: Caller, assessment_id: str) -> bytes:
+    found = service.parts.ledger.assessment(assessment_id)
+    if found is None or (who.role == "checkout" and found[2] != who.key_id):
+        raise NotFound("there is no assessment of this id that this key may read")
+    return found[1]
+
+
+ROUTES = (
+    Route(
+        method="POST",
+        path="/v1/assessments",
+        handle=assess,
+        tag="Assess",
+        roles=("checkout",),
+        body=Given,
+        answers={200: schemas.Assessment, 403: schemas.Refused},
+    ),
+    Route(
+        method="POST",
+        path="/v1/assessments/batch",
+        handle=assess_batch,
+        tag="Assess",
+        roles=("checkout",),
+        body=NDJSON,
+        answers={200: NDJSON},
+    ),
+    Route(
+        method="GET",
+        path="/v1/assessments/{assessment_id}",
+        handle=read_assessment,
+        tag="Assess",
+        roles=("checkout", "analyst"),
+        answers={200: schemas.Assessment | schemas.Refused},
+    ),
+    Route(
+        method="POST",
+        path="/v1/assessments/{assessment_id}/review",
+        handle=ask_review,
+        tag="Assess",
+        roles=("checkout", "analyst"),
+        answers={200: schemas.Review, 201: schemas.Review},
+    ),
+)

@@ -1,67 +1,187 @@
-"""Every error as a problem document (RFC 9457); none repeats an identifier that was sent."""
+"""Every error as a problem document (RFC 9457); none repeats an identifier that was sent.
+
+What was wrong is said in our words, from the shape of what was asked for: never from the value,
+and never from a message that may quote it.
+"""
 
 from __future__ import annotations
 
 import logging
 import re
+from functools import cache
+from traceback import extract_tb
+from types import TracebackType
+from typing import Any
 
 import msgspec
 from flask import Flask, Response
-from werkzeug.exceptions import HTTPException
+from msgspec.inspect import (
+    DictType,
+    ListType,
+    LiteralType,
+    StructType,
+    Type,
+    UnionType,
+    VarTupleType,
+    type_info,
+)
+from werkzeug.exceptions import HTTPException, InternalServerError, MethodNotAllowed
 
-from sectionfour.errors import PROBLEMS, BadRequest, SectionFourError
+from sectionfour.errors import (
+    PROBLEMS,
+    BadRequest,
+    NotFound,
+    SectionFourError,
+    TooLarge,
+)
+from sectionfour.web.metrics import Metrics
 
 log = logging.getLogger("sectionfour")
 MEDIA_TYPE = "application/problem+json"
 
-_QUOTED = re.compile(r"'[^']*'")
-_PATH = re.compile(r" - at `(?:key in )?\$(.*?)`$")
-_NAME = re.compile(r"^[a-z0-9_]{1,40}$")
+_PLACE = re.compile(r" - at `\$([\w.\[\]]*)`\Z")
+_STEP = re.compile(r"\.(\w+)|\[(\d+|\.\.\.)\]")
+_MISSING = re.compile(r"Object missing required field `(\w+)`")
+_PLAIN = re.compile(
+    r"Expected `[a-z |]+`(, got `[a-z]+`| of length [<>]= \d+| [<>]=? -?[\d.e+]+"
+    r"| with a timezone component)?"
+)
 
 
-def problem(error: SectionFourError) -> Response:
-    body: dict[str, object] = {
+def document(error: SectionFourError) -> dict[str, Any]:
+    """Return the problem document of an error, ready for JSON."""
+    said: dict[str, Any] = {
         "type": f"{PROBLEMS}{error.code}",
         "title": error.title,
         "status": error.status,
-        "detail": error.detail,
+        "detail": error.detail if error.status != 500 else "the fault is recorded, without data",
     }
     if error.pointer is not None:
-        body["errors"] = [{"pointer": error.pointer, "detail": error.detail}]
-    return Response(msgspec.json.encode(body), error.status, content_type=MEDIA_TYPE)
+        said["errors"] = [{"pointer": error.pointer, "detail": error.detail}]
+    return said
 
 
-def invalid(error: msgspec.DecodeError) -> BadRequest:
-    """Return what is wrong with a body, without the value that is wrong.
+def problem(error: SectionFourError) -> Response:
+    answer = Response(msgspec.json.encode(document(error)), error.status, content_type=MEDIA_TYPE)
+    if error.status == 401:
+        answer.headers["WWW-Authenticate"] = 'Bearer realm="sectionfour"'
+    elif error.status == 403:
+        answer.headers["WWW-Authenticate"] = (
+            'Bearer realm="sectionfour", error="insufficient_scope"'
+        )
+    return answer
 
-    >>> invalid(msgspec.ValidationError("Invalid enum value 'x' - at `$.event.type`")).pointer
-    '/event/type'
+
+# --- what a decoder has to say, in our words
+
+
+def invalid(error: Exception, kind: Any) -> BadRequest:
+    """Return what is wrong with a body that is no `kind`.
+
+    >>> from sectionfour.domain import Given
+    >>> wrong = msgspec.ValidationError("Invalid enum value 'x' - at `$.mode`")
+    >>> invalid(wrong, Given).pointer, invalid(wrong, Given).detail
+    ('/mode', 'must be one of evaluate, protect')
     """
-    message = str(error)
-    path = _PATH.search(message)
-    pointer = "/" + path[1].lstrip(".").replace(".", "/").replace("[", "/").replace("]", "") if path else ""
     if not isinstance(error, msgspec.ValidationError):
-        return BadRequest("the body is not JSON", pointer="")
-    detail = _PATH.sub("", message)
-    missing = re.match(r"Object missing required field `(\w+)`", detail)
+        return BadRequest("the body is not JSON in UTF-8", pointer="")
+    message = str(error)
+    place = _PLACE.search(message)
+    steps = [name or index for name, index in _STEP.findall(place[1])] if place else []
+    pointer = "".join("/*" if step == "..." else f"/{step}" for step in steps)
+    said = message[: place.start()] if place else message
+    missing = _MISSING.fullmatch(said)
     if missing:
-        return BadRequest(f"{missing[1]} is required", pointer=f"{pointer.rstrip('/')}/{missing[1]}")
-    return BadRequest(_QUOTED.sub("(withheld)", detail), pointer=pointer.rstrip("/"))
+        return BadRequest(f"{missing[1]} is required", pointer=f"{pointer}/{missing[1]}")
+    if _PLAIN.fullmatch(said):
+        return BadRequest(said.replace("`", "").replace("Expected", "expected"), pointer=pointer)
+    if said.startswith("Invalid enum value"):
+        values = _allowed(_known(kind), steps)
+        return BadRequest(f"must be one of {', '.join(map(str, values))}", pointer=pointer)
+    if said.startswith("Invalid RFC3339"):
+        return BadRequest(
+            "an instant in RFC 3339, with an offset, like 2026-11-23T09:00:00+08:00",
+            pointer=pointer,
+        )
+    if said.startswith(("Number out of range", "Integer value out of range")):
+        return BadRequest("a number is out of range", pointer=pointer)
+    return BadRequest("is not of the form asked for; see /openapi.json", pointer=pointer)
 
 
-def register(app: Flask) -> None:
+@cache
+def _known(kind: Any) -> Type:
+    return type_info(kind)
+
+
+def _allowed(kind: Type, steps: list[str]) -> tuple[Any, ...]:
+    """Return the values that are allowed at the end of `steps`."""
+    if isinstance(kind, UnionType):
+        found = (_allowed(one, steps) for one in kind.types)
+        return next((values for values in found if values), ())
+    if isinstance(kind, StructType) and steps:
+        fields = {field.encode_name: field.type for field in kind.fields}
+        return _allowed(fields[steps[0]], steps[1:]) if steps[0] in fields else ()
+    if isinstance(kind, VarTupleType | ListType) and steps:
+        return _allowed(kind.item_type, steps[1:])
+    if isinstance(kind, DictType) and steps:
+        return _allowed(kind.value_type, steps[1:])
+    return tuple(kind.values) if isinstance(kind, LiteralType) else ()
+
+
+# --- faults: where, never what
+
+
+def where(error: BaseException) -> str:
+    """Return the types of an error and of its causes, and the lines they passed; no message."""
+    told = []
+    link: BaseException | None = error
+    while link is not None and len(told) < 5:
+        told.append(f"{type(link).__name__} at {_lines(link.__traceback__)}")
+        link = link.__cause__ or link.__context__
+    return "; from ".join(told)
+
+
+def _lines(trace: TracebackType | None) -> str:
+    frames = extract_tb(trace)[-12:]
+    return " > ".join(f"{f.filename.rpartition('/')[2]}:{f.lineno} {f.name}" for f in frames)
+
+
+def fault(error: BaseException) -> SectionFourError:
+    """Record an error that nobody expected; return what is said of it outside."""
+    log.error("fault: %s", where(error))
+    return SectionFourError("the fault is recorded, without data")
+
+
+def register(app: Flask, metrics: Metrics) -> None:
+    """Answer whatever is raised under `app`."""
+
     @app.errorhandler(SectionFourError)
     def ours(error: SectionFourError) -> Response:
-        if error.status >= 500:
-            log.error("%s: %s", error.code, error.detail, exc_info=error)
+        if error.status >= 500 and error.status != 501:
+            log.error("%s: %s", error.code, where(error))
+        metrics.error(error.code)
         return problem(error)
+
+    @app.errorhandler(InternalServerError)
+    def unexpected(error: InternalServerError) -> Response:
+        metrics.error(SectionFourError.code)
+        return problem(fault(error.original_exception or error))
 
     @app.errorhandler(HTTPException)
     def flasks(error: HTTPException) -> Response:
-        body = {
-            "type": "about:blank",
-            "title": error.name,
-            "status": error.code,
-            "detail": "no such route or method" if error.code in (404, 405) else error.name,
-        }
-        return Response(msgspec.json.encode(body), error.code, content_type=MEDIA_TYPE)
+        status = error.code or 500
+        if status == 404:
+            return ours(NotFound("there is no such route"))
+        if status == 413:
+            return ours(TooLarge("a body has at most 64 KiB"))
+        code = error.name.lower().replace(" ", "-")
+        metrics.error(code)
+        said = {"type": f"{PROBLEMS}{code}", "title": error.name, "status": status}
+        answer = Response(
+            msgspec.json.encode(said | {"detail": "the request cannot be answered as it is"}),
+            status,
+            content_type=MEDIA_TYPE,
+        )
+        if isinstance(error, MethodNotAllowed) and error.valid_methods:
+            answer.headers["Allow"] = ", ".join(sorted(error.valid_methods))
+        return answer

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from sectionfour.domain import FRAUD, FRAUD_LABELS
-from sectionfour.stores.sqlite import EVENT_COLUMNS, SqliteLedger
+from sectionfour.domain import FRAUD, FRAUD_LABELS, Event
+
+if TYPE_CHECKING:
+    from sectionfour.stores.sqlite import SqliteLedger
 
 ENTITIES = ("member", "phone", "email", "device", "ip", "network", "payee", "instrument", "address")
 _TEXT = ("event_id", "type", "purpose")
@@ -44,7 +47,7 @@ class Past:
 def read(ledger: SqliteLedger, *, until: int | None = None) -> Past:
     """Return everything up to `until` (exclusive, microseconds); all there is without it."""
     limit = (1 << 62) if until is None else until
-    columns = [name for name in EVENT_COLUMNS if name not in _LEFT_OUT]
+    columns = [name for name in Event.__struct_fields__ if name not in _LEFT_OUT]
     rows = ledger.rows(f"SELECT {', '.join(columns)} FROM events WHERE at < ? ORDER BY at", limit)
     data: dict[str, object] = {}
     subjects: list[bytes] = []

@@ -1,0 +1,222 @@
+"""The published benchmark on card transactions: weekly folds with a label delay, and its metrics.
+
+Protocol and figures: Le Borgne, Siblini, Lebichot, Bontempi, *Reproducible Machine Learning for
+Credit Card Fraud Detection* (2021), chapters 4 to 7. Features are those of the catalog that the
+data's fields allow; settings were chosen on the folds of `CHOSEN_ON`, never on those of `TEST`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from sectionfour.domain import FRAUD
+from sectionfour.errors import HistoryError
+from sectionfour.features import history
+from sectionfour.features.catalog import DAY, FEATURES
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Regime = Literal["same", "all"]
+
+TRAIN_DAYS = DELAY_DAYS = TEST_DAYS = 7
+CHOSEN_ON = (date(2018, 6, 20), date(2018, 6, 27), date(2018, 7, 4), date(2018, 7, 11))
+TEST = (date(2018, 7, 25), date(2018, 8, 1), date(2018, 8, 8), date(2018, 8, 15))
+#: Test transactions and frauds that a right implementation sees, by the training week's first day.
+FOLD_SIZES = {
+    date(2018, 7, 25): (58_264, 385),
+    date(2018, 8, 1): (57_937, 387),
+    date(2018, 8, 8): (58_337, 408),
+    date(2018, 8, 15): (57_604, 422),
+}
+#: AUC ROC, average precision, card precision at 100 of the published models.
+PUBLISHED = {
+    "logistic regression": (0.868, 0.623, 0.297),
+    "decision tree": (0.797, 0.579, 0.284),
+    "random forest": (0.870, 0.678, 0.299),
+    "XGBoost": (0.869, 0.687, 0.303),
+    "multilayer perceptron": (0.876, 0.675, 0.303),
+    "CNN over sequences": (0.872, 0.599, 0.288),
+    "LSTM over sequences": (0.876, 0.665, 0.297),
+    "LSTM with attention": (0.874, 0.667, 0.295),
+    "balanced bagging": (0.879, 0.680, 0.305),
+}
+BEST_PUBLISHED = (0.879, 0.687, 0.305)
+
+#: Chosen on the folds of CHOSEN_ON; each score is the mean of so many seeds.
+SETTINGS: dict[Regime, dict[str, Any]] = {
+    "same": {"learning_rate": 0.05, "max_iter": 150, "max_leaf_nodes": 15, "min_samples_leaf": 10,
+             "l2_regularization": 1.0, "max_features": 0.4},
+    "all": {"learning_rate": 0.05, "max_iter": 250, "max_leaf_nodes": 15, "min_samples_leaf": 20,
+            "l2_regularization": 1.0, "max_features": 0.4},
+}  # fmt: skip
+SEEDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Rows of one fold, as positions in the table it was made from; both ascending."""
+
+    train: Ints
+    test: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """All three in [0, 1], larger is better; and the size of the test."""
+
+    auc: float
+    average_precision: float
+    card_precision: float
+    transactions: int
+    frauds: int
+
+
+def fold(day: Ints, customer: Ints, fraud: Bools, start: int, regime: Regime) -> Fold:
+    """Return the fold whose training week begins on day `start` (days since the epoch, UTC).
+
+    `same` trains on the training week, `all` on every day up to its end; the delay week is in
+    neither. A customer with a fraud on a day from `start` to t - 8 is known to be compromised on
+    test day t, and leaves. Raises HistoryError where a week is empty.
+    """
+    end = start + TRAIN_DAYS
+    first = end + DELAY_DAYS
+    train = (day < end) if regime == "all" else (day >= start) & (day < end)
+    test = (day >= first) & (day < first + TEST_DAYS)
+    known_from = np.full(int(customer.max()) + 1, np.iinfo(np.int64).max, dtype=np.int64)
+    counts = fraud & (day >= start)
+    np.minimum.at(known_from, customer[counts], day[counts] + DELAY_DAYS + 1)
+    test &= day < known_from[customer]
+    if not train.any() or not test.any():
+        raise HistoryError("the file has no rows for the training week, or for its test week")
+    return Fold(np.flatnonzero(train), np.flatnonzero(test))
+
+
+def card_precision(day: Ints, customer: Ints, fraud: Bools, score: Floats, top: int = 100) -> float:
+    """Return the mean over days of the share of the `top` customers that have a fraud that day.
+
+    A customer's score is the largest of the day; customers found leave the following days.
+    """
+    found: set[int] = set()
+    shares = []
+    for today in np.unique(day):
+        rows = np.flatnonzero(day == today)
+        names, which = np.unique(customer[rows], return_inverse=True)
+        best = np.full(len(names), -np.inf)
+        np.maximum.at(best, which, score[rows])
+        bad = np.zeros(len(names), dtype=np.bool_)
+        np.logical_or.at(bad, which, fraud[rows])
+        left = np.array([int(name) not in found for name in names], dtype=np.bool_)
+        order = np.argsort(-best[left], kind="stable")[:top]
+        hit = names[left][order][bad[left][order]]
+        shares.append(len(hit) / top)
+        found.update(int(name) for name in hit)
+    return float(np.mean(shares))
+
+
+def allowed() -> tuple[str, ...]:
+    """Return the features that the data's fields allow: members, payees, amounts, known frauds."""
+    given = {"member.required", "order"}
+    absent = {"item_count", "account_age", "event_type"}
+    names = []
+    for feature in FEATURES:
+        entities = {getattr(feature, "by", None), getattr(feature, "what", None)}
+        if given.issuperset(feature.needs) and not entities & {"phone", "email"}:
+            names.append(feature.name)
+    return tuple(
+        name for name in names
+        if name not in absent and not name.startswith(("member_failed", "member_change", "member_since_change", "member_payouts"))
+    )  # fmt: skip
+
+
+def features(table: pd.DataFrame) -> Floats:
+    """Return the features of every transaction, as of it; a label counts seven days after."""
+    events = pd.DataFrame(
+        {
+            "at": table["at"],
+            "event_id": table.index.astype("int64"),
+            "type": "purchase",
+            "member": table["CUSTOMER_ID"].astype("int64"),
+            "payee": table["TERMINAL_ID"].astype("int64"),
+            "amount": (table["TX_AMOUNT"] * 100).round().astype("int64"),
+        }
+    )
+    known = (table["TX_FRAUD"] == 1).to_numpy()
+    frauds = events[known].assign(type=FRAUD, at=events["at"][known] + DELAY_DAYS * DAY)
+    matrix, _ = history.compute(events, frauds, only=allowed())
+    return matrix
+
+
+def run(
+    table: pd.DataFrame,
+    starts: Sequence[date],
+    regime: Regime,
+    *,
+    matrix: Floats | None = None,
+    progress: Callable[[str], object] = lambda text: None,
+) -> dict[date, Scores]:
+    """Return the scores of each fold, by its training week's first day."""
+    day = (table["at"].to_numpy() // DAY).astype(np.int64)
+    customer = table["CUSTOMER_ID"].to_numpy(dtype=np.int64)
+    fraud = table["TX_FRAUD"].to_numpy() == 1
+    if matrix is None:
+        progress("features")
+        matrix = features(table)
+    found = {}
+    for start in starts:
+        progress(f"{regime} {start}")
+        rows = fold(day, customer, fraud, (start - date(1970, 1, 1)).days, regime)
+        score = np.zeros(len(rows.test))
+        for seed in range(SEEDS):
+            model = HistGradientBoostingClassifier(
+                **SETTINGS[regime], early_stopping=False, random_state=seed
+            ).fit(matrix[rows.train], fraud[rows.train])
+            score += model.predict_proba(matrix[rows.test])[:, 1] / SEEDS
+        bad = fraud[rows.test]
+        found[start] = Scores(
+            auc=float(roc_auc_score(bad, score)),
+            average_precision=float(average_precision_score(bad, score)),
+            card_precision=card_precision(day[rows.test], customer[rows.test], bad, score),
+            transactions=len(bad),
+            frauds=int(bad.sum()),
+        )
+        expected = FOLD_SIZES.get(start)
+        if expected is not None and expected != (len(bad), int(bad.sum())):
+            progress(f"fold {start} has {len(bad)}/{int(bad.sum())}, published {expected}")
+    return found
+
+
+def table_of(found: dict[Regime, dict[date, Scores]]) -> str:
+    """Return our rows beside the published ones, with the spread over folds."""
+    lines = [f"{'model':34} {'AUC':>13} {'AP':>13} {'CP@100':>13}"]
+    for name, published in PUBLISHED.items():
+        lines.append(f"{name:34} " + " ".join(f"{value:13.3f}" for value in published))
+    lines.append(
+        f"{'best published in each column':34} " + " ".join(f"{v:13.3f}" for v in BEST_PUBLISHED)
+    )
+    for regime, folds in found.items():
+        columns = zip(
+            *((s.auc, s.average_precision, s.card_precision) for s in folds.values()), strict=True
+        )
+        cells = " ".join(f"{np.mean(c):6.3f} ±{np.std(c):5.3f}" for c in map(np.array, columns))
+        lines.append(f"{f'Section Four, {regime} data':34} {cells}")
+    for folds in found.values():
+        for start, scores in folds.items():
+            expected = FOLD_SIZES.get(start)
+            verdict = "" if expected is None else (
+                " as published" if expected == (scores.transactions, scores.frauds) else f" NOT {expected}"
+            )  # fmt: skip
+            lines.append(
+                f"fold {start}: {scores.transactions:,} test transactions, {scores.frauds} frauds{verdict}"
+            )
+        break
+    return "\n".join(lines)

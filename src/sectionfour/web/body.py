@@ -1,0 +1,164 @@
+"""A body from bytes to a typed value, with what is to be said about its form.
+
+Unknown fields are warned of, not refused; fields that look like a secret are refused wherever they
+are, for a password is never an input (R-05). Names of unknown fields are repeated only where they
+are plain words: a name, too, may hold an identifier.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import msgspec
+from flask import request
+from msgspec.inspect import AnyType, DictType, StructType, Type, UnionType, VarTupleType, type_info
+
+from sectionfour.errors import BadRequest, WrongMediaType
+from sectionfour.web.problems import invalid
+
+LIMIT = 64 * 1024
+DEEPEST = 32
+MOST_WARNINGS = 32
+
+Warnings = list[dict[str, str]]
+T = TypeVar("T")
+
+
+class Body(NamedTuple, Generic[T]):
+    """`value` is typed; `plain` is all that came, for a digest of it."""
+
+    value: T
+    plain: Any
+    warnings: Warnings
+
+
+# What curl and urllib say who are told nothing; the body is JSON or is refused all the same.
+_UNSAID = "application/x-www-form-urlencoded"
+_JSON = re.compile(r"application/(?:[\w.+-]+\+)?json\Z", re.ASCII)
+
+
+def received() -> bytes:
+    """Return the bytes of the request, of which Flask sees that they are no more than LIMIT."""
+    kind = request.mimetype
+    if kind and kind != "application/json" and kind != _UNSAID and not _JSON.match(kind):
+        raise WrongMediaType("send application/json")
+    return request.get_data(cache=False)
+
+
+def read(kind: type[T]) -> Body[T]:
+    """Return the request's body as a `kind`; BadRequest names the field that does not fit."""
+    return decode(received(), kind)
+
+
+def decode(data: bytes, kind: type[T]) -> Body[T]:
+    try:
+        plain = msgspec.json.decode(data)
+        if type(plain) is not dict:
+            raise BadRequest("the body is a JSON object", pointer="")
+        warnings = _warnings(plain, _shape_of(kind))
+        return Body(msgspec.convert(plain, kind), plain, warnings)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise invalid(error, kind) from None
+    except RecursionError:
+        raise BadRequest(f"nested deeper than {DEEPEST}", pointer="") from None
+
+
+# --- unknown fields, and secrets
+
+#: The fields of an object, those of the objects inside it, and so on; None for what holds none.
+Shape = Mapping[str, Any]
+_OPEN: Shape = {}  # any name is right, as long as it is no secret's
+_KNOWN_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}\Z")
+_WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_]+")
+_SECRETS = frozenset(
+    ["password", "passwd", "passphrase", "passcode", "pwd", "secret", "pin", "pincode", "cvv", "cvc", "csc", "otp", "token", "credential", "credentials", "apikey", "privatekey", "密码", "口令", "验证码", "密碼"]
+)
+_INSIDE = ("password", "passwd", "passphrase", "secret", "apikey", "privatekey", "密码", "密碼")
+
+
+def _warnings(plain: dict[str, Any], shape: Shape) -> Warnings:
+    found: Warnings = []
+    for pointer in _unknown(plain, shape, "", 1):
+        if len(found) == MOST_WARNINGS:
+            found.append(_warning("unknown_fields", "", "there are more fields that are not known"))
+            break
+        found.append(_warning("unknown_field", pointer, "the field is not known; it was left out"))
+    return found
+
+
+def _warning(code: str, pointer: str, text: str) -> dict[str, str]:
+    return {"code": code, "input_pointer": pointer, "warning": text}
+
+
+def _unknown(value: Any, shape: Any, pointer: str, depth: int) -> Iterator[str]:
+    """Yield a pointer for each field of `value` that `shape` does not have, secrets refused."""
+    if depth > DEEPEST:
+        raise BadRequest(f"nested deeper than {DEEPEST}", pointer="")
+    if type(value) is dict:
+        for name, inner in value.items():
+            if name in shape:
+                below = shape[name]
+                if below is not None and (type(inner) is dict or type(inner) is list):
+                    yield from _unknown(inner, below, f"{pointer}/{name}", depth + 1)
+            else:
+                here = f"{pointer}/{_repeatable(name)}"
+                _refuse_secrets(name, inner, here, depth)
+                if shape is not _OPEN:
+                    yield here
+    elif type(value) is list:
+        for place, inner in enumerate(value):
+            yield from _unknown(inner, shape, f"{pointer}/{place}", depth + 1)
+
+
+def _refuse_secrets(name: str, value: Any, pointer: str, depth: int) -> None:
+    """Refuse a field that looks like a secret, and any inside it."""
+    if depth > DEEPEST:
+        raise BadRequest(f"nested deeper than {DEEPEST}", pointer="")
+    if _is_secret(name):
+        raise BadRequest(
+            "looks like a secret: passwords, codes and tokens are never an input; leave it out",
+            pointer=pointer,
+        )
+    if type(value) is dict:
+        for inner_name, inner in value.items():
+            _refuse_secrets(inner_name, inner, f"{pointer}/{_repeatable(inner_name)}", depth + 1)
+    elif type(value) is list:
+        for place, inner in enumerate(value):
+            _refuse_secrets("", inner, f"{pointer}/{place}", depth + 1)
+
+
+def _is_secret(name: str) -> bool:
+    """Whether a name, in any of the usual spellings, is that of a secret.
+
+    >>> [_is_secret(n) for n in ("accessToken", "PIN", "user-password", "shipping", "page_views")]
+    [True, True, True, False, False]
+    """
+    words = [word.lower() for word in _WORDS.findall(name)]
+    whole = "".join(words)
+    return not _SECRETS.isdisjoint(words) or any(part in whole for part in _INSIDE)
+
+
+def _repeatable(name: str) -> str:
+    return name if _KNOWN_NAME.match(name) else "*"
+
+
+@cache
+def _shape_of(kind: Any) -> Shape:
+    shape: Shape = _shape(type_info(kind))
+    return shape
+
+
+def _shape(kind: Type) -> Any:
+    match kind:
+        case StructType():
+            return {field.encode_name: _shape(field.type) for field in kind.fields}
+        case UnionType():
+            return next((found for one in kind.types if (found := _shape(one)) is not None), None)
+        case VarTupleType():
+            return _shape(kind.item_type)
+        case AnyType() | DictType():
+            return _OPEN
+    return None

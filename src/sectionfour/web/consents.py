@@ -1,0 +1,298 @@
+"""Notices and consents: what members were told, what they said yes to, and when they took it back.
+
+A record is for one member, on one version of one notice; a withdrawal is on disk before it is
+acknowledged, and the gate reads the ledger at every call.
+"""
+
+from __future__ import annotations
+
+import calendar
+import re
+import secrets
+from datetime import datetime, timedelta
+
+from flask import Response
+
+from sectionfour.decide import Parts
+from sectionfour.domain import instant, micros
+from sectionfour.errors import BadRequest, Conflict, NotFound
+from sectionfour.privacy import consent
+from sectionfour.privacy.consent import ConsentEvent
+from sectionfour.privacy.receipts import canonical
+from sectionfour.privacy.regime import Regime
+from sectionfour.stores.sqlite import Leaf, Notice
+from sectionfour.web import body, schemas
+from sectionfour.web.body import Warnings
+from sectionfour.web.keys import Caller
+from sectionfour.web.routes import Route, Service, answer
+
+#: How far ahead of ours a caller's clock may be.
+CLOCK_SKEW = 5_000_000
+
+
+# --- notices
+
+
+def put_notice(service: Service, who: Caller, notice_id: str) -> Response:
+    """Record a version of a notice. Repeated it is no news; changed content needs a new version."""
+    given, _, warnings = body.read(schemas.NoticeBody)
+    regime = service.parts.regime
+    if not _NOTICE_ID.fullmatch(notice_id):
+        raise BadRequest("a notice's id has letters, digits, and . _ - @, up to 64", pointer="")
+    purposes = _spelt_out(regime, given.purposes)
+    for place, category in enumerate(given.categories):
+        regime.category(category, pointer=f"/categories/{place}")
+    notice = Notice(
+        notice_id=notice_id,
+        version=given.version,
+        language=given.language,
+        text_sha256=given.text_sha256,
+        purposes=given.purposes,
+        categories=given.categories,
+        valid_from=micros(given.valid_from),
+        material=given.material,
+    )
+    said = {
+        "id": notice_id,
+        "version": notice.version,
+        "language": notice.language,
+        "text_sha256": notice.text_sha256,
+        "purposes": purposes,
+        "categories": list(notice.categories),
+        "valid_from": instant(notice.valid_from),
+        "material": notice.material,
+    }
+    leaf = canonical(said | {"kind": "notice", "at": instant(service.parts.clock())})
+    service.parts.ledger.add_notice(notice, Leaf("notice", f"{notice_id}@{notice.version}", leaf))
+    return answer(said | {"warnings": warnings})
+
+
+_NOTICE_ID = re.compile(r"[\w.@-]{1,64}")
+
+
+def _spelt_out(regime: Regime, purposes: tuple[str, ...]) -> list[str]:
+    """Return what a notice's purposes stand for, each once, in their order."""
+    found: dict[str, None] = {}
+    for place, name in enumerate(purposes):
+        found |= dict.fromkeys(regime.stands_for(name, pointer=f"/purposes/{place}"))
+    return list(found)
+
+
+# --- consents
+
+
+def give_consent(service: Service, who: Caller) -> Response:
+    """Record a consent: per purpose, category and source, on one version of one notice.
+
+    Personally sensitive categories need an explicitly expressed consent of their own; named
+    beside others they are recorded, and a warning says that this is no basis for them.
+    """
+    given, _, warnings = body.read(schemas.ConsentBody)
+    parts = service.parts
+    at = parts.clock()
+    notice = parts.ledger.notice(given.notice.id, given.notice.version)
+    if notice is None:
+        raise NotFound("this version of the notice is not recorded", pointer="/notice")
+    if notice.valid_from > at:
+        raise Conflict("this version of the notice is not in force yet", pointer="/notice")
+    purposes = parts.regime.stands_for(given.purpose)
+    if not set(purposes).issubset(_spelt_out(parts.regime, notice.purposes)):
+        raise BadRequest("the notice does not name this purpose", pointer="/purpose")
+    for place, category in enumerate(given.categories):
+        parts.regime.category(category, pointer=f"/categories/{place}")
+        if category not in notice.categories:
+            raise BadRequest(
+                "the notice does not name this category", pointer=f"/categories/{place}"
+            )
+    parts.regime.source(given.source)
+    event_time = micros(given.event_time)
+    if event_time > at + CLOCK_SKEW:
+        raise BadRequest("a consent is recorded once it is given", pointer="/event_time")
+    expires_at = None
+    if given.validity_duration is not None:
+        expires_at = micros(_after(given.event_time, given.validity_duration))
+    subject = parts.keys.subject(given.member_id, enrol=True)
+    assert subject is not None  # enrolled
+    event = ConsentEvent(
+        seq=0,
+        record_id=f"cr_{secrets.token_hex(12)}",
+        purpose=given.purpose,
+        categories=frozenset(given.categories),
+        source=given.source,
+        notice_id=notice.notice_id,
+        notice_version=notice.version,
+        event_type=given.event_type,
+        event_state=consent.GIVEN,
+        # What a clock ahead of ours says has just happened has happened: it holds from now on.
+        event_time=min(event_time, at - 1),
+        expires_at=expires_at,
+        superseded=False,
+    )
+    parts.ledger.add_consent_event(subject, event, at, _leaf(parts, subject, event, at))
+    kept = parts.ledger.consent_record(event.record_id, at)
+    assert kept is not None  # just recorded
+    said = {
+        "record_id": event.record_id,
+        "event_state": consent.state(kept[1], at),
+        "purposes": list(purposes),
+        "warnings": warnings + _no_basis(parts.regime, given),
+    }
+    return answer(said, 201)
+
+
+def _no_basis(regime: Regime, given: schemas.ConsentBody) -> Warnings:
+    """Warn of each category that this consent is no basis for."""
+    explicit = given.event_type == consent.EXPLICIT
+    admits = {key: regime.categories[key].security for key in given.categories}
+    alone = all(how == "explicit" for how in admits.values())
+    found = []
+    for place, (key, how) in enumerate(admits.items()):
+        if how == "explicit" and not (explicit and alone):
+            text = f"{key} is sensitive: it needs an explicitly expressed consent of its own"
+        elif how == "denied" and given.purpose == regime.umbrella:
+            text = f"{key} is not among what section Four lists: name the very purpose"
+        else:
+            continue
+        pointer = f"/categories/{place}"
+        found.append({"code": "no_basis", "input_pointer": pointer, "warning": text})
+    return found
+
+
+def withdraw_consent(service: Service, who: Caller, record_id: str) -> Response:
+    """Take a consent back. It holds for the next call, on every worker; again is no news."""
+    parts = service.parts
+    at = parts.clock()
+    found = parts.ledger.consent_record(record_id, at)
+    if found is None:
+        raise NotFound("there is no consent record of this id")
+    subject, events = found
+    if consent.state(events, at) != consent.WITHDRAWN:
+        event = events[0]._replace(event_state=consent.WITHDRAWN, event_time=at)
+        parts.ledger.add_consent_event(subject, event, at, _leaf(parts, subject, event, at))
+    return answer({"record_id": record_id, "event_state": consent.WITHDRAWN})
+
+
+def _leaf(parts: Parts, subject: bytes, event: ConsentEvent, at: int) -> Leaf:
+    said = {
+        "kind": "consent",
+        "at": instant(at),
+        "record_id": event.record_id,
+        "subject": {"kind": "member", "pseudonym": parts.keys.alias(subject, "audit").hex()},
+        "event_state": event.event_state,
+        "event_time": instant(event.event_time),
+        "event_type": event.event_type,
+        "expires_at": _or_none(event.expires_at),
+        "purpose": event.purpose,
+        "categories": sorted(event.categories),
+        "source": event.source,
+        "notice": f"{event.notice_id}@{event.notice_version}",
+    }
+    return Leaf("consent", event.record_id, canonical(said))
+
+
+def list_consents(service: Service, who: Caller, member_id: str) -> Response:
+    """Every consent record of a member, with the state that it folds to now.
+
+    A member never met has none, like one who never gave any.
+    """
+    parts = service.parts
+    at = parts.clock()
+    subject = parts.keys.subject(member_id)
+    events = [] if subject is None else parts.ledger.consents(subject, at)
+    records = [_record(parts.regime, of, at) for of in consent.by_record(events).values()]
+    return answer({"records": records})
+
+
+def _record(regime: Regime, events: list[ConsentEvent], at: int) -> dict[str, object]:
+    first = events[0]
+    return {
+        "record_id": first.record_id,
+        "event_state": consent.state(events, at),
+        "purpose": first.purpose,
+        "purposes": list(regime.stands_for(first.purpose)),
+        "categories": sorted(first.categories),
+        "source": first.source,
+        "notice": {"id": first.notice_id, "version": first.notice_version},
+        "event_type": first.event_type,
+        "expires_at": _or_none(first.expires_at),
+        "events": [
+            {"event_state": event.event_state, "event_time": instant(event.event_time)}
+            for event in events
+        ],
+    }
+
+
+def _or_none(at: int | None) -> str | None:
+    return None if at is None else instant(at)
+
+
+# --- durations
+
+_DURATION = re.compile(
+    r"P(?=\d|T\d)(?:(\d{1,4})Y)?(?:(\d{1,5})M)?(?:(\d{1,5})W)?(?:(\d{1,7})D)?"
+    r"(?:T(?=\d)(?:(\d{1,7})H)?(?:(\d{1,9})M)?(?:(\d{1,9})S)?)?"
+)
+
+
+def _after(start: datetime, duration: str) -> datetime:
+    """Return the end of an ISO 8601 duration from `start`; years and months as the calendar has.
+
+    >>> from datetime import UTC
+    >>> _after(datetime(2028, 2, 29, tzinfo=UTC), "P1YT12H").isoformat()
+    '2029-02-28T12:00:00+00:00'
+    """
+    pointer = "/validity_duration"
+    match = _DURATION.fullmatch(duration)
+    if match is None:
+        raise BadRequest("a duration in ISO 8601, like P1Y, P30D or PT12H", pointer=pointer)
+    years, months, weeks, days, hours, minutes, seconds = (int(n or 0) for n in match.groups())
+    carried, month = divmod(start.month - 1 + months, 12)
+    year = start.year + years + carried
+    try:
+        day = min(start.day, calendar.monthrange(year, month + 1)[1])
+        end = start.replace(year=year, month=month + 1, day=day) + timedelta(
+            weeks=weeks, days=days, hours=hours, minutes=minutes, seconds=seconds
+        )
+    except (ValueError, OverflowError):
+        raise BadRequest("ends later than any calendar has", pointer=pointer) from None
+    if end <= start:
+        raise BadRequest("a consent holds for some time", pointer=pointer)
+    return end
+
+
+ROUTES = (
+    Route(
+        method="PUT",
+        path="/v1/notices/{notice_id}",
+        handle=put_notice,
+        tag="Consent",
+        roles=("consent",),
+        body=schemas.NoticeBody,
+        answers={200: schemas.NoticeKept},
+    ),
+    Route(
+        method="POST",
+        path="/v1/consents",
+        handle=give_consent,
+        tag="Consent",
+        roles=("consent",),
+        body=schemas.ConsentBody,
+        answers={201: schemas.ConsentKept},
+    ),
+    Route(
+        method="POST",
+        path="/v1/consents/{record_id}/withdraw",
+        handle=withdraw_consent,
+        tag="Consent",
+        roles=("consent",),
+        answers={200: schemas.ConsentEnded},
+    ),
+    Route(
+        method="GET",
+        path="/v1/members/{member_id}/consents",
+        handle=list_consents,
+        tag="Consent",
+        roles=("consent", "privacy"),
+        answers={200: schemas.Consents},
+    ),
+)

@@ -1,0 +1,90 @@
+"""API keys: who calls, and which role the key has. The ledger keeps a digest of each key, no key.
+
+A key is looked up at every call, so that a revocation holds for the next one on every worker.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Collection
+from typing import NamedTuple
+
+from sectionfour.domain import instant
+from sectionfour.errors import BadRequest, Forbidden, Unauthenticated
+from sectionfour.privacy.receipts import canonical
+from sectionfour.stores.sqlite import Leaf, SqliteLedger
+
+#: What each may do is said route by route, in the `roles` of each.
+ROLES = ("checkout", "consent", "analyst", "privacy", "trainer", "admin")
+
+_BEARER = re.compile(r"[Bb]earer +(s4_[A-Za-z0-9_-]{43})")
+
+
+class Caller(NamedTuple):
+    """Whose key a call bears; both empty where none is asked for."""
+
+    key_id: str = ""
+    role: str = ""
+
+
+ANYBODY = Caller()
+
+
+class KeyRow(NamedTuple):
+    """A key as it is listed. Times are in microseconds."""
+
+    key_id: str
+    role: str
+    made_at: int
+    revoked_at: int | None
+
+
+def create_key(ledger: SqliteLedger, role: str, at: int) -> str:
+    """Make a key and return it: the only time that it is to be seen.
+
+    32 random bytes need no slow hash: nobody can try them all.
+    """
+    if role not in ROLES:
+        raise BadRequest(f"a role must be one of {', '.join(ROLES)}", pointer="/role")
+    key = f"s4_{secrets.token_urlsafe(32)}"
+    name = key_id(key)
+    ledger.add_key(name, _digest(key), role, at, _leaf(name, "created", at, role))
+    return key
+
+
+def list_keys(ledger: SqliteLedger) -> list[KeyRow]:
+    return [KeyRow(*row) for row in ledger.keys()]
+
+
+def revoke_key(ledger: SqliteLedger, name: str, at: int) -> bool:
+    """End the key of this id, for the next call on. False where none of this id stands."""
+    return ledger.revoke_key(name, at, _leaf(name, "revoked", at))
+
+
+def key_id(key: str) -> str:
+    """Return the id by which a key is listed and revoked; it says nothing about the key."""
+    return f"k_{_digest(key).hex()[:16]}"
+
+
+def caller(ledger: SqliteLedger, header: str | None, roles: Collection[str]) -> Caller:
+    """Return whose key is in an Authorization header; raise where it may not have one of `roles`."""
+    if header is None:
+        raise Unauthenticated("send a key as `Authorization: Bearer KEY`")
+    bearer = _BEARER.fullmatch(header)
+    found = None if bearer is None else ledger.key(_digest(bearer[1]))
+    if found is None:
+        raise Unauthenticated("the key is not known, or was revoked")
+    if found[1] not in roles:
+        raise Forbidden(f"this is for the role {' or '.join(roles)}; the key's is {found[1]}")
+    return Caller._make(found)
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()
+
+
+def _leaf(name: str, action: str, at: int, role: str | None = None) -> Leaf:
+    said = {"at": instant(at), "kind": "key", "key_id": name, "action": action}
+    return Leaf("key", name, canonical(said | ({} if role is None else {"role": role})))

@@ -1,0 +1,167 @@
+"""Labels: what became known of an event or a member, and when.
+
+A fraud enters the windows as an event of its own at the instant at which it became known to the
+service, under the tokens of the event that it speaks of.
+"""
+
+from __future__ import annotations
+
+from flask import Response
+
+from sectionfour.decide import Parts
+from sectionfour.domain import FRAUD, FRAUD_LABELS, Event, Label, instant, micros
+from sectionfour.errors import BadRequest, Conflict, NotFound
+from sectionfour.features import online
+from sectionfour.features.catalog import ENTITIES
+from sectionfour.privacy.receipts import canonical
+from sectionfour.stores.sqlite import Leaf
+from sectionfour.web import body, schemas
+from sectionfour.web.assess import OURS
+from sectionfour.web.body import Warnings
+from sectionfour.web.consents import CLOCK_SKEW
+from sectionfour.web.keys import Caller
+from sectionfour.web.routes import Route, Service, answer
+
+
+def add_label(service: Service, who: Caller) -> Response:
+    """Record what became known. Sent again it is no news; without an id one is made from what
+    it says."""
+    given, _, warnings = body.read(schemas.LabelBody)
+    parts = service.parts
+    if (given.event_id is None) == (given.member_id is None):
+        raise BadRequest("a label is of one event_id or of one member_id", pointer="/event_id")
+    now = parts.clock()
+    event, member = _of(parts, given)
+    label = Label(
+        label_id=given.label_id or _name(parts, given, member),
+        label=given.label,
+        source=given.source,
+        at=now,
+        known_at=now if given.known_at is None else micros(given.known_at),
+        event_id=given.event_id,
+        member=None if event is not None else member,
+    )
+    known = parts.ledger.label(label.label_id)
+    if known is not None:
+        return _again(known, label, warnings)
+    if given.known_at is not None:
+        _check(label.known_at, event, now)
+    if label.label in FRAUD_LABELS:
+        label = _observed(parts, label, event)
+    if not parts.ledger.add_label(label, _leaf(parts, label)):  # the same, at the same moment
+        known = parts.ledger.label(label.label_id)
+        assert known is not None
+        return _again(known, label, warnings)
+    return _said(label, warnings, 201)
+
+
+def _of(parts: Parts, given: schemas.LabelBody) -> tuple[Event | None, bytes | None]:
+    """Return the event labelled, or None and the member's token."""
+    if given.event_id is not None:
+        event = parts.ledger.event(given.event_id)
+        if event is None:
+            raise NotFound("no event of this id was observed", pointer="/event_id")
+        return event, None
+    assert given.member_id is not None
+    member = parts.keys.subject(given.member_id)
+    if member is None:
+        raise NotFound("this member has never been met", pointer="/member_id")
+    return None, member
+
+
+def _name(parts: Parts, given: schemas.LabelBody, member: bytes | None) -> str:
+    """Return an id made from the content: the same said again is the same label."""
+    event = (given.event_id or "").encode()
+    said = (event, member or b"", given.label.encode(), given.source.encode())
+    digest = parts.keys.ring.digest(b"".join(len(part).to_bytes(2) + part for part in said))
+    return f"lb_{digest.hex()[:24]}"
+
+
+def _check(known_at: int, event: Event | None, now: int) -> None:
+    if known_at > now + CLOCK_SKEW:
+        raise BadRequest("nothing is known before its time", pointer="/known_at")
+    if event is not None and known_at < min(event.occurred_at, event.at):
+        raise BadRequest("nothing is known of an event before it", pointer="/known_at")
+
+
+def _observed(parts: Parts, label: Label, event: Event | None) -> Label:
+    """Let the windows see a fraud; return the label with the instant at which they did.
+
+    First the windows, then the ledger: the step is idempotent, so a label that was interrupted
+    between the two is made whole when it is sent again.
+    """
+    tokens = {name: getattr(event, name) for name in ENTITIES} if event else {}
+    fraud = Event(
+        event_id=f"{OURS}{label.label_id}",
+        at=label.at,
+        purpose=event.purpose if event else parts.regime.training.id,
+        type=FRAUD,
+        occurred_at=label.known_at,
+        permitted=event.permitted if event else parts.regime.mask(["member.required"]),
+        **(tokens or {"member": label.member}),
+    )
+    at = online.read_and_observe(fraud, parts.velocity)[0].at
+    return Label(
+        label_id=label.label_id,
+        label=label.label,
+        source=label.source,
+        at=at,
+        known_at=min(label.known_at, at),
+        event_id=label.event_id,
+        member=label.member,
+    )
+
+
+def _again(known: Label, label: Label, warnings: Warnings) -> Response:
+    def content(of: Label) -> tuple[str | bytes | None, ...]:
+        return of.label, of.source, of.event_id, of.member
+
+    if content(known) != content(label):
+        raise Conflict("this label_id is recorded with other content", pointer="/label_id")
+    return _said(known, warnings, 200)
+
+
+def _said(label: Label, warnings: Warnings, status: int) -> Response:
+    said = {
+        "label_id": label.label_id,
+        "label": label.label,
+        "source": label.source,
+        "known_at": instant(label.known_at),
+        "recorded_at": instant(label.at),
+        "event_id": label.event_id,
+        "warnings": warnings,
+    }
+    return answer(said, status)
+
+
+def _leaf(parts: Parts, label: Label) -> Leaf:
+    keys = parts.keys
+    event = (
+        None
+        if label.event_id is None
+        else keys.ring.token("audit", "event", label.event_id.encode()).hex()
+    )
+    said = {
+        "kind": "label",
+        "at": instant(label.at),
+        "label_id": label.label_id,
+        "label": label.label,
+        "source": label.source,
+        "known_at": instant(label.known_at),
+        "event": event,
+        "subject": None if label.member is None else keys.alias(label.member, "audit").hex(),
+    }
+    return Leaf("label", label.label_id, canonical(said))
+
+
+ROUTES = (
+    Route(
+        method="POST",
+        path="/v1/labels",
+        handle=add_label,
+        tag="Labels",
+        roles=("checkout", "analyst"),
+        body=schemas.LabelBody,
+        answers={200: schemas.LabelKept, 201: schemas.LabelKept},
+    ),
+)

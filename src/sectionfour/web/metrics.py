@@ -1,0 +1,96 @@
+"""What the service counts, for Prometheus. No label holds anything that a caller chose.
+
+Where several workers serve, each counts in a file of its own under PROMETHEUS_MULTIPROC_DIR, and
+whichever is asked adds them up; `serve` sets it before this is imported.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+import msgspec
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+__all__ = ["CONTENT_TYPE_LATEST", "Metrics"]
+
+_BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
+
+
+class _Gist(msgspec.Struct):
+    """What is counted of an answer."""
+
+    status: str | int = "refused"
+    outcome: str = "none"
+    missing: tuple[str, ...] = ()
+
+
+class Metrics:
+    def __init__(self, log_size: Callable[[], int]) -> None:
+        self._registry = CollectorRegistry()
+        self._log_size = log_size
+        self._gist = msgspec.json.Decoder(_Gist).decode
+        answers = Counter(
+            "sectionfour_assessments",
+            "Answers to requests for an assessment, retries included",
+            ("purpose", "status", "outcome"),
+            registry=self._registry,
+        )
+        refusals = Counter(
+            "sectionfour_refusals",
+            "Categories without a basis for which an assessment was refused",
+            ("purpose", "missing"),
+            registry=self._registry,
+        )
+        errors = Counter(
+            "sectionfour_errors", "Errors by code", ("code",), registry=self._registry
+        )
+        self._seconds = Histogram(
+            "sectionfour_assessment_seconds",
+            "From the request's arrival in the worker to its answer",
+            buckets=_BUCKETS,
+            registry=self._registry,
+        )
+        # A child is looked up once for each set of labels: the look-up costs more than counting.
+        self._answer = cache(answers.labels)
+        self._refusal = cache(refusals.labels)
+        self._error = cache(errors.labels)
+
+    def answered(self, purpose: str, status: int, answer: bytes, seconds: float) -> None:
+        """Count one answer; `purpose` is one of the closed list by now."""
+        gist = self._gist(answer)
+        refused = status != 200
+        name = "refused" if refused else str(gist.status)
+        self._answer(purpose, name, gist.outcome).inc()
+        if refused:
+            for category in gist.missing:
+                self._refusal(purpose, category).inc()
+        self._seconds.observe(seconds)
+
+    def error(self, code: str) -> None:
+        self._error(code).inc()
+
+    def text(self) -> bytes:
+        """Return everything counted by all workers, in Prometheus' text form."""
+        registry = self._registry
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry) + generate_latest(_Now(self._log_size()))
+
+
+class _Now:
+    """What is read when asked for, and so the same whichever worker is asked."""
+
+    def __init__(self, log_size: int) -> None:
+        self._log_size = log_size
+
+    def collect(self) -> Iterator[Any]:
+        yield GaugeMetricFamily(
+            "sectionfour_log_entries", "Entries of the receipt log", self._log_size
+        )

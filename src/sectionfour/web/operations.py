@@ -1,0 +1,70 @@
+"""For whoever runs the service: is it up, is it ready, what has it counted. And what is to come."""
+
+from __future__ import annotations
+
+from flask import Response
+
+from sectionfour.errors import NotFound, NotReady, NotYet
+from sectionfour.learning import registry
+from sectionfour.web import schemas
+from sectionfour.web.keys import Caller
+from sectionfour.web.metrics import CONTENT_TYPE_LATEST
+from sectionfour.web.routes import TEXT, Route, Service, answer
+
+
+def healthz(service: Service, who: Caller) -> Response:
+    """The process is up."""
+    return answer({"status": "up"})
+
+
+def readyz(service: Service, who: Caller) -> Response:
+    """Everything that an assessment needs is there; 503 names what is not."""
+    parts = service.parts
+    parts.ledger.size()  # raises FailClosed where it cannot be read
+    if not parts.velocity.fresh:
+        raise NotReady("the windows are not those of the ledger: run `sectionfour rebuild`")
+    for name in registry.NAMES:
+        parts.models.get(name)  # raises RegistryError where it cannot be trusted
+    return answer({"status": "ready"})
+
+
+def metrics(service: Service, who: Caller) -> Response:
+    """Counters and latencies, of all workers together, for Prometheus."""
+    if not service.settings.metrics:
+        raise NotFound("there is no such route")
+    return Response(service.metrics.text(), content_type=CONTENT_TYPE_LATEST)
+
+
+def not_yet(service: Service, who: Caller, **path: str) -> Response:
+    """Part of the contract, not built yet."""
+    raise NotYet("this is part of the contract, and is not built yet")
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/healthz",
+        handle=healthz,
+        tag="Operations",
+        answers={200: schemas.State},
+    ),
+    Route(
+        method="GET", path="/readyz", handle=readyz, tag="Operations", answers={200: schemas.State}
+    ),
+    Route(method="GET", path="/metrics", handle=metrics, tag="Operations", answers={200: TEXT}),
+)
+
+#: Asks for no key: there is nothing behind it.
+TO_COME = tuple(
+    Route(method=method, path=path, handle=not_yet, tag="To come")
+    for method, path in (
+        ("POST", "/v1/attestations"),
+        ("GET", "/v1/cases"),
+        ("POST", "/v1/cases/{case_id}/verdict"),
+        ("GET", "/v1/members/{member_id}/export"),
+        ("POST", "/v1/members/{member_id}/erasure"),
+        ("GET", "/v1/erasures/{erasure_id}"),
+        ("POST", "/v1/cessation"),
+        ("GET", "/console"),
+    )
+)

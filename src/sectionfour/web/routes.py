@@ -1,0 +1,86 @@
+"""A route as a value: where it is, who may call it, what it reads and answers, and what does it.
+
+The application and the OpenAPI document are both made from these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Concatenate
+
+from flask import Flask, Response, request
+from msgspec import json
+
+from sectionfour.decide import Parts
+from sectionfour.privacy.receipts import Notary
+from sectionfour.settings import Settings
+from sectionfour.web import keys
+from sectionfour.web.keys import ANYBODY, Caller
+from sectionfour.web.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What every route may use."""
+
+    parts: Parts
+    notary: Notary
+    settings: Settings
+    metrics: Metrics
+
+
+Handle = Callable[Concatenate[Service, Caller, ...], Response]
+JSON = "application/json"
+NDJSON = "application/x-ndjson"
+TEXT = "text/plain; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One method of one path. `roles`: any of these; none: no key is asked for.
+
+    `answers` gives, by status, the type of the JSON in a good answer, or the media type of another.
+    """
+
+    method: str
+    path: str
+    handle: Handle
+    tag: str
+    roles: tuple[str, ...] = ()
+    body: Any = None
+    answers: Mapping[int, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.handle.__name__
+
+    @property
+    def says(self) -> str:
+        return " ".join((self.handle.__doc__ or "").split())
+
+    @property
+    def rule(self) -> str:
+        """The path as Flask writes it; a member's id may hold a slash."""
+        rule = self.path.replace("{member_id}", "{path:member_id}")
+        return rule.replace("{", "<").replace("}", ">")
+
+
+def add(app: Flask, service: Service, route: Route) -> None:
+    """Let `app` answer `route`, once the caller's key is found to have one of its roles."""
+    handle, roles, ledger = route.handle, frozenset(route.roles), service.parts.ledger
+    named = tuple(role for role in keys.ROLES if role in roles)
+
+    def view(**values: str) -> Response:
+        who = ANYBODY
+        if named:
+            who = keys.caller(ledger, request.environ.get("HTTP_AUTHORIZATION"), named)
+        return handle(service, who, **values)
+
+    app.add_url_rule(
+        route.rule, f"{route.method} {route.path}", view, methods=[route.method]
+    )
+
+
+def answer(value: Any, status: int = 200) -> Response:
+    return Response(json.encode(value), status, content_type=JSON)

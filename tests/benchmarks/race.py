@@ -1,0 +1,194 @@
+"""The race of `benchmarks.md` section 2: ours beside a bare echo and the tutorial's service.
+
+    python tests/benchmarks/race.py [--seconds 10] [--rounds 3] [--events 200000]
+
+Each service runs 2 workers under the same server, beside the load generator, one after the other in
+rounds; medians over rounds. Ours does everything: gate, windows, model, reasons, receipt on disk.
+The tutorial's model is the same kind and size on as many features, and it is given the features.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import joblib
+import msgspec
+import numpy as np
+import pandas as pd
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from sectionfour import bench, demo
+from sectionfour.bootstrap import open_parts
+from sectionfour.domain import Given, Notice
+from sectionfour.features.catalog import DAY, SECOND, columns
+from sectionfour.replay import Consent, replay
+from sectionfour.settings import Settings
+from sectionfour.web.keys import create_key
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+CONNECTIONS, WORKERS, MEMBERS = 8, 2, 20_000
+#: Threads a worker: with 8 connections, each worker has 4 of them.
+THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def warmed(home: Path, events: int) -> dict[str, str]:
+    """Make a home with consents for every member and so many events; return keys by role."""
+    settings = Settings(home=home, models=ROOT / "models")
+    parts = open_parts(settings)
+    rng = np.random.default_rng(1)
+    end = parts.clock() - 60 * SECOND
+    gaps = np.sort(rng.integers(0, 25 * DAY, events))
+
+    def steps() -> Iterator[object]:
+        for member in range(MEMBERS):
+            yield Consent(
+                end - 26 * DAY, f"bench_m{member}", "warm", True, "security", bench.CATEGORIES
+            )
+        for number, gap in enumerate(gaps.tolist()):
+            body = bench.assessment(rng, number, members=MEMBERS, prefix="warm_")
+            yield end - 25 * DAY + gap, msgspec.json.decode(body, type=Given)
+
+    notice = Notice(
+        notice_id=bench.NOTICE[0],
+        version=bench.NOTICE[1],
+        language="en",
+        text_sha256="0" * 64,
+        purposes=("security",),
+        categories=bench.CATEGORIES,
+        valid_from=0,
+        material=False,
+    )
+    began = time.perf_counter()
+    report = replay(steps(), parts, notice=notice)
+    print(f"warmed with {report.events:,} events in {time.perf_counter() - began:.0f} s")
+    keys = {role: create_key(parts.ledger, role, parts.clock()) for role in ("checkout", "consent")}
+
+
+    parts.close()
+    return keys
+
+
+def tutorial_model(path: Path) -> list[bytes]:
+    """Fit and dump the tutorial's model; return request bodies for it."""
+    names = [f"feature_{i}" for i in range(len(columns("transaction")))]
+    rng = np.random.default_rng(2)
+    rows = pd.DataFrame(rng.normal(size=(20_000, len(names))), columns=names)
+    target = (rows["feature_0"] + rng.normal(size=len(rows)) > 2.5).astype(int)
+    model = HistGradientBoostingClassifier(max_iter=200, max_leaf_nodes=15, early_stopping=False)
+    joblib.dump(model.fit(rows, target), path)
+    return [msgspec.json.encode(row) for row in rows.head(5_000).to_dict("records")]
+
+
+@contextmanager
+def served(factory: str, port: int, environment: dict[str, str]) -> Iterator[str]:
+    """Run one of the peers under the server that ours runs under."""
+    command = [
+        sys.executable, "-m", "granian", f"peers:{factory}", "--factory", "--interface", "wsgi",
+        "--host", "127.0.0.1", "--port", str(port), "--workers", str(WORKERS),
+        "--blocking-threads", "4", "--no-access-log", "--log-level", "warning",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, cwd=HERE, env=os.environ | THREADS | environment)
+    try:
+        _listening(port, process)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=30)
+
+
+def _listening(port: int, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(300):
+        if process.poll() is not None:
+            raise SystemExit(f"a peer ended with status {process.returncode}")
+        try:
+            demo.call(f"127.0.0.1:{port}", "GET", "/healthz")
+        except OSError:
+            time.sleep(0.1)
+        else:
+            time.sleep(1)  # the other worker
+            return
+    raise SystemExit("a peer did not listen within 30 seconds")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--events", type=int, default=200_000)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        _race(Path(folder), options)
+
+
+def _race(folder: Path, options: argparse.Namespace) -> None:
+    keys = warmed(folder / "home", options.events)
+    bodies = tutorial_model(folder / "tutorial.joblib")
+    environment = {
+        "SECTIONFOUR_HOME": str(folder / "home"),
+        "SECTIONFOUR_MODELS": str(ROOT / "models"),
+        "TUTORIAL_MODEL": str(folder / "tutorial.joblib"),
+    }
+    rng = np.random.default_rng(3)
+    found: dict[str, list[bench.Result]] = {"echo": [], "tutorial": [], "ours": []}
+    for turn in range(options.rounds):
+        for place, peer in enumerate(found):
+            port = 8500 + 10 * turn + place
+            url = f"http://127.0.0.1:{port}"
+            wanted = int(options.seconds * (16_000 if peer == "echo" else 5_000))
+            if peer == "tutorial":
+                requests = [
+                    bench.message(url, "POST", "/predict", bodies[i % len(bodies)])
+                    for i in range(wanted)
+                ]
+            else:
+                requests = [
+                    bench.message(
+                        url,
+                        "POST",
+                        "/v1/assessments",
+                        bench.assessment(rng, i, members=MEMBERS, prefix=f"{peer}{turn}_"),
+                        keys["checkout"],
+                    )
+                    for i in range(wanted)
+                ]
+            with served(peer, port, environment):
+                bench.run(url, iter(requests[:500]), connections=CONNECTIONS, seconds=60)
+                result = bench.run(
+                    url, iter(requests[500:]), connections=CONNECTIONS, seconds=options.seconds
+                )
+            if set(result.statuses) != {200}:
+                raise SystemExit(f"{peer} answered {dict(result.statuses)}")
+            found[peer].append(result)
+            print(f"  round {turn + 1}, {peer}: {result.rate:,.0f}/s", flush=True)
+    _table(found)
+
+
+def _table(found: dict[str, list[bench.Result]]) -> None:
+    rates = {peer: statistics.median(r.rate for r in results) for peer, results in found.items()}
+    print(
+        f"\n{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()},"
+        f" {time.strftime('%Y-%m-%d', time.gmtime())}; {CONNECTIONS} connections, {WORKERS} workers"
+    )
+    print(f"{'service':10} {'requests/s':>10} {'p50 ms':>8} {'p99 ms':>8} {'ours is':>9}")
+    for peer, results in found.items():
+        p50, p99 = (statistics.median(r.percentile(q) for r in results) for q in (50, 99))
+        print(
+            f"{peer:10} {rates[peer]:10,.0f} {p50:8.2f} {p99:8.2f}"
+            f" {rates['ours'] / rates[peer]:8.2f}x"
+        )
+
+
+if __name__ == "__main__":
+    main()
