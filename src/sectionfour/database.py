@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sectionfour.errors import FailClosed
+
 
 class Database:
     """A SQLite file: a reading connection a thread, one writing connection a process.
@@ -30,6 +32,7 @@ class Database:
         self._lock_file = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._opened: list[sqlite3.Connection] = []
         self._writer = self._connect()
+        self._file = _identity(path)
         with self.write() as connection:
             found = connection.execute("PRAGMA user_version").fetchone()[0]
             if found == 0:
@@ -51,7 +54,8 @@ class Database:
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA secure_delete = ON")  # what is erased is overwritten
         connection.execute("PRAGMA busy_timeout = 5000")  # for writers that are not ours
-        connection.execute("PRAGMA mmap_size = 1073741824")
+        # Not mapped into memory: a file that is cut would then kill the process, not raise.
+        connection.execute("PRAGMA mmap_size = 0")
         self._opened.append(connection)
         return connection
 
@@ -61,6 +65,7 @@ class Database:
         try:
             return self._local.connection  # type: ignore[no-any-return]
         except AttributeError:
+            self._check_file()
             self._local.connection = self._connect()
             return self._local.connection  # type: ignore[no-any-return]
 
@@ -70,17 +75,42 @@ class Database:
         with self._turn:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX)
             try:
+                self._check_file()
                 self._writer.execute("BEGIN IMMEDIATE")
                 try:
                     yield self._writer
+                    self._writer.execute("COMMIT")
                 except BaseException:
-                    self._writer.execute("ROLLBACK")
+                    if self._writer.in_transaction:  # some errors have rolled it back already
+                        self._writer.execute("ROLLBACK")
                     raise
-                self._writer.execute("COMMIT")
             finally:
                 fcntl.flock(self._lock_file, fcntl.LOCK_UN)
+
+    def _check_file(self) -> None:
+        """Raise where the file that we have open is not the one that anybody else would find."""
+        if _identity(self.path) != self._file:
+            raise sqlite3.OperationalError(f"{self.path.name} was replaced or removed")
 
     def close(self) -> None:
         for connection in self._opened:
             connection.close()
         os.close(self._lock_file)
+
+
+@contextmanager
+def closed(what: str) -> Iterator[None]:
+    """Whatever a database has to say, it means that no basis can be looked for in it."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise FailClosed(f"the {what} cannot be used") from error
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells the file at `path` from any other that may come to lie there."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino

@@ -49,6 +49,8 @@ def decide(
         outcome = parts.policy.thresholds(model).outcome(rating.probability)
         answer = answers.scored(name, event, verdict, rating, outcome, warnings)
     subject = request.subject if event is None else event.member
+    seen = None if vector is None else vector.tobytes()
+    kept_event = event if given.mode == "protect" else None
     leaf = answers.receipt(
         answer,
         verdict,
@@ -57,8 +59,12 @@ def decide(
         digests={"policy": parts.policy.digest, "regime": parts.regime.digest},
         commitment=receipts.commitment(
             nonce,
-            b"" if vector is None else vector.tobytes(),
-            b"" if event is None else msgspec.msgpack.encode(event),
+            asked=asked,
+            subject=subject,
+            key_id=key_id,
+            vector=seen,
+            event=kept_event,
+            answer=msgspec.json.encode(answer),
         ),
     )
     body = receipts.canonical(leaf)
@@ -76,10 +82,10 @@ def decide(
         status=leaf["status"],
         http=403 if isinstance(verdict, Refusal) else 200,
         answer=msgspec.json.encode(answer),
-        vector=None if vector is None else vector.tobytes(),
+        vector=seen,
         nonce=nonce,
         key_id=key_id,
-        event=event if given.mode == "protect" else None,
+        event=kept_event,
         leaf=Leaf("assessment", name, body),
     )
     if not parts.ledger.record(kept):  # the same event_id, at the same moment, elsewhere

@@ -77,6 +77,12 @@ class Raw(Struct, frozen=True, kw_only=True):
 
     __str__ = __repr__
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return []
+
+    def __reduce__(self) -> Any:
+        raise TypeError(f"{type(self).__name__} lives for one request: it is not pickled or copied")
+
 
 class What(Raw, frozen=True, kw_only=True):
     type: EventType
@@ -113,7 +119,7 @@ class Consignee(Raw, frozen=True, kw_only=True):
 class Transaction(Raw, frozen=True, kw_only=True):
     order_id: Identifier
     amount: Amount
-    currency: Annotated[str, Meta(pattern="^[A-Z]{3}$")]
+    currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}(?![\s\S])")]
     payee_id: Identifier | None = None
     item_count: Count | None = None
     instrument: Instrument | None = None

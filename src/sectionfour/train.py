@@ -25,6 +25,7 @@ from sectionfour.learning.model import Model, feature_list, session
 from sectionfour.learning.progress import Stages
 from sectionfour.parts import Parts
 from sectionfour.privacy import gate
+from sectionfour.privacy.regime import Regime
 
 PURPOSE = "security.record_audit_analyse"
 
@@ -66,7 +67,9 @@ def train(
         if not len(found.events):
             raise HistoryError("the ledger holds no events to learn from")
         stages.next()
-        permitted, left_out, masked = permit(found, parts)
+        permitted, left_out, masked = permit(
+            found, parts.ledger, at=parts.clock(), regime=parts.regime
+        )
         stages.next()
         matrix, _ = history.compute(found.events, found.frauds)
         for category, rows in masked.items():
@@ -83,15 +86,14 @@ def train(
 
 
 def permit(
-    found: past.Past, parts: Parts
+    found: past.Past, ledger: gate.Ledger, *, at: int, regime: Regime
 ) -> tuple[dataset.Mask, Counter[str], dict[str, dataset.Mask]]:
-    """Pass every row through the gate for training, as of now.
+    """Pass every row through the gate for training, as of `at`.
 
     Returns which rows may be learnt from, how many may not and why, and, a category, the rows in
     which it must be masked. Rows that ask the same of the gate, at the same instant, get the same
     answer, so each question is put once.
     """
-    at = parts.clock()
     events = found.events
     answers: dict[tuple[object, int], Permit | str] = {}
     member = events["member"].to_numpy(dtype=np.float64, na_value=-1).astype(np.int64)
@@ -109,12 +111,12 @@ def permit(
                     event_type="",
                     kind="guest" if who < 0 else "member",
                     subject=None if who < 0 else found.subjects[who],
-                    uses=tuple(Use(category) for category in parts.regime.unmask(bits)),
+                    uses=tuple(Use(category) for category in regime.unmask(bits)),
                 ),
-                parts.ledger,
+                ledger,
                 at,
                 operation="train",
-                regime=parts.regime,
+                regime=regime,
             )
             answer = verdict if isinstance(verdict, Permit) else verdict.why
             answers[question] = answer
@@ -124,7 +126,7 @@ def permit(
             allowed[place] = answer.permitted
     masked = {
         category: ((held & ~allowed & rule.bit) != 0) & (allowed != 0)
-        for category, rule in parts.regime.categories.items()
+        for category, rule in regime.categories.items()
         if ((held & ~allowed & rule.bit) != 0)[allowed != 0].any()
     }
     return allowed != 0, left_out, masked

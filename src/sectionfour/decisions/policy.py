@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from functools import cache
 from importlib import resources
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import msgspec
@@ -17,6 +19,8 @@ import msgspec
 from sectionfour.domain import Outcome
 from sectionfour.errors import SettingsError
 
+#: No cost is larger than this, in the minor unit: what is, is a slip of the pen.
+MOST = 1e12
 ACTIONS = ("allow", "challenge", "review", "block")
 LEVELS = ("low", "elevated", "high", "highest")
 
@@ -35,8 +39,9 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     def __post_init__(self) -> None:
         for name, value in msgspec.structs.asdict(self).items():
-            if not (value >= 0 and (value <= 1 or not name.endswith("_stops"))):
-                raise SettingsError(f"cost {name} is out of range: {value}")
+            most = 1.0 if name.endswith("_stops") else MOST
+            if not 0 <= value <= most:  # NaN neither
+                raise ValueError(f"{name} must be from 0 to {most:g}, got {value}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,24 +81,35 @@ def expected_costs(costs: Costs, probability: float) -> dict[str, float]:
 def thresholds(costs: Costs) -> Thresholds:
     """Return the corners of the lower envelope of the actions' expected costs.
 
-    An action's line falls below another's at one p at most, so an action takes over where the
-    last of the milder ones has become dearer.
+    Exact, in fractions. Raises SettingsError where a milder action would be the cheapest again
+    above a probability at which a harder one was: then no thresholds can say what is cheapest.
     """
-    at_0, at_1 = expected_costs(costs, 0.0), expected_costs(costs, 1.0)
+    at_0, at_1 = (
+        [Fraction(cost) for cost in expected_costs(costs, p).values()] for p in (0.0, 1.0)
+    )
+    corners = {Fraction(0), Fraction(1)}
+    for one, other in combinations(range(len(ACTIONS)), 2):
+        below, above = at_0[other] - at_0[one], at_1[one] - at_1[other]
+        if below * above > 0:  # the two lines cross inside
+            corners.add(below / (below + above))
+    begins = [Fraction(1)] * len(ACTIONS)
+    hardest = 0
+    for low, high in pairwise(sorted(corners)):
+        middle = (low + high) / 2
+        price = [a + (b - a) * middle for a, b in zip(at_0, at_1, strict=True)]
+        cheapest = price.index(min(price))  # the mildest of equals
+        if cheapest < hardest:
+            raise SettingsError(
+                f"{ACTIONS[cheapest]} would be the cheapest again where fraud is likelier than"
+                f" where {ACTIONS[hardest]} is: look at the costs of these two"
+            )
+        for action in range(hardest + 1, cheapest + 1):
+            begins[action] = low
+        hardest = cheapest
+    return Thresholds(*map(float, begins[1:]))
 
-    def takes_over(action: str, milder: str) -> float:
-        """The p from which `action` is not dearer than `milder`; above 1 where there is none."""
-        head_start = at_0[action] - at_0[milder]
-        slope = (at_1[milder] - at_1[action]) + head_start
-        return head_start / slope if slope > 0 else 2.0
 
-    block = max(takes_over("block", milder) for milder in ACTIONS[:3])
-    review = min(block, max(takes_over("review", milder) for milder in ACTIONS[:2]))
-    challenge = min(review, takes_over("challenge", "allow"))
-    return Thresholds(*(min(1.0, max(0.0, p)) for p in (challenge, review, block)))
-
-
-class Policy(msgspec.Struct, frozen=True, kw_only=True):
+class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The costs of each model's errors. Read from a TOML file; `digest` goes into receipts."""
 
     transaction: Costs
@@ -110,9 +126,16 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 def load(path: Path | None = None) -> Policy:
     """Read the costs from `path`, or the packaged file; SettingsError names what is wrong."""
     source = path or resources.files("sectionfour.decisions") / "costs.toml"
-    data = source.read_bytes()
     try:
+        data = source.read_bytes()
         policy = msgspec.toml.decode(data, type=Policy)
-    except msgspec.DecodeError as error:
-        raise SettingsError(f"{source}: {error}") from error
+    except OSError as error:
+        raise SettingsError(f"{source.name}: cannot be read: {error.strerror}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{source.name}: {error}") from error
+    for model in ("transaction", "account"):
+        try:
+            policy.thresholds(model)
+        except SettingsError as error:
+            raise SettingsError(f"{source.name}: {model}: {error.detail}") from error
     return msgspec.structs.replace(policy, digest=hashlib.sha256(data).hexdigest())

@@ -304,7 +304,12 @@ def definition(feature: Window | Row) -> str:
 
 def fingerprint() -> str:
     """Return a digest of every definition here: a store or a model of another one is refused."""
-    return hashlib.sha256("\n".join(map(definition, FEATURES)).encode()).hexdigest()[:16]
+    said = [
+        *map(definition, FEATURES),
+        *(f"{name} is {', '.join(sorted(types))}" for name, types in STREAMS.items()),
+        f"at most {DISTINCT_CAP} distinct, squares of at most {SQUARED_CAP}, {EVENT_TYPES}",
+    ]
+    return hashlib.sha256("\n".join(said).encode()).hexdigest()[:16]
 
 
 NAN = math.nan

@@ -7,7 +7,7 @@ what it returns are whole numbers, and their conversion to features is here, onc
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from types import SimpleNamespace
@@ -45,7 +45,10 @@ class Series(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """When each `what` was last seen with a `by`, in stream `of`; and first, where `aged`."""
+    """When each `what` was last seen with a `by`, in stream `of`; and first, where `aged`.
+
+    `id` goes on from that of the series: it is the place in the plan.
+    """
 
     id: int
     by: str
@@ -79,7 +82,8 @@ class PairReading(NamedTuple):
     counts: list[int]
 
 
-Readings = list[SeriesReading | PairReading]
+#: One a lookup, in their order; None where a retry asks for what the first call did not.
+Readings = list[SeriesReading | PairReading | None]
 
 
 class Velocity(Protocol):
@@ -91,18 +95,22 @@ class Velocity(Protocol):
         """Read, then add, in one atomic step; return the event's `at` and what was read.
 
         `at` is moved on to stay strictly increasing. Idempotent by `key`: a second call with the
-        same key returns the first one's result and adds nothing. `payload` is kept until `settle`;
-        with None the step only reads.
+        same key returns what the first one read, of what it still asks for, and adds nothing.
+        `payload` is kept until `settle`; with None the step only reads.
         """
 
-    def load(self, events: Iterable[Event]) -> int:
+    def load(
+        self, events: Iterable[Event], progress: Callable[[int], object] = lambda count: None
+    ) -> int:
         """Add events of the past at their own `at`, without reading; return how many.
 
-        They must be in order, and later than everything that is there.
+        They must be in order, and later than everything that is there: else a HistoryError.
+        `progress` is told of each lot that is in. The store is not fresh until all are; and after
+        `clear` it is fresh again with the first load that is completed.
         """
 
     def clear(self) -> None:
-        """Drop everything, ready to be made anew from the ledger."""
+        """Drop everything, to be made anew by `load`; the store is not fresh until then."""
 
     def unsettled(self, before: int) -> Sequence[tuple[int, bytes, bytes]]:
         """Return (at, key, payload) of what was added before `before` and not yet settled."""
@@ -136,7 +144,7 @@ def _plan() -> tuple[tuple[Series, ...], tuple[Pair, ...]]:
         ),
         tuple(
             Pair(i, by, what, of, overs(found, {"distinct"}), any(w.agg == "age" for w in found))
-            for i, ((by, what, of), found) in enumerate(sorted(pairs.items()))
+            for i, ((by, what, of), found) in enumerate(sorted(pairs.items()), start=len(series))
         ),
     )
 
@@ -157,9 +165,9 @@ class _Source:
 
 def _sources() -> tuple[_Source, ...]:
     where: dict[tuple[str, str | None, str], tuple[int, tuple[int, ...]]] = {
-        (s.by, None, s.of): (i, s.overs) for i, s in enumerate(SERIES)
+        (s.by, None, s.of): (s.id, s.overs) for s in SERIES
     }
-    where |= {(p.by, p.what, p.of): (i + len(SERIES), p.overs) for i, p in enumerate(PAIRS)}
+    where |= {(p.by, p.what, p.of): (p.id, p.overs) for p in PAIRS}
     sources = []
     for w in WINDOWS:
         lookup, overs = where[w.by, w.what if w.what in ENTITIES else None, w.of]
@@ -184,20 +192,36 @@ _TOKENS = tuple(
 )
 
 
-def lookups(event: Event) -> tuple[list[Lookup], list[int]]:
-    """Return what to look up for `event`, and the position of each in the plan."""
-    found, places = [], []
-    joins = _JOINS[event.type]
-    for place, (plan, by, what) in enumerate(_TOKENS):
+#: For each type of event, the series and pairs that it enters.
+_ENTERED = {
+    kind: tuple(entry for entry, enters in zip(_TOKENS, joins, strict=True) if enters)
+    for kind, joins in _JOINS.items()
+}
+
+
+def lookups(event: Event) -> list[Lookup]:
+    """Return what to look up for `event`."""
+    found = []
+    for (plan, by, what), joins in zip(_TOKENS, _JOINS[event.type], strict=True):
         token = by(event)
         if token is None:
             continue
         other = b"" if what is None else what(event)
         if other is None:
             continue
-        found.append(Lookup(plan, token, other, joins[place]))
-        places.append(place)
-    return found, places
+        found.append(Lookup(plan, token, other, joins))
+    return found
+
+
+def entered(event: Event) -> Iterator[tuple[Series | Pair, bytes, bytes]]:
+    """Yield the series and pairs that `event` enters, each with its tokens."""
+    for plan, by, what in _ENTERED[event.type]:
+        token = by(event)
+        if token is None:
+            continue
+        other = b"" if what is None else what(event)
+        if other is not None:
+            yield plan, token, other
 
 
 def key_of(event_id: str) -> bytes:
@@ -212,14 +236,14 @@ def read_and_observe(
 
     One atomic step, idempotent by `event_id`. Missing is NaN.
     """
-    found, places = lookups(event)
+    found = lookups(event)
     payload = msgspec.msgpack.encode(event) if observe else None
     at, readings = store.exchange(
         key_of(event.event_id), event.at, found, event.amount or 0, payload
     )
     by_place: list[SeriesReading | PairReading | None] = [None] * len(_PLANS)
-    for place, reading in zip(places, readings, strict=True):
-        by_place[place] = reading
+    for lookup, reading in zip(found, readings, strict=True):
+        by_place[lookup.plan.id] = reading
     event = msgspec.structs.replace(event, at=at)
     return event, vector(event, by_place)
 
@@ -239,7 +263,7 @@ def vector(event: Event, readings: Sequence[SeriesReading | PairReading | None])
     out = [values[source.name] for source in _SOURCES]
     for row in ROWS:
         out.append(row.formula(scope, Numbers))
-    return np.array(out, dtype=np.float64)
+    return np.array(out, dtype=np.float64) + 0.0  # zero has no sign here
 
 
 def _window(source: _Source, reading: SeriesReading | PairReading | None, at: int) -> float:

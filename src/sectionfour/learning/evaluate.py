@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    brier_score_loss,
+    precision_recall_curve,
+    roc_auc_score,
+    roc_curve,
+)
 
 from sectionfour.learning import dataset
 
@@ -41,11 +47,8 @@ def metrics(
     labels: Labels, scores: Scores, *, seed: int = 0, resamples: int = 200
 ) -> dict[str, dict[str, float]]:
     """Return each metric with a 95 % interval from a stratified bootstrap over rows."""
-    rng = np.random.default_rng(seed)
-    frauds, honest = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
     draws: dict[str, list[float]] = {name: [] for name in METRICS}
-    for _ in range(resamples):
-        rows = np.concatenate([rng.choice(frauds, len(frauds)), rng.choice(honest, len(honest))])
+    for rows in _drawn(labels, seed, resamples):
         for name, metric in METRICS.items():
             draws[name].append(metric(labels[rows], scores[rows]))
     return {
@@ -58,18 +61,91 @@ def metrics(
     }
 
 
-def reliability(labels: Labels, scores: Scores, *, bins: int = 10) -> list[dict[str, float]]:
-    """Return, for bins of equal size from low scores to high, what was said and what was true."""
+def _drawn(labels: Labels, seed: int, resamples: int) -> Iterator[NDArray[np.intp]]:
+    """Yield rows drawn with replacement, as many of each class as there are."""
+    rng = np.random.default_rng(seed)
+    frauds, honest = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
+    for _ in range(resamples):
+        yield np.concatenate([rng.choice(frauds, len(frauds)), rng.choice(honest, len(honest))])
+
+
+def roc(
+    labels: Labels, scores: Scores, *, seed: int = 0, resamples: int = 200
+) -> dict[str, Scores]:
+    """Return the share of frauds caught (recall) for each share of honest rows stopped with them.
+
+    Columns `false_alarms`, `recall`, and `low` and `high`, its 95 % interval at each point from a
+    stratified bootstrap over rows. Points lie closer where few honest rows are stopped.
+    """
+    grid = np.concatenate([[0.0], np.geomspace(1e-3, 0.1, 60), np.linspace(0.11, 1, 90)])
+
+    def at(rows: NDArray[np.intp]) -> Scores:
+        false_alarms, recall, _ = roc_curve(labels[rows], scores[rows])
+        found: Scores = np.interp(grid, false_alarms, recall)
+        return found
+
+    return {"false_alarms": grid} | _banded("recall", at, labels, seed, resamples)
+
+
+def precision_recall(
+    labels: Labels, scores: Scores, *, seed: int = 0, resamples: int = 200
+) -> dict[str, Scores]:
+    """Return, for each share of frauds caught (recall), how many of the rows stopped are frauds.
+
+    Columns `recall`, `precision`, and `low` and `high`, its 95 % interval at each point as in
+    `roc`. At each recall it is the highest threshold that still reaches it that counts.
+    """
+    grid = np.linspace(0.01, 1, 100)
+
+    def at(rows: NDArray[np.intp]) -> Scores:
+        precision, recall, _ = precision_recall_curve(labels[rows], scores[rows])
+        last = np.searchsorted(-recall, -grid, side="right") - 1  # recall falls
+        found: Scores = precision[last]
+        return found
+
+    return {"recall": grid} | _banded("precision", at, labels, seed, resamples)
+
+
+def _banded(
+    name: str,
+    curve: Callable[[NDArray[np.intp]], Scores],
+    labels: Labels,
+    seed: int,
+    resamples: int,
+) -> dict[str, Scores]:
+    draws = [curve(rows) for rows in _drawn(labels, seed, resamples)]
+    low, high = np.percentile(draws, [2.5, 97.5], axis=0)
+    return {name: curve(np.arange(len(labels))), "low": low, "high": high}
+
+
+def reliability(
+    labels: Labels, scores: Scores, *, bins: int = 10, edges: Sequence[float] | None = None
+) -> list[dict[str, float]]:
+    """Return, a bin from low scores to high, what was said and what was true.
+
+    Bins are of equal size, or end at `edges` (a score at an edge is in the bin above; empty bins
+    are left out). `low` and `high` are the 95 % interval of the share of frauds by Wilson,
+    "Probable Inference, the Law of Succession, and Statistical Inference" (1927).
+    """
     order = np.argsort(scores, kind="stable")
+    cuts = bins if edges is None else np.searchsorted(scores[order], np.asarray(edges))
     return [
         {
             "rows": len(part),
             "mean_score": round(float(scores[part].mean()), 6),
             "fraud_share": round(float(labels[part].mean()), 6),
+            **_wilson(int(labels[part].sum()), len(part)),
         }
-        for part in np.array_split(order, bins)
+        for part in np.array_split(order, cuts)
         if len(part)
     ]
+
+
+def _wilson(hits: int, rows: int) -> dict[str, float]:
+    z2 = 1.959964**2
+    middle = (hits + z2 / 2) / (rows + z2)
+    half = (z2 * hits * (rows - hits) / rows + z2**2 / 4) ** 0.5 / (rows + z2)
+    return {"low": round(max(0.0, middle - half), 6), "high": round(min(1.0, middle + half), 6)}
 
 
 def refusal_penalties(
@@ -112,3 +188,28 @@ def outcome_mix(thresholds: Any, scores: Scores) -> dict[str, float]:
         action: round(actions.count(action) / len(actions), 5)
         for action in ("allow", "challenge", "review", "block")
     }
+
+
+def costs_at(
+    labels: Labels,
+    scores: Scores,
+    edges: NDArray[np.float64],
+    honest: Mapping[str, float],
+    fraud: Mapping[str, float],
+    *,
+    seed: int = 0,
+    resamples: int = 200,
+) -> dict[str, Scores]:
+    """Return what thresholds would have cost, in the minor unit, a row; lower is better.
+
+    `edges` has a row for each set of thresholds to try and rises along it: from which score on the
+    second, third, ... action is taken. `honest` and `fraud` say what each action costs, from the
+    mildest to the hardest, for an honest row and for a fraud. `low` and `high` are the 95 %
+    interval from a stratified bootstrap over rows: how far the frauds of another such period
+    would have moved `cost`, as many as there are here.
+    """
+    prices = np.array([list(honest.values()), list(fraud.values())])
+    paid = np.array([prices[labels, np.searchsorted(row, scores, side="right")] for row in edges])
+    draws = np.array([paid[:, rows].mean(axis=1) for rows in _drawn(labels, seed, resamples)])
+    low, high = np.percentile(draws, [2.5, 97.5], axis=0)
+    return {"cost": paid.mean(axis=1), "low": low, "high": high}

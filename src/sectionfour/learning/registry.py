@@ -9,11 +9,13 @@ fitted on other features than this code's.
 from __future__ import annotations
 
 import base64
+import fcntl
 import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +58,12 @@ def write(
     fresh = models / name / f".{version}.{secrets.token_hex(4)}"
     fresh.mkdir(parents=True)
     try:
-        (fresh / "model.onnx").write_bytes(onnx)
-        (fresh / "card.json").write_bytes(card_bytes)
-        (fresh / "signature").write_bytes(
-            msgspec.json.format(msgspec.json.encode(signature), indent=1)
-        )
-        os.replace(fresh, target)
+        _write(fresh / "model.onnx", onnx)
+        _write(fresh / "card.json", card_bytes)
+        _write(fresh / "signature", msgspec.json.format(msgspec.json.encode(signature), indent=1))
+        with _turn(target.parent):
+            if not target.exists():  # another process may have been first
+                os.replace(fresh, target)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return target
@@ -73,7 +75,7 @@ def load(models: Path, name: str, version: str, trusted: Collection[bytes]) -> t
     where = f"{name}/{version}"
     try:
         onnx, card_bytes = (folder / "model.onnx").read_bytes(), (folder / "card.json").read_bytes()
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise RegistryError(f"model {where} is not there; `sectionfour models list`") from error
     try:
         signature = msgspec.json.decode((folder / "signature").read_bytes(), type=Signature)
@@ -85,9 +87,14 @@ def load(models: Path, name: str, version: str, trusted: Collection[bytes]) -> t
         Ed25519PublicKey.from_public_bytes(public).verify(signed, signed_text(onnx, card_bytes))
     except FileNotFoundError as error:
         raise RegistryError(f"model {where} is not signed") from error
-    except (InvalidSignature, ValueError) as error:
+    except (InvalidSignature, ValueError, msgspec.DecodeError) as error:
         raise RegistryError(f"model {where} is not what was signed: a file was changed") from error
     card: Card = msgspec.json.decode(card_bytes)
+    if {"name": name, "version": version} != {
+        "name": card.get("name", name),
+        "version": card.get("version", version),
+    }:
+        raise RegistryError(f"model {where} says in its card that it is another one")
     ours = feature_list(name)
     if {key: card.get(key) for key in ours} != ours:
         raise RegistryError(
@@ -109,37 +116,72 @@ def versions(models: Path, name: str) -> list[str]:
 
 def current(models: Path, name: str) -> str | None:
     """Return the version that is served, or None before the first promotion."""
+    found = _history(models, name)
+    return found[0] if found else None
+
+
+def _history(models: Path, name: str) -> list[str]:
+    """Return the version that is served and those before it; empty before the first promotion."""
     try:
-        return (models / name / "CURRENT").read_text("ascii").split()[0]
+        found = (models / name / "CURRENT").read_text("ascii").split()
     except FileNotFoundError:
-        return None
+        return []
+    except UnicodeDecodeError as error:
+        raise RegistryError(f"models/{name}/CURRENT cannot be read; promote a version") from error
+    if not found:
+        raise RegistryError(f"models/{name}/CURRENT is empty; promote a version")
+    return found
 
 
 def promote(models: Path, name: str, version: str, trusted: Collection[bytes]) -> None:
     """Serve `version` from now on; the one before it is remembered for `rollback`."""
     load(models, name, version, trusted)  # nothing is promoted that a worker would refuse
-    before = current(models, name)
-    if before != version:
-        _point(models, name, [version, *([before] if before else [])])
+    with _turn(models / name):
+        try:
+            before = current(models, name)
+        except RegistryError:  # it cannot be read: then this is the first one that can
+            before = None
+        if before != version:
+            _point(models, name, [version, *([before] if before else [])])
 
 
 def rollback(models: Path, name: str) -> str:
     """Serve the version before the current one again; returns it."""
-    try:
-        history = (models / name / "CURRENT").read_text("ascii").split()
-    except FileNotFoundError:
-        history = []
-    if len(history) < 2:
+    if current(models, name) is None:
         raise RegistryError(f"model {name} has no earlier version to roll back to")
-    _point(models, name, [history[1], history[0]])
-    return history[1]
+    with _turn(models / name):
+        history = _history(models, name)
+        if len(history) < 2:
+            raise RegistryError(f"model {name} has no earlier version to roll back to")
+        _point(models, name, [history[1], history[0]])
+        return history[1]
 
 
 def _point(models: Path, name: str, history: list[str]) -> None:
     path = models / name / "CURRENT"
     fresh = path.with_name(f".CURRENT.{secrets.token_hex(4)}")
-    fresh.write_text("\n".join(history) + "\n", "ascii")
+    _write(fresh, ("\n".join(history) + "\n").encode("ascii"))
     os.replace(fresh, path)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file that is on disk before anything points to it."""
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """Change what a model's folder holds, one process at a time."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 class Served:
@@ -162,7 +204,8 @@ class Served:
         known = self._open.get(name)
         if known is None or known[0] != stamp:
             version = current(self._models, name)
-            assert version is not None
+            if version is None:  # taken away since it was looked at
+                raise RegistryError(f"no {name} model has been promoted")
             known = (stamp, load(self._models, name, version, self._trusted)[0])
             self._open[name] = known
         return known[1]

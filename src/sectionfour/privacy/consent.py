@@ -11,10 +11,14 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 GIVEN = "consent_given"
+RENEWED = "renewed_consent_given"
 WITHDRAWN = "consent_withdrawn"
 EXPIRED = "consent_expired"
 INVALIDATED = "consent_invalidated"  # a newer version of the notice changed what was agreed to
 UNKNOWN = "consent_unknown"
+
+#: What says neither yes nor no: it leaves a record as it was.
+_PENDING = (UNKNOWN, "consent_requested", "consent_request_deferred")
 
 EXPLICIT = "explicitly_expressed"
 IMPLICIT = "implicitly_expressed"
@@ -38,24 +42,32 @@ class ConsentEvent(NamedTuple):
 
 
 def state(events: Iterable[ConsentEvent], at: int) -> str:
-    """Return the state at `at` of the one record whose `events`, in order, are given.
+    """Return the state at `at` of the one record whose `events`, in order, are given."""
+    return _fold(events, at)[0]
 
-    A withdrawal counts as soon as it is on record, whatever clock wrote its time: between a
-    person who says no and a clock that is off, the person is right.
+
+def _fold(events: Iterable[ConsentEvent], at: int) -> tuple[str, ConsentEvent | None]:
+    """Return the state at `at` of one record, and the giving event that it rests on.
+
+    A withdrawal, or any other end, counts as soon as it is on record, whatever clock wrote its
+    time, and for good: between a person who says no and a clock that is off, the person is right.
+    Of several givings the latest before `at` counts, in whichever order they came in.
     """
-    found = UNKNOWN
+    newest = None
     for event in events:
-        if event.event_state == WITHDRAWN:
-            return WITHDRAWN
-        if event.event_time >= at:  # consent is asked for before, not after (section Five)
-            continue
-        if event.superseded:
-            found = INVALIDATED
-        elif event.expires_at is not None and event.expires_at <= at:
-            found = EXPIRED
-        else:
-            found = GIVEN
-    return found
+        if event.event_state in (GIVEN, RENEWED):
+            later = newest is None or event.event_time >= newest.event_time
+            if later and event.event_time < at:  # asked for before, not after (section Five)
+                newest = event
+        elif event.event_state not in _PENDING:
+            return event.event_state, None
+    if newest is None:
+        return UNKNOWN, None
+    if newest.superseded:
+        return INVALIDATED, newest
+    if newest.expires_at is not None and newest.expires_at <= at:
+        return EXPIRED, newest
+    return GIVEN, newest
 
 
 def by_record(events: Iterable[ConsentEvent]) -> dict[str, list[ConsentEvent]]:
@@ -68,7 +80,7 @@ def by_record(events: Iterable[ConsentEvent]) -> dict[str, list[ConsentEvent]]:
 
 def live(events: Iterable[ConsentEvent], at: int) -> list[ConsentEvent]:
     """Return, newest first, the giving event of each record that stands at `at`."""
-    records = by_record(events)
-    standing = [events[0] for events in records.values() if state(events, at) == GIVEN]
+    folded = (_fold(record, at) for record in by_record(events).values())
+    standing = [event for found, event in folded if found == GIVEN and event is not None]
     standing.reverse()
     return standing

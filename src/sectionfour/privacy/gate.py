@@ -45,13 +45,13 @@ def check(
 ) -> Permit | Refusal:
     """Return what may be used of `request` for `purpose` at `at`, or why nothing may be.
 
-    `at` is in microseconds. Raises BadRequest for a purpose outside the closed list, FailClosed
-    where the ledger cannot be read.
+    `at` is in microseconds; `operation` is score or train. Raises BadRequest for a purpose,
+    category or source outside the closed lists, FailClosed where the ledger cannot be read.
     """
     regime = regime or load()
     rule = regime.purpose(purpose)
-    serves = rule.scores is not None if operation == "score" else rule.trains
-    if not serves:
+    serves = {"score": rule.scores is not None, "train": rule.trains}
+    if not serves.get(operation, False):
         return _refusal(rule, regime, "purpose_change", [u.category for u in request.uses], ())
 
     found: dict[str, Basis] = {}
@@ -61,27 +61,26 @@ def check(
     grants: Sequence[tuple[Grant, int]] | None = None
     for use in request.uses:
         basis = None
-        kind = use.source.partition(":")[0]
-        admission = regime.admission(rule.id, use.category, kind)
-        hindrance = _hindrance(use, admission, attested=not regime.sources[kind].attestation)
-        if hindrance is None:
-            if request.kind == "guest":
-                basis = _guest(use, rule)
-            else:
-                basis = _consent(use, admission, rule, consents, regime) or _contract(
-                    use, rule, request, regime
-                )
+        source = regime.source(use.source)
+        admission = regime.admission(rule.id, regime.category(use.category).key, source.key)
+        hindrance = use.hindrance or ("no_attestation" if source.attestation else None)
+        if hindrance is None and request.kind == "guest":
+            basis = _guest(use, admission, rule)
+        elif hindrance is None:
+            basis = _consent(use, admission, rule, consents, regime)
+            if basis is None and admission == "yes":
+                basis = _contract(use, source.key, rule, request, regime)
             if basis is None and admission != "denied":
                 if grants is None:
                     grants = ledger.grants(at)
                 basis = _grant(use, rule, request, grants, operation, at, regime)
         if basis is None:
-            masked.append(Masked(use.category, hindrance or _why(admission)))
+            masked.append(Masked(use.category, _why(admission, hindrance)))
         else:
             found[use.category] = basis
 
     # A quota may have been used up by another call since it was read: what counts is the take.
-    for grant_id in {b.ref for b in found.values() if b.kind == "exception"}:
+    for grant_id in dict.fromkeys(b.ref for b in found.values() if b.kind == "exception"):
         categories = [c for c, b in found.items() if b.ref == grant_id]
         lacking = set(_missing(rule, request, found))
         if grant_id is None or lacking or not ledger.take(grant_id, at, purpose, categories):
@@ -112,20 +111,15 @@ def _missing(rule: PurposeRule, request: Request, found: dict[str, Basis]) -> li
     return [key for key in rule.requires if key not in found]
 
 
-def _hindrance(use: Use, admission: str, *, attested: bool) -> str | None:
+def _why(admission: str, hindrance: str | None) -> str:
     if admission == "denied":
-        return None  # only consent for this very purpose can lift it; _consent decides
-    if use.hindrance is not None:
-        return use.hindrance
-    return None if attested else "no_attestation"
+        return "purpose_change"
+    return hindrance or ("default" if admission == "named" else "no_basis")
 
 
-def _why(admission: str) -> str:
-    return {"denied": "purpose_change", "named": "default"}.get(admission, "no_basis")
-
-
-def _guest(use: Use, rule: PurposeRule) -> Basis | None:
-    if rule.guests_may and use.category in rule.guest_categories:
+def _guest(use: Use, admission: str, rule: PurposeRule) -> Basis | None:
+    """A guest's device and log are nobody's, as long as nothing is joined to them (R-01, R-17)."""
+    if admission == "yes" and use.category in rule.guest_categories:
         return Basis(use.category, "non_personal")
     return None
 
@@ -158,11 +152,15 @@ def _consent(
     return None
 
 
-def _contract(use: Use, rule: PurposeRule, request: Request, regime: Regime) -> Basis | None:
+def _contract(
+    use: Use, source: str, rule: PurposeRule, request: Request, regime: Regime
+) -> Basis | None:
     """Exception 7: a purchase that the member asks for, for its minimal list alone."""
+    contract = regime.contract
     asked = request.event_type == "purchase" and request.order is not None
-    if asked and regime.categories[use.category].contract and rule.scores == "transaction":
-        return Basis(use.category, "contract", "order", exception=regime.contract.number)
+    listed = use.category in contract.categories and rule.id in contract.purposes
+    if asked and listed and source in contract.sources:
+        return Basis(use.category, "contract", "order", exception=contract.number)
     return None
 
 
@@ -199,11 +197,13 @@ def _refusal(
     missing: Sequence[str],
     masked: tuple[Masked, ...],
 ) -> Refusal:
+    # Where the purpose is at fault nobody has refused anything: nothing may be withheld for it.
+    held_against = missing if why == "no_basis" else ()
     return Refusal(
         purpose=rule.id,
         why=why,
         missing=tuple(missing),
         masked=masked,
-        withholdable_services=regime.withholdable_services(missing),
+        withholdable_services=regime.withholdable_services(held_against),
         never_withheld=regime.never_withheld,
     )

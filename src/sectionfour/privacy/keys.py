@@ -48,9 +48,9 @@ def load_kek(home: Path) -> bytes:
             with suppress(FileExistsError):  # another process was first: its key counts
                 os.link(fresh, path)
             fresh.unlink()
-        text = path.read_text("ascii")
+        text = path.read_text("utf-8", errors="replace")
     try:
-        kek = base64.b64decode(text, validate=False)
+        kek = base64.b64decode(text.strip(), validate=True)
     except ValueError as error:
         raise KeyringError("the key-encryption key is not base64") from error
     if len(kek) != 32:
@@ -89,19 +89,27 @@ class Keyring:
     def _fetch(self, name: str) -> bytes:
         with open(self._lock, "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            ring: dict[str, str] = (
-                msgspec.json.decode(self._path.read_bytes()) if self._path.exists() else {}
-            )
+            ring = self._read()
             if name not in ring:
-                nonce, key = secrets.token_bytes(12), secrets.token_bytes(32)
-                sealed = nonce + self._kek.encrypt(nonce, key, name.encode())
-                ring[name] = base64.b64encode(sealed).decode()
+                for other, sealed in ring.items():  # no key under another KEK than the first one's
+                    self.unwrap(sealed, other.encode())
+                    break
+                ring[name] = self.wrap(secrets.token_bytes(32), name.encode())
                 fresh = self._path.with_suffix(f".{secrets.token_hex(8)}")
                 _write_private(fresh, msgspec.json.format(msgspec.json.encode(ring), indent=1))
                 os.replace(fresh, self._path)
                 _sync_folder(self._path.parent)
-            self._open[name] = self.unwrap(base64.b64decode(ring[name]), name.encode())
+            self._open[name] = self.unwrap(ring[name], name.encode())
         return self._open[name]
+
+    def _read(self) -> dict[str, bytes]:
+        """Return the wrapped keys; bytes are base64 in JSON. KeyringError where it is no ring."""
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=dict[str, bytes])
+        except FileNotFoundError:
+            return {}
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise KeyringError("the ring of keys cannot be read: restore it from a copy") from error
 
     def wrap(self, key: bytes, name: bytes) -> bytes:
         nonce = secrets.token_bytes(12)
@@ -110,7 +118,7 @@ class Keyring:
     def unwrap(self, sealed: bytes, name: bytes) -> bytes:
         try:
             return self._kek.decrypt(sealed[:12], sealed[12:], name)
-        except InvalidTag as error:
+        except (InvalidTag, ValueError) as error:  # ValueError: too short to be wrapped at all
             raise KeyringError(
                 "a wrapped key does not open: it was wrapped by another key-encryption key"
                 " or has been changed"

@@ -127,6 +127,19 @@ def consistency_at(old_size: int, new_size: int, get: Get) -> list[bytes]:
     return proof[::-1]
 
 
+def packed(leaf_hashes: bytes) -> Get:
+    """Return the look-up of every complete subtree over `leaf_hashes`, laid end to end.
+
+    For logs too long for an object a hash: it holds 64 bytes a leaf.
+    """
+    width = 2 * HASH_BYTES
+    levels = [leaf_hashes]
+    while len(below := levels[-1]) >= width:
+        pairs = (below[i : i + width] for i in range(0, len(below) - width + 1, width))
+        levels.append(b"".join(node_hash(p[:HASH_BYTES], p[HASH_BYTES:]) for p in pairs))
+    return lambda level, index: levels[level][index * HASH_BYTES : (index + 1) * HASH_BYTES]
+
+
 # Who holds only a root
 
 

@@ -7,6 +7,7 @@ an `Event`. After `seal` nothing is raw: what follows sees tokens and numbers.
 from __future__ import annotations
 
 import ipaddress
+import re
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,14 +83,19 @@ def email(text: str) -> str:
     >>> email(" Anna@EXAMPLE.com")
     'anna@example.com'
     """
-    local, at, domain = _plain(text).casefold().rpartition("@")
-    try:
-        ascii_domain = domain.encode("idna").decode()
-    except UnicodeError:
-        ascii_domain = ""
-    if not (local and at and ascii_domain):
-        raise BadRequest("not a mail address", pointer="/member/email") from None
+    # lower(), not casefold(): that makes one mailbox of two, where a sharp s is for "ss".
+    local, at, domain = _plain(_plain(text).lower()).rpartition("@")
+    labels = _DOTS.split(unicodedata.normalize("NFKC", domain).lower().removesuffix("."))
+    if not (local and at and all(labels)) or any(map(str.isspace, local + domain)):
+        raise BadRequest("not a mail address", pointer="/member/email")
+    ascii_domain = ".".join(
+        label if label.isascii() else f"xn--{label.encode('punycode').decode()}" for label in labels
+    )
     return f"{local}@{ascii_domain}"
+
+
+#: Full stops of other scripts that stand for one in a domain (RFC 3490, section 3.1).
+_DOTS = re.compile("[.\u3002\uff0e\uff61]")
 
 
 def address(text: str) -> str:
@@ -102,7 +108,7 @@ def address(text: str) -> str:
 
 
 def ip(text: str) -> tuple[bytes, bytes]:
-    """Return an address and its network (/24 of IPv4, /48 of IPv6), packed, with a length byte.
+    """Return an address and its network (/24 of IPv4, /48 of IPv6), packed.
 
     An IPv4 address written as IPv6 is the IPv4 address. Raises BadRequest for what is none.
 
@@ -131,8 +137,13 @@ def claim(given: Given, keys: Keys, regime: Regime) -> Request:
     member, transaction, source = given.member, given.transaction, given.sources.get
     uses: list[Use] = []
 
+    granted = given.device.permissions if given.device is not None else ()
+
     def bring(category: str, hindrance: str | None = None) -> None:
-        origin = source(category) or source(category.partition(".")[0]) or "first_party"
+        needed = regime.categories[category].permission
+        if needed is not None and needed not in granted:
+            hindrance = "no_permission"
+        origin = source(category, source(category.partition(".")[0], "first_party"))
         if origin != "first_party":
             regime.source(origin, pointer="/sources")
         uses.append(Use(category, origin, hindrance))
@@ -151,14 +162,10 @@ def claim(given: Given, keys: Keys, regime: Regime) -> Request:
     if given.device is not None:
         bring("device")
     if given.location is not None:
-        granted = given.device.permissions if given.device is not None else ()
-        for category, value in (
-            ("location", given.location.ip),
-            ("location.gps", given.location.gps),
-        ):
-            if value is not None:
-                needed = regime.categories[category].permission
-                bring(category, None if needed is None or needed in granted else "no_permission")
+        if given.location.ip is not None:
+            bring("location")
+        if given.location.gps is not None:
+            bring("location.gps")
     if given.log is not None:
         bring("log")
     if given.identity is not None:
@@ -209,22 +216,24 @@ def seal(request: Request, permit: Permit, keys: Keys, *, at: int, regime: Regim
             fields["email"] = token("serve", "email", email(member.email).encode())
         if member.registered_at is not None:
             fields["registered_at"] = micros(member.registered_at)
-    if given.transaction is not None and may("order"):
-        transaction = given.transaction
-        fields["order_ref"] = request.order
-        fields["amount"] = transaction.amount
-        fields["item_count"] = transaction.item_count
-        if transaction.payee_id is not None:
-            fields["payee"] = token("serve", "payee", _plain(transaction.payee_id).encode())
-        instrument = transaction.instrument
+    transaction = given.transaction
+    if transaction is not None:
+        if may("order"):
+            fields["order_ref"] = request.order
+            fields["amount"] = transaction.amount
+            fields["item_count"] = transaction.item_count
+            if transaction.payee_id is not None:
+                fields["payee"] = token("serve", "payee", _plain(transaction.payee_id).encode())
+        instrument, consignee = transaction.instrument, transaction.consignee
         if instrument is not None and instrument.id is not None and may("payment"):
-            name = f"{instrument.kind}\x1f{_plain(instrument.id)}".encode()
+            kind, number = _plain(instrument.kind).encode(), _plain(instrument.id).encode()
+            name = len(kind).to_bytes(2) + kind + number
             fields["instrument"] = token("serve", "instrument", name)
-        consignee = transaction.consignee
         if consignee is not None and may("consignee"):
             fields["consignee_self"] = int(consignee.is_member is True)
-            if consignee.address:
-                fields["address"] = token("serve", "address", address(consignee.address).encode())
+            place = address(consignee.address or "")
+            if place:  # a blank one would be one and the same for all
+                fields["address"] = token("serve", "address", place.encode())
     if given.device is not None and given.device.id is not None and may("device"):
         fields["device"] = token("serve", "device", _plain(given.device.id).encode())
     if given.location is not None and given.location.ip is not None and may("location"):
@@ -243,7 +252,7 @@ def seal(request: Request, permit: Permit, keys: Keys, *, at: int, regime: Regim
     return Event(
         event_id=given.event_id,
         at=at,
-        purpose=request.purpose,
+        purpose=permit.purpose,
         type=given.event.type,
         occurred_at=micros(given.event.occurred_at),
         permitted=permit.permitted,

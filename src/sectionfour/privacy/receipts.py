@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from sectionfour.domain import Event
 from sectionfour.privacy import merkle, notes
 from sectionfour.privacy.notes import LogError
 
@@ -27,10 +28,23 @@ def canonical(receipt: dict[str, Any]) -> bytes:
     return _encode(receipt)
 
 
-def commitment(nonce: bytes, *parts: bytes) -> str:
-    """Return HMAC-SHA256(nonce, length-prefixed parts) in hex; the nonce gone, it says nothing."""
-    message = b"".join(len(part).to_bytes(8) + part for part in parts)
-    return hmac.digest(nonce, message, "sha256").hex()
+def commitment(
+    nonce: bytes,
+    *,
+    asked: bytes,
+    subject: bytes | None,
+    key_id: str | None,
+    vector: bytes | None,
+    event: Event | None,
+    answer: bytes,
+) -> str:
+    """Return HMAC-SHA256(nonce, what is kept of an assessment) in hex.
+
+    The nonce gone, it says nothing. `answer` is the answer before its receipt, which names the
+    leaf that this goes into; `event` is None where none is kept.
+    """
+    kept = msgspec.msgpack.encode((asked, subject, key_id, vector, event, answer))
+    return hmac.digest(nonce, kept, "sha256").hex()
 
 
 class Log(Protocol):
@@ -39,6 +53,7 @@ class Log(Protocol):
     def size(self) -> int: ...
     def leaves(self, start: int, stop: int) -> list[tuple[int, str, str, bytes]]: ...
     def node(self, level: int, index: int) -> bytes: ...
+    def nodes(self, level: int, start: int, stop: int) -> list[tuple[int, bytes]]: ...
     def extend(self, at: int, note_of: Callable[[int, bytes], str]) -> tuple[int, str] | None: ...
     def checkpoints(self) -> list[tuple[int, str]]: ...
     def find(self, ref: str) -> tuple[int, bytes] | None: ...
@@ -87,49 +102,71 @@ class Notary:
         size, note = checkpoints[-1]
         return leaf, notes.proof_text(index, merkle.inclusion_at(index, size, self._log.node), note)
 
-    def verify(self) -> Iterator[str]:
+    def verify(self, progress: Callable[[int], object] = lambda count: None) -> Iterator[str]:
         """Yield, in words, everything about the log that does not match; nothing when all does.
 
-        Leaves are hashed anew, and every checkpoint of the ledger and of the witness must be the
-        root of a prefix of them.
+        What entries say of other rows is for `sectionfour.verify`. Here leaves are hashed anew, and
+        every checkpoint of the ledger and of the witness must be the root of a prefix of them.
+        Holds 64 bytes a leaf. `progress` is told of leaves as they are done. May run beside a
+        service: what is read first was there before what is read later.
         """
-        hashes: list[bytes] = []
-        size = self._log.size()
-        for start in range(0, size, 10_000):
-            for index, _, _, leaf in self._log.leaves(start, min(size, start + 10_000)):
-                if index != len(hashes):
-                    yield f"entry {len(hashes)} is missing"
-                    return
-                hashes.append(merkle.leaf_hash(leaf))
-        nodes: dict[tuple[int, int], bytes] = {
-            (level, index): digest
-            for level, index, digest in merkle.new_nodes(0, hashes, lambda *_: b"")
-        }
-        ledger = [note for _, note in self._log.checkpoints()]
         witness = read_witness(self._witness)
-        for source, found in (("ledger", ledger), ("witness", witness)):
-            for note in found:
+        ledger = self._log.checkpoints()
+        size = self._log.size()
+        leaves = bytearray()
+        for start in range(0, size, 10_000):
+            stop = min(size, start + 10_000)
+            for index, _, _, leaf in self._log.leaves(start, stop):
+                if index * merkle.HASH_BYTES != len(leaves):
+                    yield f"entry {len(leaves) // merkle.HASH_BYTES} is missing"
+                    return
+                leaves += merkle.leaf_hash(leaf)
+            progress(stop - start)
+        get = merkle.packed(bytes(leaves))
+        yield from self._nodes(min(size, ledger[-1][0]) if ledger else 0, get)
+        noted = {note for _, note in ledger}
+        for source, found in (("ledger", ledger), ("witness", [(None, note) for note in witness])):
+            for column, note in found:
                 try:
                     checkpoint = notes.open_note(note, self._origin, self._key.public_key())
                 except LogError as error:
                     yield f"a checkpoint of the {source} is not genuine: {error.detail}"
                     continue
-                if checkpoint.size > len(hashes):
+                if checkpoint.size > size:
                     yield (
                         f"the {source} has a checkpoint of {checkpoint.size} entries,"
-                        f" the log has {len(hashes)}: it was cut or rolled back"
+                        f" the log has {size}: it was cut or rolled back"
                     )
-                elif checkpoint.root != merkle.root_at(
-                    checkpoint.size, lambda level, index: nodes[level, index]
-                ):
+                elif checkpoint.root != merkle.root_at(checkpoint.size, get):
                     yield (
                         f"the first {checkpoint.size} entries are not those that the {source}'s"
                         " checkpoint was signed for"
                     )
-        if ledger and not witness:
+                elif column not in (None, checkpoint.size):
+                    yield f"the ledger has the checkpoint of {checkpoint.size} entries at {column}"
+                elif note not in noted:
+                    yield f"the ledger lacks a checkpoint of the witness, of {checkpoint.size}"
+        # A process killed between the two leaves the witness one behind, until the next.
+        seen = set(witness)
+        behind = next((n for n, (_, note) in enumerate(reversed(ledger)) if note in seen), 0)
+        if behind > 1:
+            yield f"the witness lacks the ledger's last {behind} checkpoints: it was cut"
+        if ledger and not seen.intersection(noted):
             yield "the witness file has no checkpoint, the ledger has"
         if size and not ledger:
             yield "the ledger has entries and no checkpoint"
+
+    def _nodes(self, size: int, get: merkle.Get) -> Iterator[str]:
+        """Compare the stored tree, from which proofs are made, with that of the leaves."""
+        level = 0
+        while size >> level:
+            for start in range(0, size >> level, 10_000):
+                found = self._log.nodes(level, start, min(size >> level, start + 10_000))
+                wrong = sum(digest != get(level, index) for index, digest in found)
+                lacking = min(10_000, (size >> level) - start) - len(found)
+                if wrong or lacking:
+                    yield f"level {level} of the tree has {wrong} wrong hashes, and lacks {lacking}"
+            level += 1
 
 
 def read_witness(path: Path) -> list[str]:

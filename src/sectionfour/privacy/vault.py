@@ -10,11 +10,14 @@ from __future__ import annotations
 import hmac
 import secrets
 from pathlib import Path
+from typing import Any
 
 import msgspec
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from sectionfour.database import Database
+from sectionfour.database import Database, closed
+from sectionfour.errors import KeyringError
 from sectionfour.privacy.keys import Keyring
 
 SCHEMA = """
@@ -37,10 +40,17 @@ class Person(msgspec.Struct, frozen=True):
 
     __str__ = __repr__
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return []
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a person stays in the vault: no row of it is pickled or copied")
+
 
 class Vault:
     def __init__(self, path: Path, ring: Keyring) -> None:
-        self._database = Database(path, SCHEMA, version=1)
+        with closed("vault"):
+            self._database = Database(path, SCHEMA, version=1)
         self._ring = ring
         self._index_key = ring.key("vault:index")
         self._decoder = msgspec.msgpack.Decoder(Person)
@@ -48,9 +58,10 @@ class Vault:
     def find(self, member_id: str) -> bytes | None:
         """Return the `subject_uid` of a member, or None for one never met (or erased)."""
         lookup = self._lookup(member_id)
-        row = self._database.read.execute(
-            "SELECT data_key, sealed FROM subjects WHERE lookup = ?", (lookup,)
-        ).fetchone()
+        with closed("vault"):
+            row = self._database.read.execute(
+                "SELECT data_key, sealed FROM subjects WHERE lookup = ?", (lookup,)
+            ).fetchone()
         return None if row is None else self._open(lookup, *row).subject_uid
 
     def enrol(self, member_id: str) -> bytes:
@@ -66,7 +77,7 @@ class Vault:
             self._ring.wrap(key, lookup),
             nonce + AESGCM(key).encrypt(nonce, person, lookup),
         )
-        with self._database.write() as connection:
+        with closed("vault"), self._database.write() as connection:
             connection.execute("INSERT INTO subjects VALUES (?, ?, ?) ON CONFLICT DO NOTHING", row)
         again = self.find(member_id)  # another worker may have been first: its row counts
         assert again is not None
@@ -81,7 +92,7 @@ class Vault:
             person = msgspec.msgpack.encode(Person(secrets.token_bytes(16), member_id))
             sealed = nonce + AESGCM(key).encrypt(nonce, person, lookup)
             rows.append((lookup, self._ring.wrap(key, lookup), sealed))
-        with self._database.write() as connection:
+        with closed("vault"), self._database.write() as connection:
             connection.executemany(
                 "INSERT INTO subjects VALUES (?, ?, ?) ON CONFLICT DO NOTHING", rows
             )
@@ -91,7 +102,10 @@ class Vault:
 
     def _open(self, lookup: bytes, wrapped: bytes, sealed: bytes) -> Person:
         key = self._ring.unwrap(wrapped, lookup)
-        return self._decoder.decode(AESGCM(key).decrypt(sealed[:12], sealed[12:], lookup))
+        try:
+            return self._decoder.decode(AESGCM(key).decrypt(sealed[:12], sealed[12:], lookup))
+        except (InvalidTag, ValueError) as error:
+            raise KeyringError("a row of the vault does not open: it has been changed") from error
 
     def close(self) -> None:
         self._database.close()

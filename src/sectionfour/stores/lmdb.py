@@ -4,29 +4,33 @@
     E series token at         -> count, sum, squares before it       one an event
     P pair token              -> (at, other) * n, by at              when each other was last seen
     F pair token other        -> at                                  when a pair was first seen
-    I key                     -> at, readings                        for a retry
+    I key                     -> at, readings by plan                for a retry
     O at key                  -> payload                             until settled
     A                         -> at                                  the clock
     M                         -> fingerprint, boot                   what this store was made by
 
 A window is a difference of two running totals: one look-up finds the first event inside it, whose
-entry says what was before. Of the others of a pair only the newest 1,000 are kept, in one value:
-older ones cannot change a count that stops at 1,000.
+entry says what was before. Of the others of a pair only the newest 1,000 inside the longest window
+are kept, in one value: older ones cannot change a count that stops at 1,000.
 
 Commits are not flushed: state here is derived and can be rebuilt from the ledger. A killed process
-loses nothing (the pages are the kernel's); after a power cut `fresh` is False: rebuild.
+loses nothing (the pages are the kernel's); after a power cut, or where a load was broken off,
+`fresh` is False: rebuild.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 import lmdb
 import msgspec
 
-from sectionfour.errors import FailClosed
+from sectionfour.domain import Event
+from sectionfour.errors import FailClosed, HistoryError
 from sectionfour.features.catalog import DISTINCT_CAP, fingerprint
 from sectionfour.features.online import (
     Lookup,
@@ -35,8 +39,12 @@ from sectionfour.features.online import (
     Readings,
     Series,
     SeriesReading,
+    entered,
     squared,
 )
+
+#: Events a transaction of a load: the store is locked while it lasts, about a third of a second.
+LOT = 10_000
 
 _WRAP = (1 << 64) - 1  # totals may wrap: their differences are right all the same
 _HEAD = struct.Struct(">QQQQQ")
@@ -48,6 +56,10 @@ _META = b"M"
 _PREFIX = {i: bytes([i]) for i in range(256)}
 _ZERO = (0, 0, 0)
 
+Head = tuple[int, int, int, int, int]  # count, sum, squares, last, first
+Get = Callable[[bytes], bytes | None]
+Put = Callable[[bytes, bytes], object]
+
 
 def boot_id() -> str:
     """Return what tells one start of this machine from the next; empty where that is not known."""
@@ -57,10 +69,18 @@ def boot_id() -> str:
         return ""
 
 
+@contextmanager
+def _closed() -> Iterator[None]:
+    try:
+        yield
+    except lmdb.Error as error:
+        raise FailClosed("the velocity store cannot be used") from error
+
+
 class LmdbVelocity:
     def __init__(self, path: Path, *, map_size: int = 1 << 36) -> None:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        try:
+        with _closed():
             self._env = lmdb.open(
                 str(path),
                 map_size=map_size,
@@ -72,158 +92,146 @@ class LmdbVelocity:
                 max_readers=512,
                 mode=0o600,
             )
-        except lmdb.Error as error:
-            raise FailClosed("the velocity store does not open") from error
-        stamp = msgspec.json.encode([fingerprint(), boot_id()])
-        with self._env.begin(write=True) as txn:
-            found = txn.get(_META)
-            if found is None and txn.stat()["entries"] == 0:
-                txn.put(_META, stamp)
-                found = stamp
-        #: False where the windows may lack events or were made by another catalog: rebuild them.
-        self.fresh = bytes(found or b"") == stamp
+            self._stamp = msgspec.json.encode([fingerprint(), boot_id()])
+            with self._env.begin(write=True) as txn:
+                if txn.stat()["entries"] == 0:
+                    txn.put(_META, self._stamp)
+                found = txn.get(_META)
+        self.fresh: bool = found == self._stamp
+        self._whole = self.fresh  # whether a load that is completed leaves nothing out
 
     def exchange(
         self, key: bytes, at: int, lookups: Sequence[Lookup], amount: int, payload: bytes | None
     ) -> tuple[int, Readings]:
         observe = payload is not None
-        try:
-            with self._env.begin(write=observe, buffers=False) as txn:
-                if observe:
-                    known = txn.get(b"I" + key)
-                    if known is not None:
-                        return _remembered(known, lookups)
-                last = txn.get(_CLOCK)
-                if last is not None:
-                    at = max(at, int.from_bytes(last) + 1)
-                stamp = at.to_bytes(8)
-                readings: Readings = []
-                cursor = txn.cursor()
-                for lookup in lookups:
-                    plan = lookup.plan
-                    if isinstance(plan, Series):
-                        readings.append(
-                            self._series(txn, cursor, plan, lookup, at, stamp, amount, observe)
-                        )
-                    else:
-                        readings.append(self._pair(txn, plan, lookup, at, stamp, observe))
-                if payload is not None:
-                    txn.put(_CLOCK, stamp)
-                    txn.put(b"I" + key, stamp + msgspec.msgpack.encode(readings))
-                    txn.put(b"O" + stamp + key, payload)
-                return at, readings
-        except lmdb.Error as error:
-            raise FailClosed("the velocity store cannot be read") from error
-
-    @staticmethod
-    def _series(
-        txn: lmdb.Transaction,
-        cursor: lmdb.Cursor,
-        plan: Series,
-        lookup: Lookup,
-        at: int,
-        stamp: bytes,
-        amount: int,
-        observe: bool,
-    ) -> SeriesReading:
-        name = _PREFIX[plan.id] + lookup.token
-        head = txn.get(b"S" + name)
-        count = total = squares = last = first = 0
-        if head is not None:
-            count, total, squares, last, first = _HEAD.unpack(head)
-        windows: list[tuple[int, int, int]] = []
-        for over in plan.overs:
-            cutoff = at - over
-            if last <= cutoff:
-                windows.append(_ZERO)
-            elif first > cutoff:
-                windows.append((count, total, squares))
-            else:
-                # Some event is inside, so the first key past the cut-off is one of this entity's.
-                cursor.set_range(b"E" + name + (cutoff + 1).to_bytes(8))
-                if plan.summed:
-                    before = _TOTALS.unpack(cursor.value())
-                    windows.append(
-                        (
-                            count - before[0],
-                            (total - before[1]) & _WRAP,
-                            (squares - before[2]) & _WRAP,
-                        )
-                    )
+        with _closed(), self._env.begin(write=observe) as txn:
+            if observe:
+                known = txn.get(b"I" + key)
+                if known is not None:
+                    return _remembered(known, lookups)
+            last = txn.get(_CLOCK)
+            if last is not None:
+                at = max(at, int.from_bytes(last) + 1)
+            stamp = at.to_bytes(8)
+            readings: Readings = []
+            cursor = txn.cursor()
+            get, put = txn.get, txn.put
+            for plan, token, other, joins in lookups:
+                name = _PREFIX[plan.id] + token
+                if isinstance(plan, Series):
+                    head = _head(get, name)
+                    readings.append(_read_series(cursor, plan, name, head, at))
+                    if observe and joins:
+                        _enter_series(put, plan, name, head, at, stamp, amount)
                 else:
-                    windows.append((count - _COUNT.unpack(cursor.value())[0], 0, 0))
-        if observe and lookup.joins:
-            if plan.summed:
-                txn.put(b"E" + name + stamp, _TOTALS.pack(count, total, squares))
-                total, squares = (total + amount) & _WRAP, (squares + squared(amount)) & _WRAP
-            else:
-                txn.put(b"E" + name + stamp, _COUNT.pack(count))
-            txn.put(b"S" + name, _HEAD.pack(count + 1, total, squares, at, first or at))
-        return SeriesReading(first, last, windows)
+                    first, others = _pair(get, plan, name, other)
+                    size = len(others) // _ENTRY
+                    counts = [size - _first_after(others, size, at - over) for over in plan.overs]
+                    readings.append(PairReading(first, counts))
+                    if observe and joins:
+                        _enter_pair(put, plan, name, other, first, others, stamp)
+            if payload is not None:
+                put(_CLOCK, stamp)
+                places = [lookup.plan.id for lookup in lookups]
+                put(b"I" + key, stamp + msgspec.msgpack.encode((places, readings)))
+                put(b"O" + stamp + key, payload)
+            return at, readings
 
-    @staticmethod
-    def _pair(
-        txn: lmdb.Transaction, plan: Pair, lookup: Lookup, at: int, stamp: bytes, observe: bool
-    ) -> PairReading:
-        name = _PREFIX[plan.id] + lookup.token
-        first = 0
-        if plan.aged:
-            seen = txn.get(b"F" + name + lookup.other)
-            if seen is not None:
-                first = int.from_bytes(seen)
-            elif observe and lookup.joins:
-                txn.put(b"F" + name + lookup.other, stamp)
-        if not plan.overs:
-            return PairReading(first, [])
-        others = bytes(txn.get(b"P" + name) or b"")
-        size = len(others) // _ENTRY
-        counts = [size - _first_after(others, size, at - over) for over in plan.overs]
-        if observe and lookup.joins:
-            txn.put(b"P" + name, _seen(others, lookup.other, stamp))
-        return PairReading(first, counts)
+    def load(
+        self, events: Iterable[Event], progress: Callable[[int], object] = lambda count: None
+    ) -> int:
+        with _closed():
+            with self._env.begin(write=True) as txn:
+                txn.put(_META, b"")
+            whole, self.fresh, self._whole = self._whole, False, False
+            rest = iter(events)
+            count = 0
+            while lot := list(islice(rest, LOT)):
+                with self._env.begin(write=True) as txn:
+                    _enter(txn, lot)
+                count += len(lot)
+                progress(len(lot))
+            if whole:
+                with self._env.begin(write=True) as txn:
+                    txn.put(_META, self._stamp)
+                self.fresh = self._whole = True
+        return count
+
+    def clear(self) -> None:
+        with _closed(), self._env.begin(write=True) as txn:
+            txn.drop(self._env.open_db(txn=txn), delete=False)
+            txn.put(_META, b"")
+        self.fresh, self._whole = False, True
 
     def unsettled(self, before: int) -> Sequence[tuple[int, bytes, bytes]]:
         found: list[tuple[int, bytes, bytes]] = []
-        with self._env.begin() as txn, txn.cursor() as cursor:
+        with _closed(), self._env.begin() as txn, txn.cursor() as cursor:
             if cursor.set_range(b"O"):
                 for key, value in cursor:
                     at = int.from_bytes(key[1:9])
                     if key[:1] != b"O" or at >= before:
                         break
-                    found.append((at, bytes(key[9:]), bytes(value)))
+                    found.append((at, key[9:], value))
         return found
 
     def settle(self, entries: Sequence[tuple[int, bytes]], *, forget: bool) -> None:
-        with self._env.begin(write=True) as txn:
+        with _closed(), self._env.begin(write=True) as txn:
             for at, key in entries:
                 txn.delete(b"O" + at.to_bytes(8) + key)
                 if forget:
                     txn.delete(b"I" + key)
 
-    def clear(self) -> None:
-        """Drop everything, ready to be rebuilt from the ledger."""
-        with self._env.begin(write=True) as txn:
-            txn.drop(self._env.open_db(txn=txn), delete=False)
-            txn.put(_META, msgspec.json.encode([fingerprint(), boot_id()]))
-        self.fresh = True
-
     def close(self) -> None:
         self._env.close()
 
 
-def _remembered(known: bytes, lookups: Sequence[Lookup]) -> tuple[int, Readings]:
-    rows = msgspec.msgpack.decode(known[8:])
-    readings: Readings = []
-    for lookup, row in zip(lookups, rows, strict=True):
-        if isinstance(lookup.plan, Series):
-            readings.append(SeriesReading(row[0], row[1], [tuple(w) for w in row[2]]))
+# --- to read ----------------------------------------------------------------------------------
+
+
+def _head(get: Get, name: bytes) -> Head:
+    found = get(b"S" + name)
+    return (0, 0, 0, 0, 0) if found is None else _HEAD.unpack(found)
+
+
+def _read_series(
+    cursor: lmdb.Cursor, plan: Series, name: bytes, head: Head, at: int
+) -> SeriesReading:
+    count, total, squares, last, first = head
+    windows: list[tuple[int, int, int]] = []
+    for over in plan.overs:
+        cutoff = at - over
+        if last <= cutoff:
+            windows.append(_ZERO)
+        elif first > cutoff:
+            windows.append((count, total, squares))
         else:
-            readings.append(PairReading(row[0], row[1]))
-    return int.from_bytes(known[:8]), readings
+            # Some event is inside, so the first key past the cut-off is one of this entity's.
+            cursor.set_range(b"E" + name + (cutoff + 1).to_bytes(8))
+            if plan.summed:
+                before = _TOTALS.unpack(cursor.value())
+                windows.append(
+                    (
+                        count - before[0],
+                        (total - before[1]) & _WRAP,
+                        (squares - before[2]) & _WRAP,
+                    )
+                )
+            else:
+                windows.append((count - _COUNT.unpack(cursor.value())[0], 0, 0))
+    return SeriesReading(first, last, windows)
+
+
+def _pair(get: Get, plan: Pair, name: bytes, other: bytes) -> tuple[int, bytes]:
+    """Return when the pair was first seen (0 for never), and when each other was last seen."""
+    first = get(b"F" + name + other) if plan.aged else None
+    others = get(b"P" + name) if plan.overs else None
+    return 0 if first is None else int.from_bytes(first), others or b""
 
 
 def _first_after(others: bytes, size: int, cutoff: int) -> int:
     """Return how many of the entries, which are in order of time, are at `cutoff` or before."""
+    if cutoff < 0:
+        return 0
     bound, low, high = cutoff.to_bytes(8), 0, size
     while low < high:
         middle = (low + high) // 2
@@ -234,11 +242,80 @@ def _first_after(others: bytes, size: int, cutoff: int) -> int:
     return low
 
 
-def _seen(others: bytes, other: bytes, stamp: bytes) -> bytes:
-    """Return `others` with `other` moved to the end, the oldest dropped beyond the cap."""
+def _remembered(known: bytes, lookups: Sequence[Lookup]) -> tuple[int, Readings]:
+    """Return what the first call read, of what is asked for now: less may be permitted by now, and
+    what was not read then cannot be read any more."""
+    places, rows = msgspec.msgpack.decode(known[8:])
+    found = dict(zip(places, rows, strict=True))
+    readings: Readings = []
+    for lookup in lookups:
+        row = found.get(lookup.plan.id)
+        if row is None:
+            readings.append(None)
+        elif isinstance(lookup.plan, Series):
+            readings.append(SeriesReading(row[0], row[1], [tuple(w) for w in row[2]]))
+        else:
+            readings.append(PairReading(row[0], row[1]))
+    return int.from_bytes(known[:8]), readings
+
+
+# --- to add -----------------------------------------------------------------------------------
+
+
+def _enter_series(
+    put: Put, plan: Series, name: bytes, head: Head, at: int, stamp: bytes, amount: int
+) -> None:
+    count, total, squares, _, first = head
+    if plan.summed:
+        put(b"E" + name + stamp, _TOTALS.pack(count, total, squares))
+        total, squares = (total + amount) & _WRAP, (squares + squared(amount)) & _WRAP
+    else:
+        put(b"E" + name + stamp, _COUNT.pack(count))
+    put(b"S" + name, _HEAD.pack(count + 1, total, squares, at, first or at))
+
+
+def _enter_pair(
+    put: Put, plan: Pair, name: bytes, other: bytes, first: int, others: bytes, stamp: bytes
+) -> None:
+    if plan.aged and not first:
+        put(b"F" + name + other, stamp)
+    if plan.overs:
+        put(b"P" + name, _seen(others, other, stamp, plan.overs[-1]))
+
+
+def _seen(others: bytes, other: bytes, stamp: bytes, over: int) -> bytes:
+    """Return `others` with `other` moved to the end; what no later window can count is dropped:
+    what is `over` or more ago, and the oldest beyond the cap."""
+    past = _first_after(others, len(others) // _ENTRY, int.from_bytes(stamp) - over)
+    others = others[past * _ENTRY :]
     place = others.find(other)
     while place >= 0 and (place - 8) % _ENTRY:  # bytes that only look like the token
         place = others.find(other, place + 1)
     if place >= 0:
         others = others[: place - 8] + others[place + 16 :]
     return (others + stamp + other)[-DISTINCT_CAP * _ENTRY :]
+
+
+def _enter(txn: lmdb.Transaction, lot: Sequence[Event]) -> None:
+    """Add `lot` to what is there: what one key gets is put together first, and written once."""
+    written: dict[bytes, bytes] = {}
+
+    def get(key: bytes) -> bytes | None:
+        value = written.get(key)
+        return bytes(txn.get(key) or b"") or None if value is None else value
+
+    put = written.__setitem__
+    clock = int.from_bytes(txn.get(_CLOCK) or b"")
+    for event in lot:
+        at, amount = event.at, event.amount or 0
+        if at <= clock:
+            raise HistoryError("events are loaded in order of `at`, after all that are there")
+        clock, stamp = at, at.to_bytes(8)
+        for plan, token, other in entered(event):
+            name = _PREFIX[plan.id] + token
+            if isinstance(plan, Series):
+                _enter_series(put, plan, name, _head(get, name), at, stamp, amount)
+            else:
+                _enter_pair(put, plan, name, other, *_pair(get, plan, name, other), stamp)
+    put(_CLOCK, clock.to_bytes(8))
+    txn.cursor().putmulti([(key, written[key]) for key in sorted(written)])

@@ -17,7 +17,7 @@ from typing import Any, get_args, get_type_hints
 
 import msgspec
 
-from sectionfour.database import Database
+from sectionfour.database import Database, closed
 from sectionfour.domain import Assessed, Event, Label, Leaf, Notice
 from sectionfour.errors import Conflict, FailClosed
 from sectionfour.privacy import merkle
@@ -97,7 +97,7 @@ class _Pending:
 
 class SqliteLedger:
     def __init__(self, path: Path, *, synchronous: str = "FULL") -> None:
-        with _closed():
+        with closed("ledger"):
             self._database = Database(path, SCHEMA, version=VERSION, synchronous=synchronous)
         self._pending: list[_Pending] = []
         self._guard = threading.Lock()
@@ -110,12 +110,12 @@ class SqliteLedger:
 
     def rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """Return the rows of a query; FailClosed where the ledger cannot be read."""
-        with _closed():
+        with closed("ledger"):
             return self._database.read.execute(sql, values).fetchall()
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        with _closed(), self._database.write() as connection:
+        with closed("ledger"), self._database.write() as connection:
             yield connection
 
     @staticmethod
@@ -144,20 +144,22 @@ class SqliteLedger:
 
     def grants(self, at: int) -> list[tuple[Grant, int]]:
         return [
-            (msgspec.json.decode(body, type=Grant), uses)
+            (_grant(body), uses)
             for body, uses in self.rows(
                 "SELECT body, (SELECT COUNT(*) FROM grant_uses u WHERE u.grant_id = g.grant_id)"
-                " FROM grants g WHERE live_until > ?",
+                " FROM grants g WHERE live_until > ? ORDER BY grant_id",
                 at,
             )
         ]
 
     def take(self, grant_id: str, at: int, purpose: str, categories: Sequence[str]) -> bool:
         with self.transaction() as connection:
-            body = connection.execute(
-                "SELECT body FROM grants WHERE grant_id = ?", (grant_id,)
+            row = connection.execute(
+                "SELECT body FROM grants WHERE grant_id = ? AND live_until > ?", (grant_id, at)
             ).fetchone()
-            grant = msgspec.json.decode(body[0], type=Grant)
+            if row is None:  # revoked since it was read
+                return False
+            grant = _grant(row[0])
             taken = connection.execute(
                 "INSERT INTO grant_uses SELECT ?, ?, ?, ?"
                 " WHERE (SELECT COUNT(*) FROM grant_uses WHERE grant_id = ?) < ?",
@@ -265,7 +267,7 @@ class SqliteLedger:
             ).fetchone()
             if row is None:
                 return None
-            grant, leaf = change(msgspec.json.decode(row[0], type=Grant))
+            grant, leaf = change(_grant(row[0]))
             self._put_grant(connection, grant, leaf)
             return grant
 
@@ -280,7 +282,7 @@ class SqliteLedger:
 
     def grant(self, grant_id: str) -> Grant | None:
         rows = self.rows("SELECT body FROM grants WHERE grant_id = ?", grant_id)
-        return msgspec.json.decode(rows[0][0], type=Grant) if rows else None
+        return _grant(rows[0][0]) if rows else None
 
     # --- assessments
 
@@ -342,13 +344,20 @@ class SqliteLedger:
         return mine.inserted
 
     def _write(self, batch: Sequence[_Pending]) -> None:
+        """Write all of `batch` in one transaction; where that fails, each in one of its own."""
         try:
             with self._database.write() as connection:
                 for pending in batch:
                     pending.inserted = self.insert(connection, pending.row)
-        except sqlite3.Error as error:
+        except BaseException as error:
             for pending in batch:
                 pending.error = error
+            if not isinstance(error, sqlite3.Error):
+                raise
+            if isinstance(error, sqlite3.IntegrityError) and len(batch) > 1:
+                for pending in batch:  # one row is at fault, and the others must not suffer for it
+                    pending.error = None
+                    self._write([pending])
         finally:
             for pending in batch:
                 pending.done = True
@@ -377,7 +386,7 @@ class SqliteLedger:
         if added.rowcount != 1:
             return False
         if row.event is not None:
-            connection.execute(_INSERT_EVENT, msgspec.structs.astuple(row.event))
+            connection.execute(_KEEP_EVENT, msgspec.structs.astuple(row.event))
         self.log(connection, row.leaf)
         return True
 
@@ -451,7 +460,7 @@ class SqliteLedger:
             )
             self.log(connection, leaf)
 
-    def keys(self) -> list[tuple[str, str, int, int | None]]:
+    def all_keys(self) -> list[tuple[str, str, int, int | None]]:
         """Return (key_id, roles, made at, revoked at) of every key, oldest first."""
         return self.rows("SELECT key_id, role, at, revoked_at FROM api_keys ORDER BY at, key_id")
 
@@ -496,6 +505,14 @@ class SqliteLedger:
             raise LookupError(f"the log has no node {index} at level {level}")
         return bytes(rows[0][0])
 
+    def nodes(self, level: int, start: int, stop: int) -> list[tuple[int, bytes]]:
+        return self.rows(
+            "SELECT idx, hash FROM nodes WHERE level = ? AND idx >= ? AND idx < ? ORDER BY idx",
+            level,
+            start,
+            stop,
+        )
+
     def extend(self, at: int, note_of: Callable[[int, bytes], str]) -> tuple[int, str] | None:
         """Take the leaves since the last checkpoint into the tree and sign it, in one transaction.
 
@@ -530,29 +547,31 @@ class SqliteLedger:
             return size, note
 
 
-@contextmanager
-def _closed() -> Iterator[None]:
-    """Whatever the database has to say, it means that no basis can be looked for."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise FailClosed("the ledger cannot be used") from error
-
-
 _INSERT_EVENT = (
-    f"INSERT OR IGNORE INTO events ({', '.join(EVENT_COLUMNS)})"
-    f" VALUES ({', '.join('?' * len(EVENT_COLUMNS))})"
+    f"INSERT INTO events ({', '.join(EVENT_COLUMNS)})"
+    f" VALUES ({', '.join('?' * len(EVENT_COLUMNS))}) ON CONFLICT (event_id) DO NOTHING"
+)
+# A step that was lost and kept, and is now answered: what it is answered for is what counts.
+_KEEP_EVENT = _INSERT_EVENT.replace(
+    "NOTHING", "UPDATE SET " + ", ".join(f"{name} = excluded.{name}" for name in EVENT_COLUMNS)
 )
 
 # A version of a notice is superseded when a later one of the same notice, with a material change,
-# has come into force.
+# has come into force; and one that is not on record is as good as superseded.
 _CONSENTS = """
 SELECT c.seq, c.record_id, c.purpose, c.categories, c.source, c.notice_id, c.notice_version,
   c.event_type, c.event_state, c.event_time, c.expires_at,
-  EXISTS (SELECT 1 FROM notices n JOIN notices o USING (notice_id)
-    WHERE n.notice_id = c.notice_id AND o.version = c.notice_version
-      AND n.material AND n.valid_from > o.valid_from AND n.valid_from <= ?)
+  COALESCE((SELECT EXISTS (SELECT 1 FROM notices n WHERE n.notice_id = o.notice_id
+      AND n.material AND (n.valid_from, n.seq) > (o.valid_from, o.seq) AND n.valid_from <= ?)
+    FROM notices o WHERE o.notice_id = c.notice_id AND o.version = c.notice_version), 1)
 FROM consent_events c"""
+
+
+def _grant(body: bytes) -> Grant:
+    try:
+        return msgspec.json.decode(body, type=Grant)
+    except msgspec.DecodeError as error:
+        raise FailClosed("the ledger cannot be used: a grant in it cannot be read") from error
 
 
 def _consent_event(row: Sequence[Any]) -> ConsentEvent:

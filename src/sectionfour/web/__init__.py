@@ -2,21 +2,63 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flask import Flask
 
 from sectionfour.bootstrap import open_notary, open_parts
 from sectionfour.settings import Settings, from_environment
-from sectionfour.web import assess, problems
+from sectionfour.upkeep import Upkeep
+from sectionfour.web import (
+    assess,
+    body,
+    consents,
+    exceptions,
+    labels,
+    openapi,
+    operations,
+    problems,
+    receipts,
+    routes,
+)
+from sectionfour.web.metrics import Metrics
+
+ROUTES = (
+    *assess.ROUTES,
+    *consents.ROUTES,
+    *exceptions.ROUTES,
+    *labels.ROUTES,
+    *receipts.ROUTES,
+    *operations.ROUTES,
+    *operations.TO_COME,
+)
 
 
-def create_app(settings: Settings | None = None) -> Flask:
-    """Return the service over what lies in `settings.home` (the environment's without one)."""
+class Application(Flask):
+    """Flask, but for what it writes of an exception: its message, and a path, may be raw."""
+
+    def log_exception(self, *context: Any) -> None:
+        problems.fault(context[-1][1])  # what sys.exc_info gives is last, in every version
+
+
+def create_app(settings: Settings | None = None, *, upkeep: bool = False) -> Flask:
+    """Return the service over what lies in `settings.home` (the environment's without one).
+
+    With `upkeep`, as in a serving worker, a thread signs checkpoints and settles windows until
+    `app.extensions["sectionfour.upkeep"].stop()`.
+    """
     settings = settings or from_environment()
-    app = Flask("sectionfour", static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = 16 * 1024 * 1024
+    app = Application("sectionfour", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = body.READ
+    app.url_map.merge_slashes = False  # a path with two is no route, and no redirect
     parts = open_parts(settings)
+    notary = open_notary(settings, parts)
+    service = routes.Service(parts, notary, settings, Metrics(parts.ledger.size))
     app.extensions["sectionfour"] = parts
-    app.extensions["sectionfour.notary"] = open_notary(settings, parts)
-    problems.register(app)
-    app.register_blueprint(assess.routes)
+    app.extensions["sectionfour.notary"] = notary
+    problems.register(app, service.metrics)
+    for route in (*ROUTES, *openapi.routes(ROUTES)):
+        routes.add(app, service, route)
+    if upkeep:
+        app.extensions["sectionfour.upkeep"] = Upkeep(parts, notary, settings)
     return app

@@ -12,11 +12,11 @@ from typing import Any
 import msgspec
 from flask import Response, request
 
-from sectionfour.decide import Parts, decide
-from sectionfour.domain import Given, instant
+from sectionfour.decide import decide
+from sectionfour.domain import Given
 from sectionfour.errors import BadRequest, NotFound, SectionFourError, TooLarge, WrongMediaType
-from sectionfour.privacy.receipts import canonical
-from sectionfour.stores.sqlite import Leaf
+from sectionfour.parts import Parts
+from sectionfour.privacy import entries
 from sectionfour.web import body, problems, schemas
 from sectionfour.web.keys import Caller
 from sectionfour.web.problems import MEDIA_TYPE
@@ -70,11 +70,17 @@ def assess_batch(service: Service, who: Caller) -> Response:
     return Response(_each(service, who, request.stream), content_type=NDJSON)
 
 
-_LINES = frozenset(
-    "application/x-ndjson application/ndjson application/jsonl application/json-lines"
-    " application/jsonlines application/json application/octet-stream text/plain"
-    " application/x-www-form-urlencoded".split()
-) | {""}
+_LINES = {
+    "",
+    "application/json",
+    "application/json-lines",
+    "application/jsonl",
+    "application/ndjson",
+    "application/octet-stream",
+    "application/x-ndjson",
+    "application/x-www-form-urlencoded",
+    "text/plain",
+}
 
 
 def _each(service: Service, who: Caller, stream: Any) -> Iterator[bytes]:
@@ -136,17 +142,8 @@ def ask_review(service: Service, who: Caller, assessment_id: str) -> Response:
     _found(service, who, assessment_id)
     at = service.parts.clock()
     review_id = f"rv_{secrets.token_hex(12)}"
-    leaf = canonical(
-        {
-            "at": instant(at),
-            "kind": "review",
-            "review_id": review_id,
-            "receipt_id": assessment_id,
-            "state": "open",
-        }
-    )
     review_id, state, new = service.parts.ledger.open_review(
-        review_id, assessment_id, at, Leaf("review", review_id, leaf)
+        review_id, assessment_id, at, entries.review(review_id, assessment_id, at)
     )
     return answer({"review_id": review_id, "state": state}, 201 if new else 200)
 
@@ -166,7 +163,7 @@ ROUTES = (
         tag="Assess",
         roles=("checkout",),
         body=Given,
-        answers={200: schemas.Assessment, 403: schemas.Refused},
+        answers={200: schemas.Assessment, 403: (schemas.Refused, schemas.Problem)},
     ),
     Route(
         method="POST",
@@ -183,7 +180,7 @@ ROUTES = (
         handle=read_assessment,
         tag="Assess",
         roles=("checkout", "analyst"),
-        answers={200: schemas.Assessment | schemas.Refused},
+        answers={200: (schemas.Assessment, schemas.Refused)},
     ),
     Route(
         method="POST",

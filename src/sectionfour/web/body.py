@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from functools import cache
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 from flask import request
 from msgspec.inspect import AnyType, DictType, StructType, Type, UnionType, VarTupleType, type_info
 
-from sectionfour.errors import BadRequest, WrongMediaType
+from sectionfour.errors import BadRequest, TooLarge, WrongMediaType
 from sectionfour.web.problems import invalid
 
 LIMIT = 64 * 1024
+READ = LIMIT + 1
 DEEPEST = 32
 MOST_WARNINGS = 32
 
@@ -41,11 +41,14 @@ _JSON = re.compile(r"application/(?:[\w.+-]+\+)?json\Z", re.ASCII)
 
 
 def received() -> bytes:
-    """Return the bytes of the request, of which Flask sees that they are no more than LIMIT."""
+    """Return the bytes of the request: TooLarge beyond LIMIT, WrongMediaType for no JSON."""
     kind = request.mimetype
     if kind and kind != "application/json" and kind != _UNSAID and not _JSON.match(kind):
         raise WrongMediaType("send application/json")
-    return request.get_data(cache=False)
+    data = request.get_data(cache=False)
+    if len(data) > LIMIT:  # of a body without a length no more than READ is read
+        raise TooLarge("a body has at most 64 KiB")
+    return data
 
 
 def read(kind: type[T]) -> Body[T]:
@@ -74,7 +77,29 @@ _OPEN: Shape = {}  # any name is right, as long as it is no secret's
 _KNOWN_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}\Z")
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_]+")
 _SECRETS = frozenset(
-    ["password", "passwd", "passphrase", "passcode", "pwd", "secret", "pin", "pincode", "cvv", "cvc", "csc", "otp", "token", "credential", "credentials", "apikey", "privatekey", "密码", "口令", "验证码", "密碼"]
+    [
+        "password",
+        "passwd",
+        "passphrase",
+        "passcode",
+        "pwd",
+        "secret",
+        "pin",
+        "pincode",
+        "cvv",
+        "cvc",
+        "csc",
+        "otp",
+        "token",
+        "credential",
+        "credentials",
+        "apikey",
+        "privatekey",
+        "密码",
+        "口令",
+        "验证码",
+        "密碼",
+    ]
 )
 _INSIDE = ("password", "passwd", "passphrase", "secret", "apikey", "privatekey", "密码", "密碼")
 
@@ -145,10 +170,14 @@ def _repeatable(name: str) -> str:
     return name if _KNOWN_NAME.match(name) else "*"
 
 
-@cache
+_shapes: dict[Any, Shape] = {}
+
+
 def _shape_of(kind: Any) -> Shape:
-    shape: Shape = _shape(type_info(kind))
-    return shape
+    found = _shapes.get(kind)
+    if found is None:
+        found = _shapes[kind] = _shape(type_info(kind))
+    return found
 
 
 def _shape(kind: Type) -> Any:

@@ -13,14 +13,11 @@ from datetime import datetime, timedelta
 
 from flask import Response
 
-from sectionfour.decide import Parts
-from sectionfour.domain import instant, micros
+from sectionfour.domain import Notice, instant, micros
 from sectionfour.errors import BadRequest, Conflict, NotFound
-from sectionfour.privacy import consent
+from sectionfour.privacy import consent, entries
 from sectionfour.privacy.consent import ConsentEvent
-from sectionfour.privacy.receipts import canonical
 from sectionfour.privacy.regime import Regime
-from sectionfour.stores.sqlite import Leaf, Notice
 from sectionfour.web import body, schemas
 from sectionfour.web.body import Warnings
 from sectionfour.web.keys import Caller
@@ -62,8 +59,7 @@ def put_notice(service: Service, who: Caller, notice_id: str) -> Response:
         "valid_from": instant(notice.valid_from),
         "material": notice.material,
     }
-    leaf = canonical(said | {"kind": "notice", "at": instant(service.parts.clock())})
-    service.parts.ledger.add_notice(notice, Leaf("notice", f"{notice_id}@{notice.version}", leaf))
+    service.parts.ledger.add_notice(notice, entries.notice(regime, notice, service.parts.clock()))
     return answer(said | {"warnings": warnings})
 
 
@@ -128,7 +124,8 @@ def give_consent(service: Service, who: Caller) -> Response:
         expires_at=expires_at,
         superseded=False,
     )
-    parts.ledger.add_consent_event(subject, event, at, _leaf(parts, subject, event, at))
+    leaf = entries.consent(parts.keys, subject, event, at)
+    parts.ledger.add_consent_event(subject, event, at, leaf)
     kept = parts.ledger.consent_record(event.record_id, at)
     assert kept is not None  # just recorded
     said = {
@@ -168,26 +165,9 @@ def withdraw_consent(service: Service, who: Caller, record_id: str) -> Response:
     subject, events = found
     if consent.state(events, at) != consent.WITHDRAWN:
         event = events[0]._replace(event_state=consent.WITHDRAWN, event_time=at)
-        parts.ledger.add_consent_event(subject, event, at, _leaf(parts, subject, event, at))
+        leaf = entries.consent(parts.keys, subject, event, at)
+        parts.ledger.add_consent_event(subject, event, at, leaf)
     return answer({"record_id": record_id, "event_state": consent.WITHDRAWN})
-
-
-def _leaf(parts: Parts, subject: bytes, event: ConsentEvent, at: int) -> Leaf:
-    said = {
-        "kind": "consent",
-        "at": instant(at),
-        "record_id": event.record_id,
-        "subject": {"kind": "member", "pseudonym": parts.keys.alias(subject, "audit").hex()},
-        "event_state": event.event_state,
-        "event_time": instant(event.event_time),
-        "event_type": event.event_type,
-        "expires_at": _or_none(event.expires_at),
-        "purpose": event.purpose,
-        "categories": sorted(event.categories),
-        "source": event.source,
-        "notice": f"{event.notice_id}@{event.notice_version}",
-    }
-    return Leaf("consent", event.record_id, canonical(said))
 
 
 def list_consents(service: Service, who: Caller, member_id: str) -> Response:

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import replace
-from typing import Any
 
 from flask import Response
 
-from sectionfour.decide import Parts
-from sectionfour.domain import instant, micros
+from sectionfour.domain import Leaf, micros
 from sectionfour.errors import NotFound
-from sectionfour.privacy import exceptions
+from sectionfour.parts import Parts
+from sectionfour.privacy import entries, exceptions
 from sectionfour.privacy.exceptions import Document, Grant, Scope
-from sectionfour.privacy.receipts import canonical
-from sectionfour.stores.sqlite import Leaf
 from sectionfour.web import body, schemas
 from sectionfour.web.keys import Caller
 from sectionfour.web.routes import Route, Service, answer
@@ -67,7 +64,7 @@ def ask_exception(service: Service, who: Caller) -> Response:
     members = {parts.keys.subject(name, enrol=True) for name in scope.members}
     known = frozenset(member for member in members if member is not None)
     grant = replace(grant, scope=replace(grant.scope, members=known))
-    parts.ledger.put_grant(grant, _leaf(parts, grant, "requested", at))
+    parts.ledger.put_grant(grant, entries.grant(parts.keys, grant, "requested", at))
     rule = parts.regime.exception(grant.exception)
     warnings += [
         {"code": "in_vain", "input_pointer": pointer, "warning": text}
@@ -84,7 +81,7 @@ def approve_exception(service: Service, who: Caller, grant_id: str) -> Response:
     def approved(grant: Grant) -> tuple[Grant, Leaf]:
         rule = parts.regime.exception(grant.exception)
         grant = exceptions.approve(grant, rule, by=who.key_id, at=at)
-        return grant, _leaf(parts, grant, "approved", at)
+        return grant, entries.grant(parts.keys, grant, "approved", at)
 
     return _said(parts, parts.ledger.change_grant(grant_id, approved), at)
 
@@ -95,7 +92,7 @@ def revoke_exception(service: Service, who: Caller, grant_id: str) -> Response:
 
     def revoked(grant: Grant) -> tuple[Grant, Leaf]:
         grant = exceptions.revoke(grant, by=who.key_id, at=at)
-        return grant, _leaf(parts, grant, "revoked", at)
+        return grant, entries.grant(parts.keys, grant, "revoked", at)
 
     return _said(parts, parts.ledger.change_grant(grant_id, revoked), at)
 
@@ -104,38 +101,7 @@ def _said(parts: Parts, grant: Grant | None, at: int) -> Response:
     if grant is None:
         raise NotFound("there is no grant of this id")
     state = exceptions.standing(grant, parts.regime.exception(grant.exception), at)
-    return answer(
-        {"grant_id": grant.grant_id, "state": state, "approvals": len(grant.approved_by)}
-    )
-
-
-def _leaf(parts: Parts, grant: Grant, action: str, at: int) -> Leaf:
-    scope, alias = grant.scope, parts.keys.alias
-    said: dict[str, Any] = {
-        "kind": "exception",
-        "at": instant(at),
-        "grant_id": grant.grant_id,
-        "exception": grant.exception,
-        "action": action,
-        "state": grant.state,
-        "requested_by": grant.requested_by,
-        "approved_by": list(grant.approved_by),
-        "revoked_by": grant.revoked_by,
-        "documents": [{"kind": d.kind, "sha256": d.sha256} for d in grant.documents],
-        "scope": {
-            "categories": sorted(scope.categories),
-            "purposes": sorted(scope.purposes),
-            "operations": sorted(scope.operations),
-            "sources": sorted(scope.sources),
-            "members": sorted(alias(member, "audit").hex() for member in scope.members),
-            "order": None if scope.order is None else alias(scope.order, "audit").hex(),
-        },
-        "not_before": instant(grant.not_before),
-        "expires_at": instant(grant.expires_at),
-        "max_uses": grant.max_uses,
-        "sealed": grant.sealed,
-    }
-    return Leaf("exception", grant.grant_id, canonical(said))
+    return answer({"grant_id": grant.grant_id, "state": state, "approvals": len(grant.approved_by)})
 
 
 ROUTES = (

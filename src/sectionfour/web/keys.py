@@ -11,10 +11,9 @@ import secrets
 from collections.abc import Collection
 from typing import NamedTuple
 
-from sectionfour.domain import instant
 from sectionfour.errors import BadRequest, Forbidden, Unauthenticated
-from sectionfour.privacy.receipts import canonical
-from sectionfour.stores.sqlite import Leaf, SqliteLedger
+from sectionfour.privacy import entries
+from sectionfour.stores.sqlite import SqliteLedger
 
 #: What each may do is said route by route, in the `roles` of each.
 ROLES = ("checkout", "consent", "analyst", "privacy", "trainer", "admin")
@@ -50,17 +49,17 @@ def create_key(ledger: SqliteLedger, role: str, at: int) -> str:
         raise BadRequest(f"a role must be one of {', '.join(ROLES)}", pointer="/role")
     key = f"s4_{secrets.token_urlsafe(32)}"
     name = key_id(key)
-    ledger.add_key(name, _digest(key), role, at, _leaf(name, "created", at, role))
+    ledger.add_key(name, _digest(key), role, at, entries.key(name, "created", at, role))
     return key
 
 
 def list_keys(ledger: SqliteLedger) -> list[KeyRow]:
-    return [KeyRow(*row) for row in ledger.keys()]
+    return [KeyRow._make(row) for row in ledger.all_keys()]
 
 
 def revoke_key(ledger: SqliteLedger, name: str, at: int) -> bool:
     """End the key of this id, for the next call on. False where none of this id stands."""
-    return ledger.revoke_key(name, at, _leaf(name, "revoked", at))
+    return ledger.revoke_key(name, at, entries.key(name, "revoked", at))
 
 
 def key_id(key: str) -> str:
@@ -69,7 +68,7 @@ def key_id(key: str) -> str:
 
 
 def caller(ledger: SqliteLedger, header: str | None, roles: Collection[str]) -> Caller:
-    """Return whose key is in an Authorization header; raise where it may not have one of `roles`."""
+    """Return whose key is in an Authorization header; raise where it has none of `roles`."""
     if header is None:
         raise Unauthenticated("send a key as `Authorization: Bearer KEY`")
     bearer = _BEARER.fullmatch(header)
@@ -83,8 +82,3 @@ def caller(ledger: SqliteLedger, header: str | None, roles: Collection[str]) -> 
 
 def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
-
-
-def _leaf(name: str, action: str, at: int, role: str | None = None) -> Leaf:
-    said = {"at": instant(at), "kind": "key", "key_id": name, "action": action}
-    return Leaf("key", name, canonical(said | ({} if role is None else {"role": role})))

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from flask import Response
 
-from sectionfour.decide import Parts
 from sectionfour.domain import FRAUD, FRAUD_LABELS, Event, Label, instant, micros
 from sectionfour.errors import BadRequest, Conflict, NotFound
 from sectionfour.features import online
 from sectionfour.features.catalog import ENTITIES
-from sectionfour.privacy.receipts import canonical
-from sectionfour.stores.sqlite import Leaf
+from sectionfour.parts import Parts
+from sectionfour.privacy import entries
 from sectionfour.web import body, schemas
 from sectionfour.web.assess import OURS
 from sectionfour.web.body import Warnings
@@ -37,7 +36,7 @@ def add_label(service: Service, who: Caller) -> Response:
         label=given.label,
         source=given.source,
         at=now,
-        known_at=now if given.known_at is None else micros(given.known_at),
+        known_at=now if given.known_at is None else min(now, micros(given.known_at)),
         event_id=given.event_id,
         member=None if event is not None else member,
     )
@@ -45,10 +44,12 @@ def add_label(service: Service, who: Caller) -> Response:
     if known is not None:
         return _again(known, label, warnings)
     if given.known_at is not None:
-        _check(label.known_at, event, now)
+        _check(micros(given.known_at), event, now)
     if label.label in FRAUD_LABELS:
         label = _observed(parts, label, event)
-    if not parts.ledger.add_label(label, _leaf(parts, label)):  # the same, at the same moment
+    if not parts.ledger.add_label(
+        label, entries.label(parts.keys, label)
+    ):  # the same, at the same moment
         known = parts.ledger.label(label.label_id)
         assert known is not None
         return _again(known, label, warnings)
@@ -132,26 +133,6 @@ def _said(label: Label, warnings: Warnings, status: int) -> Response:
         "warnings": warnings,
     }
     return answer(said, status)
-
-
-def _leaf(parts: Parts, label: Label) -> Leaf:
-    keys = parts.keys
-    event = (
-        None
-        if label.event_id is None
-        else keys.ring.token("audit", "event", label.event_id.encode()).hex()
-    )
-    said = {
-        "kind": "label",
-        "at": instant(label.at),
-        "label_id": label.label_id,
-        "label": label.label,
-        "source": label.source,
-        "known_at": instant(label.known_at),
-        "event": event,
-        "subject": None if label.member is None else keys.alias(label.member, "audit").hex(),
-    }
-    return Leaf("label", label.label_id, canonical(said))
 
 
 ROUTES = (

@@ -47,9 +47,7 @@ class Metrics:
             ("purpose", "missing"),
             registry=self._registry,
         )
-        errors = Counter(
-            "sectionfour_errors", "Errors by code", ("code",), registry=self._registry
-        )
+        errors = Counter("sectionfour_errors", "Errors by code", ("code",), registry=self._registry)
         self._seconds = Histogram(
             "sectionfour_assessment_seconds",
             "From the request's arrival in the worker to its answer",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flask import Response
 
+from sectionfour import upkeep
 from sectionfour.errors import NotFound, NotReady, NotYet
 from sectionfour.learning import registry
 from sectionfour.web import schemas
@@ -21,7 +22,7 @@ def readyz(service: Service, who: Caller) -> Response:
     """Everything that an assessment needs is there; 503 names what is not."""
     parts = service.parts
     parts.ledger.size()  # raises FailClosed where it cannot be read
-    if not parts.velocity.fresh:
+    if not upkeep.fresh(parts):
         raise NotReady("the windows are not those of the ledger: run `sectionfour rebuild`")
     for name in registry.NAMES:
         parts.models.get(name)  # raises RegistryError where it cannot be trusted

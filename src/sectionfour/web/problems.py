@@ -133,7 +133,7 @@ def _allowed(kind: Type, steps: list[str]) -> tuple[Any, ...]:
 
 def where(error: BaseException) -> str:
     """Return the types of an error and of its causes, and the lines they passed; no message."""
-    told = []
+    told: list[str] = []
     link: BaseException | None = error
     while link is not None and len(told) < 5:
         told.append(f"{type(link).__name__} at {_lines(link.__traceback__)}")
@@ -165,7 +165,7 @@ def register(app: Flask, metrics: Metrics) -> None:
     @app.errorhandler(InternalServerError)
     def unexpected(error: InternalServerError) -> Response:
         metrics.error(SectionFourError.code)
-        return problem(fault(error.original_exception or error))
+        return problem(SectionFourError(""))  # `Application.log_exception` has recorded it
 
     @app.errorhandler(HTTPException)
     def flasks(error: HTTPException) -> Response:

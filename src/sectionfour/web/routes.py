@@ -12,7 +12,7 @@ from typing import Any, Concatenate
 from flask import Flask, Response, request
 from msgspec import json
 
-from sectionfour.decide import Parts
+from sectionfour.parts import Parts
 from sectionfour.privacy.receipts import Notary
 from sectionfour.settings import Settings
 from sectionfour.web import keys
@@ -40,7 +40,8 @@ TEXT = "text/plain; charset=utf-8"
 class Route:
     """One method of one path. `roles`: any of these; none: no key is asked for.
 
-    `answers` gives, by status, the type of the JSON in a good answer, or the media type of another.
+    `answers` gives, by status, the type of the JSON that is answered, several in a tuple, or the
+    media type of what is no JSON.
     """
 
     method: str
@@ -77,9 +78,7 @@ def add(app: Flask, service: Service, route: Route) -> None:
             who = keys.caller(ledger, request.environ.get("HTTP_AUTHORIZATION"), named)
         return handle(service, who, **values)
 
-    app.add_url_rule(
-        route.rule, f"{route.method} {route.path}", view, methods=[route.method]
-    )
+    app.add_url_rule(route.rule, f"{route.method} {route.path}", view, methods=[route.method])
 
 
 def answer(value: Any, status: int = 200) -> Response:

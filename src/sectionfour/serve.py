@@ -1,0 +1,170 @@
+"""`sectionfour serve`: worker processes on one port, their upkeep, and a clean end.
+
+The process that starts the workers opens no store and loads no model. What has to be right before
+they start is looked at in a short-lived process of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import multiprocessing
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Callable
+from multiprocessing.util import Finalize
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sectionfour.errors import SectionFourError, SettingsError
+from sectionfour.settings import Settings
+
+#: A checkout's row is too small to share out: numpy and onnxruntime get one thread each.
+_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+#: Threads a worker: while one waits for the disk, others go on and share its commit.
+THREADS = 4
+#: Seconds that a worker has to finish what it is about.
+PATIENCE = 20
+
+
+def serve(settings: Settings, *, host: str, port: int, workers: int) -> None:
+    """Serve until SIGTERM or SIGINT. Raises SettingsError where it cannot start."""
+    for name in _ONE_THREAD:
+        os.environ[name] = "1"
+    from granian import Granian
+    from granian.constants import Interfaces
+    from granian.log import LogLevels
+
+    _prepared(settings)
+    counters = _counters(settings.home / "metrics")
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(counters)
+    server = Granian(
+        target="sectionfour",
+        address=host,
+        port=port,
+        interface=Interfaces.WSGI,
+        workers=workers,
+        blocking_threads=THREADS,
+        backlog=1024,
+        backpressure=256,
+        websockets=False,
+        respawn_failed_workers=True,
+        workers_kill_timeout=PATIENCE,
+        log_level=LogLevels.warning,
+        log_dictconfig=_LOGGING,
+    )
+    noun = "worker" if workers == 1 else "workers"
+    click.echo(f"listening at http://{host}:{port} with {workers} {noun}", err=True)
+    try:
+        server.serve(target_loader=functools.partial(_worker, settings), wrap_loader=False)
+    finally:
+        shutil.rmtree(counters, ignore_errors=True)
+
+
+# --- before the workers
+
+
+def _prepared(settings: Settings) -> None:
+    """Open everything once, elsewhere; the windows are made anew where they are not fresh."""
+    process = multiprocessing.get_context("spawn").Process(target=_prepare, args=(settings,))
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise SettingsError("the service cannot start: see above")
+
+
+def _prepare(settings: Settings) -> None:
+    from sectionfour.bootstrap import open_parts
+    from sectionfour.learning import registry
+    from sectionfour.upkeep import fresh
+
+    try:
+        parts = open_parts(settings)
+        for name in registry.NAMES:
+            parts.models.get(name)
+        if not fresh(parts):
+            from tqdm import tqdm
+
+            from sectionfour.replay import rebuild
+
+            click.echo("the windows are not those of the ledger: they are made anew", err=True)
+            with tqdm(unit="event", unit_scale=True, file=sys.stderr) as bar:
+                rebuild(parts, bar.update)
+        parts.close()
+    except SectionFourError as error:
+        click.echo(f"{error.code}: {error.detail}", err=True)
+        raise SystemExit(1) from None
+
+
+def _counters(folder: Path) -> Path:
+    """Return a new folder for what the workers of this run count; those of dead runs go."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for old in folder.iterdir():
+        if not Path(f"/proc/{old.name}").exists():
+            shutil.rmtree(old, ignore_errors=True)
+    new = folder / str(os.getpid())
+    new.mkdir()
+    return new
+
+
+# --- in a worker
+
+
+def _worker(settings: Settings) -> Callable[..., Any]:
+    """Return the application, in the process that will serve it."""
+    threading.excepthook = _thread_failed
+    from sectionfour.web import create_app
+
+    app = create_app(settings, upkeep=True)
+
+    def end() -> None:
+        app.extensions["sectionfour.upkeep"].stop()
+        app.extensions["sectionfour"].close()
+
+    Finalize(None, end, exitpriority=10)  # a worker process runs no atexit functions
+    return app
+
+
+def _thread_failed(args: threading.ExceptHookArgs) -> None:
+    from sectionfour.web.problems import fault
+
+    if args.exc_value is not None:
+        fault(args.exc_value)
+
+
+class Plain(logging.Formatter):
+    """One line a record, and of an exception where it was, never its message: that may be raw."""
+
+    def formatException(self, ei: Any) -> str:
+        from sectionfour.web.problems import where
+
+        return where(ei[1]) if ei[1] is not None else ""
+
+    def format(self, record: logging.LogRecord) -> str:
+        # What the server says of an exception that escaped holds its message, after the first line.
+        return super().format(record).partition("\n")[0]
+
+
+_LOGGING: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "plain": {"()": Plain, "fmt": "%(asctime)s %(process)d %(levelname)s %(name)s %(message)s"}
+    },
+    "handlers": {
+        "stderr": {
+            "class": "logging.StreamHandler",
+            "formatter": "plain",
+            "stream": "ext://sys.stderr",
+        }
+    },
+    "loggers": {
+        "_granian": {"handlers": ["stderr"], "level": "WARNING", "propagate": False},
+        "granian.access": {"handlers": [], "level": "CRITICAL", "propagate": False},
+    },
+    "root": {"handlers": ["stderr"], "level": "WARNING"},
+}

@@ -1,0 +1,96 @@
+"""What every feature is, the slow and obvious way: two nested loops over events.
+
+Written from the words of the catalog (the docstring of `Window` and of `Operations`); it shares
+with the two implementations the catalog's lines and row formulas, and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from types import SimpleNamespace
+
+from sectionfour.domain import EVENT_TYPES, Event
+from sectionfour.features.catalog import (
+    DISTINCT_CAP,
+    ENTITIES,
+    ROWS,
+    SQUARED_CAP,
+    STREAMS,
+    WINDOWS,
+    Window,
+)
+
+MISSING = math.nan
+OF_THE_EVENT = (
+    "amount",
+    "item_count",
+    "registered_at",
+    "consignee_self",
+    "page_views",
+    "search_count",
+    "seconds_on_page",
+    "document_verified",
+    "face_match_level",
+)
+
+
+def features(event: Event, events: Sequence[Event]) -> list[float]:
+    """Return the features of `event` among `events`, in the catalog's order."""
+    values = {w.name: window(w, event, events) for w in WINDOWS}
+    found = list(values.values())
+    for name in OF_THE_EVENT:
+        given = getattr(event, name)
+        values[name] = MISSING if given is None else float(given)
+    values["at"] = event.at
+    values["type_code"] = float(EVENT_TYPES.index(event.type))
+    f = SimpleNamespace(**values)
+    return found + [float(row.formula(f, Arithmetic)) for row in ROWS]
+
+
+def window(w: Window, e: Event, events: Sequence[Event]) -> float:
+    pair = w.what in ENTITIES
+    if getattr(e, w.by) is None or (pair and getattr(e, w.what) is None):
+        return MISSING
+    earlier = []
+    for x in events:
+        if x.at < e.at and x.type in STREAMS[w.of] and getattr(x, w.by) == getattr(e, w.by):
+            earlier.append(x)
+    if w.agg == "age":
+        same = [x.at for x in earlier if not pair or getattr(x, w.what) == getattr(e, w.what)]
+        return (e.at - min(same)) / 1_000_000 if same else 0.0
+    inside = [x for x in earlier if e.at - w.over < x.at]
+    if w.agg == "count":
+        return float(len(inside))
+    if w.agg == "since_last":
+        return (min([e.at - x.at for x in inside], default=w.over)) / 1_000_000
+    if w.agg == "distinct":
+        others = {getattr(x, w.what) for x in inside} - {None}
+        return float(min(len(others), DISTINCT_CAP))
+    assert w.agg == "sum"
+    amounts = [x.amount for x in inside if x.amount is not None]
+    if w.what == "amount_sq":
+        return float(sum(min(amount, SQUARED_CAP) ** 2 for amount in amounts))
+    assert w.what == "amount"
+    return float(sum(amounts))
+
+
+class Arithmetic:
+    """`Operations`, in words: missing where b is zero; zero for what is below zero; and so on."""
+
+    @staticmethod
+    def div(a: float, b: float) -> float:
+        return MISSING if b == 0 else a / b
+
+    @staticmethod
+    def sqrt(a: float) -> float:
+        return 0.0 if a < 0 else math.sqrt(a)
+
+    @staticmethod
+    def is_zero(a: float) -> float:
+        return MISSING if math.isnan(a) else float(a == 0)
+
+    @staticmethod
+    def hour(at: int) -> float:
+        seconds = at // 1_000_000
+        return float(seconds // 3600 % 24)

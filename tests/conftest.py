@@ -1,0 +1,485 @@
+"""Builders, the service in process and as a server, and the watchdog that runs on every test.
+
+Every identifier that a builder makes goes into RAW. None of them may be found afterwards in a log
+line, in a problem document, or in a file outside the vault.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from sectionfour import bootstrap
+from sectionfour.learning import registry
+from sectionfour.parts import Parts, now
+from sectionfour.privacy.keys import Keyring, load_kek
+from sectionfour.settings import Settings
+from sectionfour.stores import open_ledger
+from sectionfour.web import create_app
+from sectionfour.web.keys import ROLES, create_key
+
+ALL = ["member.required", "order", "payment", "consignee", "device", "location", "log"]
+SPARSE_GIB = 0.05  # the windows' file is sparse: this is its length, not its size
+
+# --- raw identifiers, and the watchdog -------------------------------------------------------
+
+RAW: set[str] = set()
+
+
+def raw(value: str) -> str:
+    """Return `value`, and from now on fail the test when it shows up where it may not."""
+    assert len(value) > 5, "too short to be told from anything else"
+    RAW.add(value)
+    return value
+
+
+def stored(file: Path) -> bytes:
+    """Return what is allocated of a file; the holes of a sparse one hold nothing."""
+    parts = []
+    with file.open("rb") as opened:
+        place, end = 0, os.fstat(opened.fileno()).st_size
+        while place < end:
+            try:
+                start = os.lseek(opened.fileno(), place, os.SEEK_DATA)
+            except OSError:  # nothing but a hole is left
+                break
+            place = os.lseek(opened.fileno(), start, os.SEEK_HOLE)
+            opened.seek(start)
+            parts.append(opened.read(place - start))
+    return b"".join(parts)
+
+
+def escaped(folder: Path) -> list[str]:
+    """Return the files under `folder`, outside the vault, that hold a raw identifier."""
+    groups: dict[bytes, list[bytes]] = {}  # most begin alike: one search for all that do
+    for value in RAW:
+        groups.setdefault(value.encode()[:6], []).append(value.encode())
+    found = []
+    for file in folder.rglob("*"):
+        if file.is_file() and not file.name.startswith("vault.db"):
+            data = stored(file)
+            values = [value for head, of in groups.items() if head in data for value in of]
+            found += [f"{file.name}: {value.decode()}" for value in values if value in data]
+    return found
+
+
+@pytest.fixture(autouse=True)
+def no_raw_identifier_escapes(
+    request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+) -> Iterator[None]:
+    """Fail any test during which a raw identifier reached a log line or a file."""
+    if "tmp_path" in request.fixturenames:
+        request.getfixturevalue("tmp_path")  # so that it outlives the look at it
+    RAW.clear()
+    caplog.set_level("DEBUG")
+    yield
+    logged = "\n".join(
+        f"{record.getMessage()} {record.exc_text or ''}"
+        for when in ("setup", "call", "teardown")
+        for record in caplog.get_records(when)
+    )
+    loose = [f"a log line: {value}" for value in RAW if value in logged]
+    if "tmp_path" in request.fixturenames:
+        loose += escaped(request.getfixturevalue("tmp_path"))
+    assert not loose, f"watchdog: raw identifiers escaped to {loose}"
+
+
+def checked(status: int, content_type: str, data: bytes) -> None:
+    """Fail where a problem document repeats a raw identifier."""
+    if status >= 400 or "problem" in content_type:
+        loose = [value for value in RAW if value.encode() in data]
+        assert not loose, f"watchdog: a problem document repeats {loose}"
+
+
+# --- builders --------------------------------------------------------------------------------
+
+
+def _request(number: int = 1, **changes: Any) -> dict[str, Any]:
+    """Return the body of an assessment with every part; None takes a part out.
+
+    Another `number` is another event of another member with everything of their own.
+    """
+    phone = f"139{number:04d}5678"
+    raw(phone)
+    body: dict[str, Any] = {
+        "event_id": f"evt_{number:04d}",
+        "purpose": "security.transaction_risk",
+        "event": {"type": "purchase", "occurred_at": "2026-11-23T09:00:00+08:00"},
+        "member": {
+            "id": raw(f"raw-member-{number}"),
+            "registered_at": "2024-01-01T00:00:00Z",
+            "email": raw(f"raw.member.{number}@example.com"),
+            "phone": f"+86{phone}",
+            "optional": {"birth_date": raw("1987-06-05"), "gender": "f"},
+        },
+        "transaction": {
+            "order_id": raw(f"raw-order-{number}"),
+            "amount": 129_900,
+            "currency": "CNY",
+            "payee_id": raw(f"raw-store-{number}"),
+            "item_count": 2,
+            "instrument": {"kind": "alipay", "id": raw(f"2088-raw-{number}")},
+            "consignee": {
+                "name": raw("Raw Consignee"),
+                "phone": f"+86{phone}",
+                "address": raw(f"Raw Address Road {number}"),
+                "is_member": True,
+            },
+        },
+        "device": {
+            "id": raw(f"raw-device-{number}"),
+            "model": "X1",
+            "os": "ios 19.1",
+            "permissions": ["location.ip", "location.gps"],
+        },
+        "location": {
+            "ip": raw(f"203.0.113.{100 + number % 100}"),
+            "gps": {"lat": 31.230432, "lon": 121.473701},
+        },
+        "log": {
+            "user_agent": "Mozilla/5.0",
+            "language": "zh-CN",
+            "session_id": raw(f"raw-session-{number}"),
+            "page_views": 12,
+            "search_count": 3,
+            "seconds_on_page": 40.5,
+        },
+    }
+    return {key: value for key, value in (body | changes).items() if value is not None}
+
+
+def _notice(**changes: Any) -> dict[str, Any]:
+    return {
+        "version": "1",
+        "language": "zh-CN",
+        "text_sha256": "5f" * 32,
+        "purposes": ["security"],
+        "categories": [*ALL, "member.optional", "location.gps", "identity.document"],
+        "valid_from": "2026-01-01T00:00:00Z",
+    } | changes
+
+
+def _consent(number: int = 1, **changes: Any) -> dict[str, Any]:
+    return {
+        "member_id": raw(f"raw-member-{number}"),
+        "notice": {"id": "pn_security", "version": "1"},
+        "purpose": "security",
+        "categories": ALL,
+        "event_type": "explicitly_expressed",
+        "event_time": "2026-11-01T09:00:00+08:00",
+    } | changes
+
+
+def _exception(**changes: Any) -> dict[str, Any]:
+    return {
+        "exception": 4,
+        "documents": [{"kind": "incident", "ref": "INC-881", "sha256": "ab" * 32}],
+        "necessity": "An account is being emptied while its owner cannot be reached.",
+        "scope": {
+            "members": [raw("raw-member-1")],
+            "categories": ["member.required", "device"],
+            "purposes": ["security.account_risk"],
+            "operations": ["collect", "score"],
+            "sources": ["first_party"],
+        },
+        "expires_at": instant_in(days=2),
+        "max_uses": 3,
+    } | changes
+
+
+def instant_in(**delta: float) -> str:
+    from datetime import UTC, datetime, timedelta
+
+    return (datetime.now(UTC) + timedelta(**delta)).isoformat()
+
+
+@pytest.fixture(name="raw")
+def _raw() -> Callable[[str], str]:
+    return raw
+
+
+@pytest.fixture
+def a_request() -> Callable[..., dict[str, Any]]:
+    return _request
+
+
+@pytest.fixture
+def a_notice() -> Callable[..., dict[str, Any]]:
+    return _notice
+
+
+@pytest.fixture
+def a_consent() -> Callable[..., dict[str, Any]]:
+    return _consent
+
+
+@pytest.fixture
+def an_exception() -> Callable[..., dict[str, Any]]:
+    return _exception
+
+
+# --- what the service stands on --------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with keys: every home of a session has these, and so trusts the same models."""
+    home = tmp_path_factory.mktemp("template")
+    Keyring(home / "keys", load_kek(home)).signing("models")
+    return home
+
+
+@pytest.fixture(scope="session")
+def models(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two small models, signed: fitted on noise, right in form."""
+    import numpy as np
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    from sectionfour.features.catalog import columns
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own, on import
+        from sectionfour.learning import fit
+    folder = tmp_path_factory.mktemp("models")
+    ring = Keyring(template / "keys", load_kek(template))
+    rng = np.random.default_rng(0)
+    for name in registry.NAMES:
+        width = len(columns(name))
+        rows = rng.normal(size=(2000, width)).astype(np.float32)
+        rows[rng.random(rows.shape) < 0.2] = np.nan
+        target = np.nan_to_num(rows[:, 0]) + np.nan_to_num(rows[:, 5]) > 1.5
+        model = HistGradientBoostingClassifier(max_iter=20, early_stopping=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            onnx = fit.export(model.fit(rows, target), width, (1.0, 0.0))
+        card = {**registry.feature_list(name), "usual": {}}
+        registry.write(folder, name, "v1", onnx, card, ring.signing("models"))
+        registry.promote(folder, name, "v1", bootstrap.trusted_keys(ring))
+    return folder
+
+
+@pytest.fixture
+def home(template: Path, tmp_path: Path) -> Path:
+    return _home(template, tmp_path / "home")
+
+
+def _home(template: Path, home: Path) -> Path:
+    shutil.copytree(template, home)
+    return home
+
+
+@pytest.fixture
+def settings(home: Path, models: Path) -> Settings:
+    return Settings(home=home, models=models, velocity_gib=SPARSE_GIB, durability="normal")
+
+
+@pytest.fixture
+def app(settings: Settings) -> Iterator[Flask]:
+    app = create_app(settings)
+    yield app
+    app.extensions["sectionfour"].close()
+
+
+@pytest.fixture
+def parts(app: Flask) -> Parts:
+    found: Parts = app.extensions["sectionfour"]
+    return found
+
+
+class Client(FlaskClient):
+    """Calls with a key, and looks whether a problem repeats what it was sent."""
+
+    key: str | None = None
+
+    def open(self, *args: Any, **kwargs: Any) -> Any:
+        headers = dict(kwargs.pop("headers", None) or {})
+        if self.key is not None:
+            headers.setdefault("Authorization", f"Bearer {self.key}")
+        answer = super().open(*args, headers=headers, **kwargs)
+        checked(answer.status_code, answer.content_type or "", answer.get_data())
+        return answer
+
+
+@pytest.fixture
+def client(app: Flask, parts: Parts) -> Callable[..., Client]:
+    """Return a client with a new key of a role; without a role, without a key."""
+    app.test_client_class = Client
+
+    def make(role: str | None = None) -> Client:
+        made = app.test_client()
+        assert isinstance(made, Client)
+        if role is not None:
+            made.key = create_key(parts.ledger, role, parts.clock())
+        return made
+
+    return make
+
+
+@pytest.fixture
+def notice(client: Callable[..., Client]) -> dict[str, Any]:
+    """The notice `pn_security`, version 1, on record."""
+    answer = client("consent").put("/v1/notices/pn_security", json=_notice())
+    assert answer.status_code == 200, answer.json
+    return dict(answer.json)
+
+
+# --- a real server ---------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Server:
+    """A service of two workers that the tests started; `keys` by role."""
+
+    home: Path
+    port: int
+    environment: dict[str, str]
+    log: Path
+    keys: dict[str, str]
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    def start(self) -> None:
+        """Start the process and wait until it is ready to answer."""
+        command = [sys.executable, "-m", "sectionfour.cli", "serve", "--workers", "2"]
+        with self.log.open("wb") as file:
+            self.process = subprocess.Popen(
+                [*command, "--bind", f"127.0.0.1:{self.port}"],
+                env=self.environment,
+                stderr=file,
+                stdout=file,
+            )
+        for _ in range(300):
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                if self.call("GET", "/readyz")[0] == 200:
+                    return
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.1)
+        raise AssertionError("waited in vain for 30 seconds")
+
+    def connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        role: str | None = None,
+        connection: http.client.HTTPConnection | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> tuple[int, bytes]:
+        """Return (status, body of the answer), over a connection of its own without one given."""
+        mine = connection or self.connect()
+        sent = {"Content-Type": "application/json"} | (headers or {})
+        if role is not None:
+            sent["Authorization"] = f"Bearer {self.keys[role]}"
+        data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        try:
+            mine.request(method, path, data, sent)
+            answer = mine.getresponse()
+            said = answer.read()
+        finally:
+            if connection is None:
+                mine.close()
+        checked(answer.status, answer.headers.get("Content-Type", ""), said)
+        return answer.status, said
+
+    def workers(self) -> list[int]:
+        """Return the process ids of the workers."""
+        file = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [
+            int(pid)
+            for pid in file.read_text().split()
+            if b"resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=30)
+
+
+@contextmanager
+def started(template: Path, models: Path, folder: Path, **settings: str) -> Iterator[Server]:
+    """Start `sectionfour serve`, two workers on a free port, and end it at the end."""
+    home = _home(template, folder / "home")
+    ledger = open_ledger(f"sqlite:{home / 'ledger.db'}")
+    keys = {role: create_key(ledger, role, now()) for role in ROLES}
+    ledger.close()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("SECTIONFOUR_")} | {
+        "SECTIONFOUR_HOME": str(home),
+        "SECTIONFOUR_MODELS": str(models),
+        "SECTIONFOUR_VELOCITY_GIB": str(SPARSE_GIB),
+    }
+    environment |= {f"SECTIONFOUR_{name.upper()}": value for name, value in settings.items()}
+    server = Server(home, port, environment, folder / "log.txt", keys)
+    try:
+        server.start()
+        yield server
+    finally:
+        if server.process.poll() is None:
+            server.process.send_signal(signal.SIGTERM)
+            try:
+                server.process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                server.process.kill()
+                server.process.wait()
+
+
+@pytest.fixture(scope="session")
+def service(
+    template: Path, models: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """A server that tests share; what one leaves behind the others find."""
+    folder = tmp_path_factory.mktemp("service")
+    with started(template, models, folder) as server:
+        answer = server.call("PUT", "/v1/notices/pn_security", _notice(), role="consent")
+        assert answer[0] == 200
+        yield server
+        assert server.stop() == 0, server.log.read_text()
+
+
+@pytest.fixture
+def a_server(template: Path, models: Path, tmp_path: Path) -> Callable[..., Any]:
+    """Return how to start a server of one's own: a context manager."""
+
+    def start(**settings: str) -> Any:
+        return started(template, models, tmp_path, **settings)
+
+    return start
+
+
+@pytest.fixture(autouse=True)
+def no_raw_identifier_in_the_shared_service(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The watchdog over the shared server's home and log."""
+    yield
+    if "service" in request.fixturenames:
+        server: Server = request.getfixturevalue("service")
+        loose = escaped(server.home.parent)
+        assert not loose, f"watchdog: raw identifiers escaped to {loose}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread_each() -> None:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")

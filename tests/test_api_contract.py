@@ -1,0 +1,496 @@
+"""The contract: the published document against the routes, every answer against the document, and
+what a body that is not of its form gets."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sectionfour.web import ROUTES, body, operations
+
+KINDS = ("assessments", "events", "log", "consent_events", "grants", "labels", "notices", "reviews")
+
+
+@pytest.fixture
+def contract(client) -> dict[str, Any]:
+    answer = client().get("/openapi.json")
+    assert answer.content_type == "application/json"
+    return dict(answer.json)
+
+
+def operation(contract: dict[str, Any], name: str) -> dict[str, Any]:
+    for path in contract["paths"].values():
+        for found in path.values():
+            if found["operationId"] == name:
+                return dict(found)
+    raise LookupError(name)
+
+
+def validate(contract: dict[str, Any], schema: dict[str, Any], value: Any) -> None:
+    document = schema | {"components": contract["components"]}
+    jsonschema.Draft202012Validator(document).validate(value)
+
+
+def hold(contract: dict[str, Any], name: str, answer: Any) -> None:
+    """Hold an answer against what the document says of it."""
+    responses = operation(contract, name)["responses"]
+    said = responses.get(str(answer.status_code)) or responses["default"]
+    content = said["content"][answer.content_type.partition(";")[0]]
+    validate(contract, content["schema"], answer.json)
+
+
+# --- the document
+
+
+def test_every_route_is_in_the_document_and_the_other_way_round(app, contract):
+    routes = {
+        (method, re.sub(r"<(?:path:)?(\w+)>", r"{\1}", rule.rule))
+        for rule in app.url_map.iter_rules()
+        for method in rule.methods - {"HEAD", "OPTIONS"}
+    }
+    written = {(method.upper(), path) for path, of in contract["paths"].items() for method in of}
+    assert routes == written
+    assert contract["openapi"].startswith("3.1.")
+
+
+def test_the_document_is_sound(contract):
+    names = []
+    for path, of in contract["paths"].items():
+        for found in of.values():
+            names.append(found["operationId"])
+            wanted = set(re.findall(r"\{(\w+)\}", path))
+            assert {p["name"] for p in found.get("parameters", [])} == wanted
+            assert found["summary"]
+            assert "withhold" not in found["description"] or "Raw" not in found["description"]
+    assert len(names) == len(set(names))
+    for schema in contract["components"]["schemas"].values():
+        jsonschema.Draft202012Validator.check_schema(schema)
+    known = {f"#/components/schemas/{name}" for name in contract["components"]["schemas"]}
+    used = set(re.findall(r'"\$ref": ?"([^"]+)"', json.dumps(contract)))
+    assert used <= known
+
+
+def test_what_the_contract_lists_and_is_not_built_answers_501(client, contract):
+    for route in operations.TO_COME:
+        path = re.sub(r"\{\w+\}", "x", route.path)
+        answer = client().open(path, method=route.method, json={})
+        assert (answer.status_code, answer.json["type"]) == (501, "/problems/not-implemented")
+        assert answer.content_type == "application/problem+json"
+        assert "501" in contract["paths"][route.path][route.method.lower()]["responses"]
+
+
+def test_what_no_contract_lists_is_not_found_or_not_allowed(client):
+    for path in ("/", "/v1", "/v1/assessment", "//v1/assessments", "/v1/assessments/"):
+        answer = client().get(path)
+        assert (answer.status_code, answer.json["type"]) == (404, "/problems/not-found")
+    answer = client().delete("/v1/assessments")
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "OPTIONS, POST")
+    assert answer.content_type == "application/problem+json"
+
+
+def test_the_page_is_whole_in_itself(client):
+    page = client().get("/docs")
+    assert page.content_type.startswith("text/html")
+    links = re.findall(r'(?:src|href)="([^"]+)"', page.get_data(as_text=True))
+    assert links
+    for link in links:
+        assert link.startswith("/docs/")
+        assert client().get(link).status_code == 200
+    policy = page.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "http" not in policy
+    assert client().get("/docs/index.html").status_code == 404
+
+
+# --- the examples
+
+
+def test_every_operation_with_a_body_has_a_full_example_that_fits(contract):
+    seen = 0
+    for of in contract["paths"].values():
+        for found in of.values():
+            content = found.get("requestBody", {}).get("content", {}).get("application/json")
+            if content is not None:
+                validate(contract, content["schema"], content["example"])
+                seen += 1
+            for said in found["responses"].values():
+                for kind in said["content"].values():
+                    if "example" in kind:
+                        validate(contract, kind["schema"], kind["example"])
+    assert seen == 5
+
+
+def test_the_example_requests_get_answers_of_the_forms_shown(client, contract, raw):
+    def example(name: str) -> dict[str, Any]:
+        content = operation(contract, name)["requestBody"]["content"]["application/json"]
+        return dict(content["example"])
+
+    for value in ("a@example.com", "13800138000", "2088123456789012", "1 Example Road"):
+        raw(value)
+    consents, checkout, privacy = client("consent"), client("checkout"), client("privacy")
+    answers = {
+        "put_notice": consents.put("/v1/notices/pn_security", json=example("put_notice")),
+        "give_consent": consents.post("/v1/consents", json=example("give_consent")),
+        "assess": checkout.post("/v1/assessments", json=example("assess")),
+    }
+    name, record = answers["assess"].json["assessment_id"], answers["give_consent"].json
+    label = example("add_label")
+    exception = example("ask_exception") | {"not_before": "2026-11-23T00:00:00Z"}
+    answers |= {
+        "read_assessment": checkout.get(f"/v1/assessments/{name}"),
+        "ask_review": checkout.post(f"/v1/assessments/{name}/review"),
+        "list_consents": consents.get("/v1/members/m_1/consents"),
+        "withdraw_consent": consents.post(f"/v1/consents/{record['record_id']}/withdraw"),
+        "add_label": checkout.post("/v1/labels", json=label),
+        "read_receipt": privacy.get(f"/v1/receipts/{name}"),
+        "healthz": client().get("/healthz"),
+        "readyz": client().get("/readyz"),
+    }
+    for key, answer in answers.items():
+        assert answer.status_code in (200, 201), (key, answer.json)
+        hold(contract, key, answer)
+        shown = operation(contract, key)["responses"][str(answer.status_code)]
+        example_answer = shown["content"]["application/json"]["example"]
+        assert example_answer.keys() ^ answer.json.keys() <= {"challenge"}
+    exception["expires_at"], exception["not_before"] = _in_days(2), _in_days(0)
+    asked = privacy.post("/v1/exceptions", json=exception)
+    hold(contract, "ask_exception", asked)
+    live = client("privacy").post(f"/v1/exceptions/{asked.json['grant_id']}/approve")
+    hold(contract, "approve_exception", live)
+
+
+def _in_days(days: int) -> str:
+    from datetime import UTC, datetime, timedelta
+
+    return (datetime.now(UTC) + timedelta(days=days)).isoformat()
+
+
+def test_refusals_and_problems_are_of_the_forms_shown(client, contract, a_request):
+    checkout = client("checkout")
+    refused = checkout.post("/v1/assessments", json=a_request(purpose="security.account_risk"))
+    assert refused.status_code == 403
+    hold(contract, "assess", refused)
+    for answer in (
+        client().post("/v1/assessments", json={}),
+        client("consent").post("/v1/assessments", json={}),
+        checkout.post("/v1/assessments", json={}),
+        checkout.get("/v1/assessments/as_none"),
+    ):
+        hold(contract, "assess", answer)
+        assert answer.json["status"] == answer.status_code
+
+
+# --- bodies that are not of their form
+
+
+def changed(body: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    *way, last = path.split(".")
+    inner = body
+    for name in way:
+        inner = inner[name]
+    if value is MISSING:
+        del inner[last]
+    else:
+        inner[last] = value
+    return body
+
+
+MISSING = object()
+
+#: (where, what is put there, the pointer in the answer)
+WRONG: list[tuple[str, Any, str]] = [
+    ("event_id", MISSING, "/event_id"),
+    ("event_id", "", "/event_id"),
+    ("event_id", None, "/event_id"),
+    ("event_id", 7, "/event_id"),
+    ("event_id", "x" * 129, "/event_id"),
+    ("event_id", "a\u0000b", "/event_id"),
+    ("event_id", "line\n", "/event_id"),
+    ("event_id", " ", "/event_id"),
+    ("event_id", ["e"], "/event_id"),
+    ("purpose", MISSING, "/purpose"),
+    ("purpose", "", "/purpose"),
+    ("purpose", None, "/purpose"),
+    ("purpose", "security", "/purpose"),
+    ("purpose", "raw-member-1", "/purpose"),
+    ("purpose", "x" * 65, "/purpose"),
+    ("mode", "observe", "/mode"),
+    ("mode", 1, "/mode"),
+    ("event", MISSING, "/event"),
+    ("event", None, "/event"),
+    ("event", [], "/event"),
+    ("event.type", MISSING, "/event/type"),
+    ("event.type", "raw-member-1", "/event/type"),
+    ("event.type", "it's 'raw-member-1' - at `$.raw-member-1`", "/event/type"),
+    ("event.type", "fraud", "/event/type"),
+    ("event.type", {"raw-member-1": 1}, "/event/type"),
+    ("event.occurred_at", MISSING, "/event/occurred_at"),
+    ("event.occurred_at", "2026-11-23T09:00:00", "/event/occurred_at"),
+    ("event.occurred_at", "raw-member-1", "/event/occurred_at"),
+    ("event.occurred_at", 1_795_000_000, "/event/occurred_at"),
+    ("event.occurred_at", "2026-13-01T00:00:00Z", "/event/occurred_at"),
+    ("member", "raw-member-1", "/member"),
+    ("member", [{"id": "raw-member-1"}], "/member"),
+    ("member.id", MISSING, "/member/id"),
+    ("member.id", 13_900_015_678, "/member/id"),
+    ("member.id", "raw-member-1\u0007", "/member/id"),
+    ("member.id", "raw-member-1" * 20, "/member/id"),
+    ("member.registered_at", "2024-01-01", "/member/registered_at"),
+    ("member.email", "raw.member.1 at example.com", "/member/email"),
+    ("member.email", {"raw": "raw.member.1@example.com"}, "/member/email"),
+    ("member.phone", "not a number", "/member/phone"),
+    ("member.phone", 13_900_015_678, "/member/phone"),
+    ("member.optional", "1987-06-05", "/member/optional"),
+    ("member.optional.birth_date", 19_870_605, "/member/optional/birth_date"),
+    ("transaction", MISSING, "/transaction"),
+    ("transaction", None, "/transaction"),
+    ("transaction.order_id", MISSING, "/transaction/order_id"),
+    ("transaction.amount", MISSING, "/transaction/amount"),
+    ("transaction.amount", "129900", "/transaction/amount"),
+    ("transaction.amount", 1299.5, "/transaction/amount"),
+    ("transaction.amount", -1, "/transaction/amount"),
+    ("transaction.amount", 10**13, "/transaction/amount"),
+    ("transaction.amount", 10**40, "/transaction/amount"),
+    ("transaction.amount", True, "/transaction/amount"),
+    ("transaction.currency", "cny", "/transaction/currency"),
+    ("transaction.currency", "CNY\n", "/transaction/currency"),
+    ("transaction.item_count", -1, "/transaction/item_count"),
+    ("transaction.instrument", "2088-raw-1", "/transaction/instrument"),
+    ("transaction.instrument.kind", "", "/transaction/instrument/kind"),
+    ("transaction.instrument.kind", MISSING, "/transaction/instrument/kind"),
+    ("transaction.consignee.is_member", "yes", "/transaction/consignee/is_member"),
+    ("transaction.consignee.address", ["Raw Address Road 1"], "/transaction/consignee/address"),
+    ("transaction.consignee.name", "x" * 513, "/transaction/consignee/name"),
+    ("device.id", "", "/device/id"),
+    ("device.permissions", "location.ip", "/device/permissions"),
+    ("device.permissions", ["location.ip", 5], "/device/permissions/1"),
+    ("device.permissions", ["x"] * 65, "/device/permissions"),
+    ("location.ip", 3_405_803_876, "/location/ip"),
+    ("location.gps", [31.2, 121.5], "/location/gps"),
+    ("location.gps.lat", 91, "/location/gps/lat"),
+    ("location.gps.lon", "121.5", "/location/gps/lon"),
+    ("location.gps.lon", MISSING, "/location/gps/lon"),
+    ("log.page_views", 1.5, "/log/page_views"),
+    ("log.page_views", 10**7, "/log/page_views"),
+    ("log.seconds_on_page", -1, "/log/seconds_on_page"),
+    ("log.user_agent", 5, "/log/user_agent"),
+    ("sources", ["first_party"], "/sources"),
+    ("sources", {"device": 5}, "/sources/*"),
+    ("sources", {"device": "somebody"}, "/sources/device"),
+    ("sources", {"device": "partner"}, "/sources/device"),
+    ("sources", {"raw-member-1": "first_party"}, "/sources"),
+    ("identity", {"document_verified": "raw-member-1"}, "/identity/document_verified"),
+    ("identity", {"face_match_level": 10}, "/identity/face_match_level"),
+    # secrets, at any level and in any spelling
+    ("password", "hunter2-raw-1", "/password"),
+    ("member.password", "hunter2-raw-1", "/member/password"),
+    ("member.pwd", {"raw": "hunter2-raw-1"}, "/member/pwd"),
+    ("member.accessToken", "hunter2-raw-1", "/member/*"),
+    ("member.optional.PIN", "hunter2-raw-1", "/member/optional/*"),
+    ("transaction.instrument.cvv", "123", "/transaction/instrument/cvv"),
+    ("transaction.instrument.card_cvc", "123", "/transaction/instrument/card_cvc"),
+    ("log.session_token", "hunter2-raw-1", "/log/session_token"),
+    ("communication", {"chats": [{"client_secret": "x"}]}, "/communication/chats/0/client_secret"),
+    ("profile", {"tags": [[{"passwd": "hunter2-raw-1"}]]}, "/profile/tags/0/0/passwd"),
+    ("extra", {"a": {"b": [{"user_password": 1}]}}, "/extra/a/b/0/user_password"),
+    ("sources", {"secret": "first_party"}, "/sources/secret"),
+    ("密码", "hunter2-raw-1", "/*"),
+]
+
+#: Bytes that are no JSON object, or not one that may come.
+NO_JSON: list[tuple[bytes, int]] = [
+    (b"", 400),
+    (b"{", 400),
+    (b"null", 400),
+    (b"[]", 400),
+    (b'"raw-member-1"', 400),
+    (b"raw-member-1", 400),
+    (b"{'event_id': 'raw-member-1'}", 400),
+    (b'{"event_id": "raw-member-1",}', 400),
+    (b'{"event_id": NaN}', 400),
+    (b'{"event_id": Infinity, "member": "raw-member-1"}', 400),
+    (b'{"event_id": 1e999}', 400),
+    (b'{"event_id": ' + b"9" * 5000 + b"}", 400),
+    (b'{"event_id": "\\ud800"}', 400),
+    (b'{"event_id": "\\ud800\\u0041 raw-member-1"}', 400),
+    (b'{"event_id": "\xed\xa0\x80"}', 400),
+    (b'{"event_id": "\xff\xfe raw-member-1"}', 400),
+    (b"\xef\xbb\xbf{}", 400),
+    ('{"event_id": "raw-member-1"}'.encode("utf-16"), 400),
+    (b"{} {}", 400),
+    (b"[" * 60_000, 400),
+    (b'{"a":' * 12_000, 400),
+    (b'{"extra":' + b"[" * 900 + b"]" * 900 + b"}", 400),
+    (b'{"extra":' + b'{"a":' * 90 + b"1" + b"}" * 91, 400),
+    (b'{"communication":' + b"[" * 90 + b"]" * 90 + b"}", 400),
+    (b'{"event_id": "' + b"x" * (body.LIMIT + 1) + b'"}', 413),
+    (b" " * body.LIMIT + b"{}", 413),
+    (b"\x00" * 100, 400),
+]
+
+
+def counts(parts: Any) -> dict[str, int]:
+    return {kind: parts.ledger.rows(f"SELECT COUNT(*) FROM {kind}")[0][0] for kind in KINDS}
+
+
+def test_a_field_that_does_not_fit_is_named_and_nothing_is_kept(
+    client, contract, a_request, a_consent, parts, raw, notice
+):
+    client("consent").post("/v1/consents", json=a_consent())
+    raw("hunter2-raw-1")
+    checkout = client("checkout")
+    before = counts(parts)
+    seen: dict[str, Any] = {}
+    for path, value, pointer in WRONG:
+        answer = checkout.post("/v1/assessments", json=changed(a_request(), path, value))
+        where = (path, value, answer.json)
+        assert answer.status_code == 400, where
+        assert answer.content_type == "application/problem+json"
+        assert [fault["pointer"] for fault in answer.json["errors"]] == [pointer], where
+        hold(contract, "assess", answer)
+        seen[answer.json["detail"]] = pointer
+    assert counts(parts) == before
+    assert len(parts.velocity.unsettled(1 << 62)) == 0
+    # and the details help: they say what is wanted
+    assert "must be one of evaluate, protect" in seen
+    assert any("secret" in detail for detail in seen)
+
+
+def test_bytes_that_are_no_such_object_are_refused_and_nothing_is_kept(client, parts, raw):
+    raw("raw-member-1")
+    checkout = client("checkout")
+    before = counts(parts)
+    for data, status in NO_JSON:
+        answer = checkout.post("/v1/assessments", data=data, content_type="application/json")
+        assert answer.status_code == status, (data[:40], answer.json)
+        assert answer.content_type == "application/problem+json"
+    assert counts(parts) == before
+
+
+def test_the_table_of_what_is_wrong_is_long_enough():
+    assert len(WRONG) + len(NO_JSON) >= 60
+
+
+@pytest.mark.parametrize("path", ["/v1/consents", "/v1/labels", "/v1/exceptions"])
+def test_no_route_takes_what_is_no_json(client, parts, raw, path):
+    raw("raw-member-1")
+    role = {"/v1/consents": "consent", "/v1/labels": "analyst"}.get(path, "privacy")
+    made = client(role)
+    before = counts(parts)
+    for data, status in NO_JSON:
+        answer = made.post(path, data=data, content_type="application/json")
+        assert answer.status_code == status, (data[:40], answer.json)
+    assert counts(parts) == before
+
+
+@pytest.mark.parametrize(
+    ("content_type", "status"),
+    [
+        ("application/json", 200),
+        ("application/json; charset=utf-8", 200),
+        ("application/vnd.example+json", 200),
+        ("application/x-www-form-urlencoded", 200),  # what curl says when told nothing
+        ("", 200),
+        ("text/plain", 415),
+        ("text/html", 415),
+        ("multipart/form-data; boundary=x", 415),
+        ("application/xml", 415),
+        ("nonsense", 415),
+    ],
+)
+def test_a_body_is_json_or_is_not_read(client, a_request, content_type, status):
+    data = json.dumps(a_request())
+    headers = {"Content-Type": content_type} if content_type else {}
+    answer = client("checkout").post("/v1/assessments", data=data, headers=headers)
+    assert answer.status_code == status
+    if status == 415:
+        assert answer.json["type"] == "/problems/wrong-media-type"
+
+
+# --- unknown fields
+
+
+def test_an_unknown_field_is_warned_of_by_name_only_where_its_name_is_a_plain_word(
+    client, a_request, raw
+):
+    body = a_request()
+    body["colour"] = 1
+    body["device"]["screen_size"] = [1, {"deep": 2}]
+    body["member"][raw("anna@example.com")] = 1
+    body["member"]["optional"]["13900015678"] = 1
+    body["log"]["Camel"] = 1
+    answer = client("checkout").post("/v1/assessments", json=body)
+    assert answer.status_code == 200
+    assert {w["code"] for w in answer.json["warnings"]} == {"unknown_field"}
+    assert sorted(w["input_pointer"] for w in answer.json["warnings"]) == [
+        "/colour",
+        "/device/screen_size",
+        "/log/*",
+        "/member/*",
+        "/member/optional/*",
+    ]
+    assert "anna@" not in answer.get_data(as_text=True)
+
+
+def test_many_unknown_fields_are_not_all_listed(client, a_request):
+    body = a_request() | {f"field_{n}": n for n in range(500)}
+    warnings = client("checkout").post("/v1/assessments", json=body).json["warnings"]
+    assert len(warnings) == 33
+    assert warnings[-1]["code"] == "unknown_fields"
+
+
+def test_no_field_of_the_contract_looks_like_a_secret(contract):
+    for name, schema in contract["components"]["schemas"].items():
+        for field in schema.get("properties", {}):
+            assert not body._is_secret(field), (name, field)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["shipping", "opinion", "spinning", "description", "page_views", "tokenless", "passenger"],
+)
+def test_words_that_only_look_like_a_secret_are_no_secret(name):
+    assert not body._is_secret(name)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=8,
+)
+
+
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(data=st.data())
+def test_no_body_whatever_gets_a_500(client, a_request, data):
+    body = a_request()
+    for _ in range(data.draw(st.integers(1, 4))):
+        inner: Any = body
+        while isinstance(inner, dict) and inner:
+            name = data.draw(st.sampled_from(sorted(inner)))
+            if isinstance(inner[name], dict) and inner[name] and data.draw(st.booleans()):
+                inner = inner[name]
+                continue
+            inner[name] = data.draw(VALUES)
+            break
+    made = _CHECKOUT.setdefault(id(client), client("checkout"))
+    answer = made.post("/v1/assessments", data=json.dumps(body).encode("utf-8", "surrogatepass"))
+    assert answer.status_code in (200, 400, 403, 409)
+
+
+_CHECKOUT: dict[int, Any] = {}
+
+
+def test_the_routes_are_told_apart_by_their_names():
+    names = [route.name for route in ROUTES if route.tag != "To come"]
+    assert len(names) == len(set(names))

@@ -1,0 +1,647 @@
+"""Features: online, over the past and by definition they are the same numbers, to the bit."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import ibis
+import lmdb
+import msgspec
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sectionfour.domain import EVENT_TYPES, FRAUD, Event
+from sectionfour.errors import FailClosed, HistoryError
+from sectionfour.features import catalog, history
+from sectionfour.features.catalog import (
+    DAY,
+    ENTITIES,
+    FEATURES,
+    HOUR,
+    INPUTS,
+    MINUTE,
+    MONTH,
+    NAMES,
+    REASONS,
+    SECOND,
+    SQUARED_CAP,
+    WINDOWS,
+    columns,
+    definition,
+    fingerprint,
+)
+from sectionfour.features.online import key_of, read_and_observe
+from sectionfour.privacy import regime
+from sectionfour.stores import open_velocity
+from sectionfour.stores.lmdb import LmdbVelocity
+
+from .by_definition import features as by_definition
+
+START = 1_700_000_000 * SECOND
+CATEGORIES = sorted({c for c in (*ENTITIES.values(), *INPUTS.values()) if c is not None})
+ONE_THREAD = {"threads": 1}  # enough for a small past, and the tests run side by side
+
+
+# --- histories that collide --------------------------------------------------------------------
+
+
+def token(kind: str, number: int) -> bytes:
+    return f"{kind:_<12}{number:04d}".encode()
+
+
+def an_event(number: int = 0, at: int = START, **fields: Any) -> Event:
+    given = {"type": "purchase", "purpose": "security.transaction_risk", "occurred_at": at}
+    return Event(**({"event_id": f"e{number}", "at": at} | given | fields))
+
+
+def _some(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.none() | values
+
+
+_TOKENS = {
+    name: _some(st.sampled_from([token(name, number) for number in range(3)])) for name in ENTITIES
+}
+_AMOUNTS = st.sampled_from([0, 1, 99, 12_345, SQUARED_CAP, SQUARED_CAP + 1, 10**12]) | st.integers(
+    0, 10**12
+)
+_FIELDS = _TOKENS | {
+    "type": st.sampled_from([*EVENT_TYPES, "purchase", "purchase", FRAUD]),
+    "registered_at": _some(st.integers(START - 400 * DAY, START + DAY)),
+    "amount": _some(_AMOUNTS),
+    "item_count": _some(st.integers(0, 9)),
+    "consignee_self": _some(st.integers(0, 1)),
+    "page_views": _some(st.integers(0, 3)),
+    "search_count": _some(st.integers(0, 3)),
+    "seconds_on_page": _some(st.floats(0, 1e7)),
+    "document_verified": _some(st.integers(0, 1)),
+    "face_match_level": _some(st.integers(0, 9)),
+}
+#: Steps from an earlier event: on the border of a window, just inside and just outside it.
+_STEPS = st.builds(
+    lambda over, by: max(1, over + by),
+    st.sampled_from([0, SECOND, *sorted({window.over for window in WINDOWS})]),
+    st.sampled_from([-1, 0, 1]),
+)
+
+
+@st.composite
+def histories(draw: st.DrawFn, most: int = 24) -> list[Event]:
+    """Few tokens, so that they meet; masked ones; every type; times on the borders of windows."""
+    bodies = draw(st.lists(st.fixed_dictionaries(_FIELDS), min_size=2, max_size=most))
+    times = [START]
+    while len(times) < len(bodies):
+        since = draw(st.sampled_from(times[-4:]))
+        times.append(since + draw(_STEPS))
+    times.sort()
+    found: list[Event] = []
+    for number, (at, body) in enumerate(zip(times, bodies, strict=True)):
+        at = max(at, found[-1].at + 1) if found else at
+        found.append(an_event(number, at, **body))
+    return found
+
+
+def replayed(events: Sequence[Event], store: LmdbVelocity) -> np.ndarray:
+    """Return the vectors of `events` as served, frauds left out; `at` is what was given."""
+    vectors = []
+    for event in events:
+        kept, vector = read_and_observe(event, store)
+        assert kept == event
+        if event.type != FRAUD:
+            vectors.append(vector)
+    return np.array(vectors).reshape(len(vectors), len(NAMES))
+
+
+def defined(events: Sequence[Event]) -> np.ndarray:
+    vectors = [by_definition(event, events) for event in events if event.type != FRAUD]
+    return np.array(vectors).reshape(len(vectors), len(NAMES))
+
+
+def as_table(events: Sequence[Event]) -> pa.Table:
+    fields = [name for name in Event.__struct_fields__ if name != "purpose"]
+    return pa.table({name: [getattr(event, name) for event in events] for name in fields})
+
+
+def from_the_past(events: Sequence[Event], **options: Any) -> np.ndarray:
+    """Return what history makes of `events`, and check the order of its rows."""
+    scored = [event for event in events if event.type != FRAUD]
+    frauds = [event for event in events if event.type == FRAUD]
+    matrix, at = history.compute(
+        as_table(scored[::-1]), as_table(frauds) if frauds else None, duckdb=ONE_THREAD, **options
+    )
+    assert at.tolist() == [event.at for event in scored]
+    return matrix
+
+
+def assert_same(one: np.ndarray, other: np.ndarray) -> None:
+    """Equal to the bit; missing equals missing."""
+    assert one.shape == other.shape
+    one, other = (np.where(np.isnan(m), np.nan, m) for m in (one, other))
+    bits = np.ascontiguousarray(one).view(np.int64) != np.ascontiguousarray(other).view(np.int64)
+    assert not bits.any(), [
+        (row, NAMES[column], one[row, column], other[row, column])
+        for row, column in np.argwhere(bits)[:5]
+    ]
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LmdbVelocity]:
+    store = open_velocity(f"lmdb:{tmp_path_factory.mktemp('velocity')}", gib=0.05)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def store(kept: LmdbVelocity) -> LmdbVelocity:
+    return emptied(kept)
+
+
+def emptied(store: LmdbVelocity) -> LmdbVelocity:
+    store.clear()
+    store.load([])
+    return store
+
+
+# --- parity ------------------------------------------------------------------------------------
+
+
+@settings(max_examples=150, deadline=None)
+@given(histories())
+def test_what_is_served_is_the_definition(kept, events):
+    assert_same(replayed(events, emptied(kept)), defined(events))
+
+
+@settings(max_examples=12, deadline=None)
+@given(histories(most=40))
+def test_what_is_computed_over_the_past_is_the_definition_and_what_was_served(kept, events):
+    past = from_the_past(events)
+    assert_same(past, defined(events))
+    assert_same(past, replayed(events, emptied(kept)))
+
+
+def a_busy_past(count: int, seed: int = 4) -> list[Event]:
+    """Return `count` events of a few people over 70 days, in bursts."""
+    rng = np.random.default_rng(seed)
+    kinds = rng.choice([*EVENT_TYPES, "purchase", "purchase", "login", FRAUD], count)
+    at = START + np.cumsum(rng.choice([1, SECOND, MINUTE, HOUR, 3 * HOUR], count)).astype(int)
+    numbers = {name: rng.integers(-1, 6, count) for name in ENTITIES}
+    amounts = rng.integers(0, 3 * SQUARED_CAP, count)
+    seconds = rng.random(count) * 900
+    return [
+        an_event(
+            i,
+            int(at[i]),
+            type=str(kinds[i]),
+            amount=int(amounts[i]) if amounts[i] % 5 else None,
+            registered_at=START - int(amounts[i]) * SECOND,
+            page_views=int(amounts[i] % 4),
+            seconds_on_page=float(seconds[i]),
+            **{
+                name: token(name, drawn[i]) if drawn[i] >= 0 else None
+                for name, drawn in numbers.items()
+            },
+        )
+        for i in range(count)
+    ]
+
+
+def test_a_past_of_thousands_is_the_same_to_the_bit(store):
+    events = a_busy_past(5_000)
+    served = replayed(events, store)
+    assert_same(from_the_past(events), served)
+    # The definition takes the square of the time: every fiftieth event will do.
+    places = [i for i, event in enumerate(e for e in events if e.type != FRAUD)][::50]
+    scored = [event for event in events if event.type != FRAUD]
+    assert_same(served[places], np.array([by_definition(scored[i], events) for i in places]))
+
+
+def test_sums_beyond_what_a_float_counts_are_rounded_once(store):
+    events = [
+        an_event(i, START + i, member=token("member", 0), amount=SQUARED_CAP - 1 - 2 * i)
+        for i in range(200)
+    ]
+    served = replayed(events, store)
+    assert served[-1, NAMES.index("member_amount_sq_30d")] > 2**53
+    assert_same(served, defined(events))
+    assert_same(from_the_past(events), served)
+
+
+def test_the_first_month_of_all_time_has_windows_too(store):
+    events = [an_event(i, 1 + i * DAY, member=b"m" * 16, device=b"d" * 16) for i in range(40)]
+    assert_same(replayed(events, store), defined(events))
+
+
+def test_zero_has_no_sign(store):
+    event = an_event(seconds_on_page=-0.0, page_views=2)
+    for vectors in (replayed([event], store), from_the_past([event])):
+        value = vectors[0, NAMES.index("seconds_on_page")]
+        assert (value, np.signbit(value)) == (0.0, False)
+
+
+# --- the past, as it is handed in --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "only", [("payee_fraud_share",), ("hour", "member_payees_24h", "amount"), NAMES[::-7]]
+)
+def test_only_what_is_asked_for_comes_in_the_order_asked(only):
+    events = a_busy_past(300)
+    whole = from_the_past(events)
+    assert_same(from_the_past(events, only=only), whole[:, [NAMES.index(name) for name in only]])
+
+
+def test_numbers_text_and_bytes_serve_as_tokens_and_absent_columns_are_missing():
+    events = a_busy_past(300)
+    names = ["at", "type", "amount", "member", "payee"]
+    frame = as_table(events).to_pandas()[names]
+    rows, frauds = frame[frame["type"] != FRAUD], frame[frame["type"] == FRAUD]
+    first, _ = history.compute(rows, frauds, duckdb=ONE_THREAD)
+    for as_token in (lambda t: int(t[-4:]), lambda t: t.decode()):
+        changed = frame.copy()
+        for name in ("member", "payee"):
+            kept = [None if t is None else as_token(t) for t in frame[name]]
+            changed[name] = pd.Series(kept, index=frame.index, dtype=object)
+        rows, frauds = changed[changed["type"] != FRAUD], changed[changed["type"] == FRAUD]
+        assert_same(history.compute(rows, frauds.drop(columns="type"), duckdb=ONE_THREAD)[0], first)
+    needy = [name for name, f in zip(NAMES, FEATURES, strict=True) if "device" in f.needs]
+    assert np.isnan(first[:, [NAMES.index(name) for name in needy]]).all()
+    assert not np.isnan(first).all(axis=0)[NAMES.index("payee_amount_30d")]
+
+
+# Ibis 12 asks DuckDB for the schema of a file by a call that DuckDB 2 deprecates.
+@pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning")
+def test_a_table_of_a_backend_is_computed_by_that_backend(tmp_path):
+    events = a_busy_past(300)
+    parts = {FRAUD: tmp_path / "frauds.parquet", "": tmp_path / "events.parquet"}
+    for kind, path in parts.items():
+        chosen = [event for event in events if (event.type == FRAUD) == bool(kind)]
+        pq.write_table(as_table(chosen), path)
+    backend = ibis.duckdb.connect(threads=1)
+    tables = [backend.read_parquet(parts[kind]) for kind in ("", FRAUD)]
+    only = ("member_payees_24h", "payee_frauds_30d", "amount_spreads_from_mean", "payee_age")
+    found, _ = history.compute(*tables, only=only)
+    backend.disconnect()
+    assert_same(found, from_the_past(events, only=only))
+
+
+def test_an_empty_past_has_the_shape_of_one():
+    matrix, at = history.compute(as_table([an_event()]).slice(0, 0), duckdb=ONE_THREAD)
+    assert matrix.shape == (0, len(NAMES))
+    assert at.shape == (0,)
+
+
+def test_progress_goes_to_its_end():
+    told: list[tuple[int, int]] = []
+    events = as_table(a_busy_past(50))
+    history.compute(
+        events,
+        only=["member_events_1h", "member_payees_24h"],
+        duckdb=ONE_THREAD,
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize(
+    ("times", "said"), [([5, 5], "same `at`"), ([0, 5], "above 0"), ([None, 5], "without `at`")]
+)
+def test_a_past_that_has_no_order_is_refused(times, said):
+    events = pd.DataFrame({"at": pd.array(times, dtype="Int64"), "type": "purchase"})
+    with pytest.raises(HistoryError, match=said):
+        history.compute(events, only=["hour"], duckdb=ONE_THREAD)
+
+
+def test_a_feature_that_is_not_in_the_catalog_is_named():
+    with pytest.raises(HistoryError, match="shoe_size"):
+        history.compute(as_table([an_event()]), only=["shoe_size"])
+
+
+# --- one step ----------------------------------------------------------------------------------
+
+
+@settings(max_examples=20, deadline=None)
+@given(histories(most=12), st.data())
+def test_a_retry_gets_the_same_and_counts_once(kept, events, data):
+    store = emptied(kept)
+    first = [read_and_observe(event, store) for event in events]
+    place = data.draw(st.integers(0, len(events) - 1))
+    again, vector = read_and_observe(events[place], store)
+    assert again == first[place][0]
+    assert vector.tobytes() == first[place][1].tobytes()
+    later = msgspec.structs.replace(events[-1], event_id="later", at=events[-1].at + 1)
+    if later.type != FRAUD:
+        _, vector = read_and_observe(later, store)
+        assert_same(vector[None], np.array([by_definition(later, events)]))
+
+
+def test_a_retry_that_may_use_less_gets_what_was_read_of_the_rest(store):
+    event = an_event(device=token("device", 1), member=token("member", 1), amount=7)
+    for number in range(3):
+        read_and_observe(
+            msgspec.structs.replace(event, event_id=f"before{number}", at=START - 9 + number), store
+        )
+    _, whole = read_and_observe(event, store)
+    _, less = read_and_observe(msgspec.structs.replace(event, device=None), store)
+    needy = np.array(["device" in feature.needs for feature in FEATURES])
+    assert np.isnan(less[needy]).all()
+    assert_same(less[None, ~needy], whole[None, ~needy])
+
+
+def test_a_retry_that_may_use_more_gets_no_more_than_was_read(store):
+    event = an_event(device=token("device", 1), member=token("member", 1), amount=7)
+    _, less = read_and_observe(msgspec.structs.replace(event, device=None), store)
+    _, more = read_and_observe(event, store)
+    assert_same(more[None], less[None])
+
+
+@settings(max_examples=20, deadline=None)
+@given(histories(most=12))
+def test_to_evaluate_changes_nothing(kept, events):
+    store = emptied(kept)
+    for event in events[:-1]:
+        read_and_observe(event, store)
+    before = everything(store)
+    event = msgspec.structs.replace(events[-1], type="purchase")
+    _, asked = read_and_observe(event, store, observe=False)
+    assert everything(store) == before
+    _, served = read_and_observe(event, store)
+    assert asked.tobytes() == served.tobytes()
+
+
+def test_time_only_goes_forward_whatever_the_clock_says(store):
+    given = [START, START, START - DAY, START + 5, START + 1]
+    events = [an_event(i, at, member=b"m" * 16) for i, at in enumerate(given)]
+    seen = [read_and_observe(event, store) for event in events]
+    assert [event.at - START for event, _ in seen] == [0, 1, 2, 5, 6]
+    assert [vector[NAMES.index("member_events_1h")] for _, vector in seen] == [0, 1, 2, 3, 4]
+
+
+@settings(max_examples=30, deadline=None)
+@given(histories(most=12))
+def test_masking_a_category_makes_missing_what_needs_it_and_leaves_the_rest(kept, events):
+    store = emptied(kept)
+    for event in events[:-1]:
+        read_and_observe(event, store)
+    event = msgspec.structs.replace(events[-1], type="purchase")
+    _, whole = read_and_observe(event, store, observe=False)
+    for category in CATEGORIES:
+        fields = [n for n, c in (ENTITIES | INPUTS).items() if c == category]
+        masked = msgspec.structs.replace(event, **dict.fromkeys(fields))
+        _, vector = read_and_observe(masked, store, observe=False)
+        needy = np.array([category in feature.needs for feature in FEATURES])
+        assert needy.any()
+        assert np.isnan(vector[needy]).all()
+        assert_same(vector[None, ~needy], whole[None, ~needy])
+
+
+def test_no_more_than_a_thousand_others_are_told_apart(store):
+    device = token("device", 0)
+    events = [
+        an_event(i, START + i * SECOND, type="login", device=device, member=token("member", i))
+        for i in range(1_100)
+    ]
+    # The oldest comes again, so it is among the newest thousand: order of last sight, not first.
+    events += [
+        an_event(1_100, START + DAY - 1, type="login", device=device, member=token("member", 0)),
+        an_event(1_101, START + DAY + 100 * SECOND, device=device, member=token("member", 1)),
+        an_event(1_102, START + DAY + 599 * SECOND, device=device, member=token("member", 1)),
+    ]
+    served = replayed(events, store)
+    place = NAMES.index("device_members_24h")
+    assert served[[999, 1_000, 1_099, 1_100], place].tolist() == [999, 1_000, 1_000, 1_000]
+    assert_same(from_the_past(events), served)
+    for i in (1_000, 1_100, 1_101, 1_102):
+        assert served[i, place] == by_definition(events[i], events)[place]
+
+
+def test_a_hundred_thousand_events_inside_a_window_cost_what_ten_cost(store):
+    busy, at = token("device", 0), START
+    quiet = [token("device", 1 + number) for number in range(50)]
+    members = [token("member", number) for number in range(40)]
+
+    def login(device: bytes) -> Event:
+        nonlocal at
+        at += SECOND
+        return an_event(at, at, type="login", device=device, member=members[at // SECOND % 40])
+
+    store.load(login(busy) for _ in range(100_000))
+    store.load(login(device) for _ in range(10) for device in quiet)
+
+    def cost(devices: Sequence[bytes]) -> float:
+        taken = []
+        for device in devices:
+            event = login(device)
+            began = time.perf_counter()
+            read_and_observe(event, store)
+            taken.append(time.perf_counter() - began)
+        return statistics.median(taken)
+
+    cost(quiet)
+    ratio = min(cost([busy] * 50) / cost(quiet) for _ in range(4))
+    assert ratio < 2
+
+
+WORKER = """
+import sys, threading
+from pathlib import Path
+from sectionfour.domain import Event
+from sectionfour.features.online import read_and_observe
+from sectionfour.stores import open_velocity
+
+store = open_velocity(f"lmdb:{sys.argv[1]}", gib=0.05)
+
+def work(name):
+    for number in range(100):
+        read_and_observe(Event(
+            event_id=f"{sys.argv[2]}.{name}.{number}", at=1_700_000_000_000_000, purpose="p",
+            type="purchase", occurred_at=0, member=b"m" * 16, device=name * 16, amount=3,
+        ), store)
+
+threads = [threading.Thread(target=work, args=(bytes([n]),)) for n in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+store.close()
+"""
+
+
+def test_threads_and_processes_at_once_lose_nothing(tmp_path):
+    folder = tmp_path / "velocity"
+    workers = [subprocess.Popen([sys.executable, "-c", WORKER, str(folder), name]) for name in "ab"]
+    assert [worker.wait(timeout=60) for worker in workers] == [0, 0]
+    store = open_velocity(f"lmdb:{folder}", gib=0.05)
+    entries = store.unsettled(1 << 62)
+    assert len(entries) == len({at for at, _, _ in entries}) == 800
+    event, vector = read_and_observe(an_event(member=b"m" * 16, device=b"\1" * 16), store)
+    assert event.at == START + 800
+    found = dict(zip(NAMES, vector, strict=True))
+    assert found["member_purchases_1h"] == 800
+    assert found["member_amount_24h"] == 2400
+    assert found["member_devices_30d"] == 4
+    assert found["device_events_1h"] == 200
+    store.close()
+
+
+# --- the store ---------------------------------------------------------------------------------
+
+
+def everything(store: LmdbVelocity, prefixes: bytes = b"") -> dict[bytes, bytes]:
+    with store._env.begin() as txn, txn.cursor() as cursor:
+        return {key: value for key, value in cursor if not prefixes or key[:1] in prefixes}
+
+
+@settings(max_examples=20, deadline=None)
+@given(histories())
+def test_a_load_leaves_what_the_events_one_by_one_leave(kept, events):
+    replayed(events, emptied(kept))
+    one_by_one = everything(kept, b"SEPFAM")
+    assert emptied(kept).load(events) == len(events)
+    assert everything(kept) == one_by_one
+
+
+def test_a_load_in_many_lots_leaves_what_one_by_one_leaves(store, monkeypatch):
+    events = a_busy_past(2_000)
+    replayed(events, store)
+    one_by_one = everything(store, b"SEPFAM")
+    monkeypatch.setattr("sectionfour.stores.lmdb.LOT", 300)
+    told: list[int] = []
+    emptied(store).load(iter(events), told.append)
+    assert everything(store) == one_by_one
+    assert told == [300] * 6 + [200]
+
+
+def test_windows_go_on_after_a_load(store):
+    events = a_busy_past(400)
+    store.load(events[:300])
+    later = [event for event in events[300:] if event.type != FRAUD]
+    served = [read_and_observe(event, store)[1] for event in events[300:]]
+    kept = [v for v, e in zip(served, events[300:], strict=True) if e.type != FRAUD]
+    assert_same(np.array(kept), np.array([by_definition(event, events) for event in later]))
+
+
+def test_a_load_out_of_order_is_refused_and_leaves_a_store_that_knows_it_is_not_whole(tmp_path):
+    store = open_velocity(f"lmdb:{tmp_path}", gib=0.05)
+    store.load([an_event(0, START)])
+    assert store.fresh
+    with pytest.raises(HistoryError, match="in order"):
+        store.load([an_event(1, START + 5), an_event(2, START)])
+    assert not store.fresh
+    store.close()
+    store = open_velocity(f"lmdb:{tmp_path}", gib=0.05)
+    assert not store.fresh
+    store.clear()
+    assert not store.fresh
+    store.load([an_event(0, START)])
+    assert store.fresh
+    store.close()
+
+
+def test_a_store_of_another_catalog_is_not_fresh(tmp_path, monkeypatch):
+    store = open_velocity(f"lmdb:{tmp_path}", gib=0.05)
+    assert store.fresh
+    store.close()
+    monkeypatch.setattr("sectionfour.stores.lmdb.fingerprint", lambda: "another")
+    store = open_velocity(f"lmdb:{tmp_path}", gib=0.05)
+    assert not store.fresh
+    store.load([an_event()])  # what is added does not make up for what was wrong before
+    assert not store.fresh
+    store.close()
+
+
+def test_what_was_answered_is_settled_and_only_then_forgotten(store):
+    event = an_event(member=b"m" * 16)
+    kept, _ = read_and_observe(event, store)
+    (entry,) = store.unsettled(START + 1)
+    assert msgspec.msgpack.decode(entry[2], type=Event) == event
+    assert store.unsettled(START) == []
+    store.settle([entry[:2]], forget=False)
+    assert store.unsettled(START + 1) == []
+    assert read_and_observe(event, store)[0] == kept
+    store.settle([(START, key_of(event.event_id))], forget=True)
+    assert read_and_observe(event, store)[0].at == START + 1
+
+
+def test_a_full_store_fails_closed_and_keeps_what_it_has(tmp_path):
+    store = open_velocity(f"lmdb:{tmp_path}", gib=0.0005)
+    seen = []
+
+    def fill() -> None:
+        for number in range(5_000):
+            read_and_observe(an_event(number, START + number, member=b"m" * 16), store)
+            seen.append(number)
+
+    with pytest.raises(FailClosed):
+        fill()
+    _, vector = read_and_observe(an_event(member=b"m" * 16), store, observe=False)
+    assert vector[NAMES.index("member_events_1h")] == len(seen) > 0
+    store.close()
+
+
+def test_a_store_that_does_not_open_fails_closed(tmp_path):
+    Path(tmp_path / "data.mdb").write_bytes(b"not a database" * 1000)
+    with pytest.raises(FailClosed) as caught:
+        open_velocity(f"lmdb:{tmp_path}", gib=0.05)
+    assert isinstance(caught.value.__cause__, lmdb.Error)
+
+
+# --- the catalog -------------------------------------------------------------------------------
+
+
+def test_the_catalog_is_as_wide_as_asked_and_names_are_unique():
+    assert len(FEATURES) >= 45
+    assert len(set(NAMES)) == len(NAMES) == len(FEATURES)
+
+
+def test_every_feature_has_a_reason_and_every_reason_a_feature():
+    assert {feature.code for feature in FEATURES} == set(REASONS)
+
+
+def test_every_category_that_a_feature_needs_is_one_of_the_regime():
+    known = regime.load().categories
+    assert set(CATEGORIES) <= set(known)
+    assert all(set(feature.needs) <= set(known) for feature in FEATURES)
+
+
+def test_every_window_is_of_an_aggregate_entity_and_stream_that_exist():
+    for window in WINDOWS:
+        assert window.by in ENTITIES
+        assert window.of in catalog.STREAMS
+        assert 0 < window.over <= MONTH
+        wants = {"sum": {"amount", "amount_sq"}, "distinct": set(ENTITIES)}
+        wants |= {"age": {None, *ENTITIES}, "count": {None}, "since_last": {None}}
+        assert window.what in wants[window.agg]
+        assert window.what != window.by
+
+
+def test_every_text_of_a_feature_takes_its_number():
+    for feature in FEATURES:
+        assert feature.says.format(3.0)
+        assert feature.unit
+
+
+def test_every_stream_is_of_types_that_exist():
+    assert set().union(*catalog.STREAMS.values()) == {*EVENT_TYPES, FRAUD}
+
+
+def test_the_account_model_learns_from_nothing_that_an_account_event_lacks():
+    assert columns("transaction") == tuple(range(len(FEATURES)))
+    for place in columns("account"):
+        assert not {"order", "payment", "consignee"}.intersection(FEATURES[place].needs)
+
+
+def test_definitions_differ_and_the_fingerprint_is_theirs(monkeypatch):
+    texts = [definition(feature).split(" = ", 1)[1] for feature in FEATURES]
+    assert len(set(texts)) == len(texts)
+    before = fingerprint()
+    wider = catalog.STREAMS | {"change": catalog.STREAMS["change"] | {"login"}}
+    monkeypatch.setattr(catalog, "STREAMS", wider)
+    assert fingerprint() != before

@@ -1,0 +1,368 @@
+"""The service as it runs: two worker processes over one home, killed, stopped, streamed to."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from click.testing import CliRunner
+from prometheus_client.mmap_dict import MmapedDict
+
+from sectionfour.cli import main
+from sectionfour.features.catalog import NAMES
+from sectionfour.privacy import notes
+from sectionfour.settings import Settings
+
+
+def counted(server: Any) -> list[float]:
+    """Return how many assessments each worker has answered, from the file of each."""
+    folder = server.home / "metrics" / str(server.process.pid)
+    found = []
+    for file in folder.glob("histogram_*.db"):
+        values = MmapedDict.read_all_values_from_file(str(file))
+        found.append(sum(v for key, v, *_ in values if '"sectionfour_assessment_seconds_b' in key))
+    return found
+
+
+def basis(answer: bytes) -> dict[str, str]:
+    return {b["category"]: b["kind"] for b in json.loads(answer)["basis"]}
+
+
+def leaves(server: Any) -> int:
+    with contextlib.closing(sqlite3.connect(server.home / "ledger.db")) as connection:
+        return int(connection.execute("SELECT COUNT(*) FROM log").fetchone()[0])
+
+
+# --- what workers share
+
+
+def test_a_withdrawal_holds_for_the_next_call_on_every_worker(service, a_request, a_consent):
+    draw = random.Random(4)
+    connections = [service.connect() for _ in range(16)]
+
+    def call(*args: Any, **kwargs: Any) -> tuple[int, bytes]:
+        return service.call(*args, connection=draw.choice(connections), **kwargs)
+
+    try:
+        for turn in range(200):
+            number = 1000 + turn % 7
+            body = a_request(number)
+            status, said = call("POST", "/v1/consents", a_consent(number), role="consent")
+            assert status == 201
+            record = json.loads(said)["record_id"]
+            event = body | {"event_id": f"given_{turn}"}
+            status, said = call("POST", "/v1/assessments", event, role="checkout")
+            assert (status, basis(said).get("device")) == (200, "consent"), turn
+            assert call("POST", f"/v1/consents/{record}/withdraw", role="consent")[0] == 200
+            event = body | {"event_id": f"withdrawn_{turn}"}
+            status, said = call("POST", "/v1/assessments", event, role="checkout")
+            assert (status, basis(said).get("device")) == (200, None), turn
+    finally:
+        for connection in connections:
+            connection.close()
+    assert len(counted(service)) == 2
+    assert min(counted(service)) > 50  # both were asked
+
+
+def test_what_one_worker_answered_every_worker_repeats(service, a_request):
+    answers = {
+        service.call("POST", "/v1/assessments", a_request(2001), role="checkout")[1]
+        for _ in range(20)
+    }
+    assert len(answers) == 1
+    path = f"/v1/assessments/{json.loads(answers.pop())['assessment_id']}"
+    assert {service.call("GET", path, role="analyst")[0] for _ in range(20)} == {200}
+
+
+def test_the_same_new_event_at_the_same_moment_is_counted_once(service, a_request):
+    for number in range(2100, 2110):
+        body, found = a_request(number), []
+
+        def send(body: Any = body, found: list[Any] = found) -> None:
+            found.append(service.call("POST", "/v1/assessments", body, role="checkout"))
+
+        threads = [threading.Thread(target=send) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert {status for status, _ in found} == {200}
+        assert len({said for _, said in found}) == 1
+
+
+def test_metrics_are_those_of_all_workers_whichever_is_asked(service, a_request):
+    def total() -> float:
+        text = service.call("GET", "/metrics")[1].decode()
+        lines = [ln for ln in text.splitlines() if ln.startswith("sectionfour_assessments_total{")]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+    before = total()
+    for number in range(2200, 2230):
+        service.call("POST", "/v1/assessments", a_request(number), role="checkout")
+    assert {total() for _ in range(12)} == {before + 30}
+    text = service.call("GET", "/metrics")[1].decode()
+    assert f"sectionfour_log_entries {float(leaves(service))}" in text
+
+
+def test_a_revoked_key_opens_no_worker(service, a_request, monkeypatch):
+    from sectionfour.parts import now
+    from sectionfour.stores import open_ledger
+    from sectionfour.web.keys import create_key, key_id
+
+    ledger = open_ledger(f"sqlite:{service.home / 'ledger.db'}")
+    key = create_key(ledger, "checkout", now())
+    ledger.close()
+    headers = {"Authorization": f"Bearer {key}"}
+    sent = a_request(2301)
+    assert service.call("POST", "/v1/assessments", sent, headers=headers)[0] == 200
+    monkeypatch.setenv("SECTIONFOUR_HOME", str(service.home))
+    done = CliRunner().invoke(main, ["keys", "revoke", key_id(key)])
+    assert done.exit_code == 0
+    found = [service.call("POST", "/v1/assessments", sent, headers=headers)[0] for _ in range(20)]
+    assert found == [401] * 20
+
+
+def test_a_serving_process_loads_no_pandas_no_sklearn_and_no_matplotlib(service, a_request):
+    service.call("POST", "/v1/assessments", a_request(2401), role="checkout")
+    assert len(service.workers()) == 2
+    for pid in service.workers():
+        mapped = Path(f"/proc/{pid}/maps").read_text()
+        assert "onnxruntime" in mapped
+        for name in ("pandas", "sklearn", "matplotlib", "scipy", "duckdb", "pyarrow"):
+            assert f"site-packages/{name}/" not in mapped, name
+    code = (
+        "import sys; from sectionfour import cli, serve, web;"
+        "print([m for m in ('pandas', 'sklearn', 'matplotlib', 'scipy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# --- batches
+
+
+def test_a_batch_is_answered_while_it_is_still_being_sent(service, a_request):
+    """The first answers are there before the last request is."""
+    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection:
+        head = (
+            "POST /v1/assessments/batch HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+            f"Authorization: Bearer {service.keys['checkout']}\r\n"
+            "Content-Type: application/x-ndjson\r\n\r\n"
+        )
+        connection.sendall(head.encode())
+        received = b""
+        for number in range(3001, 3006):
+            line = json.dumps(a_request(number)).encode() + b"\n"
+            connection.sendall(b"%x\r\n%s\r\n" % (len(line), line))
+            while f'"event_id":"evt_{number}"'.encode() not in received:
+                data = connection.recv(65_536)
+                assert data
+                received += data
+        connection.sendall(b"0\r\n\r\n")
+        while not received.endswith(b"0\r\n\r\n"):
+            received += connection.recv(65_536)
+
+
+def test_a_long_batch_is_answered_in_order_and_a_bad_line_is_its_own_fault(service, a_request):
+    sent = [json.dumps(a_request(number)) for number in range(4000, 4300)]
+    sent[100] = '{"event_id": "raw'
+    status, said = service.call(
+        "POST",
+        "/v1/assessments/batch",
+        "\n".join(sent).encode(),
+        role="checkout",
+        headers={"Content-Type": "application/x-ndjson"},
+    )
+    assert status == 200
+    found = [json.loads(line) for line in said.splitlines()]
+    assert found[100]["line"] == 101
+    assert found[100]["status"] == 400
+    names = [line["event_id"] for line in found if "event_id" in line]
+    assert names == [f"evt_{number}" for number in range(4000, 4300) if number != 4100]
+
+
+def test_a_body_without_a_length_has_the_same_limit(service):
+    def chunks(size: int) -> Any:
+        yield b'{"event_id": "'
+        for _ in range(size // 1024):
+            yield b"x" * 1024
+
+    for size, expected in ((60_000, 400), (70_000, 413)):
+        connection = service.connect()
+        headers = {"Authorization": f"Bearer {service.keys['checkout']}"}
+        connection.request("POST", "/v1/assessments", chunks(size), headers, encode_chunked=True)
+        assert connection.getresponse().status == expected
+        connection.close()
+
+
+# --- what survives
+
+
+class Load:
+    """Threads that ask for assessments until they are told to stop, and keep what they got."""
+
+    def __init__(self, server: Any, a_request: Any, first: int, threads: int = 6) -> None:
+        self.server, self.a_request = server, a_request
+        self.answered: dict[str, str] = {}
+        self.broken: list[int] = []
+        self.other: list[tuple[int, bytes]] = []
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._run, args=(first + 500 * n,)) for n in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self, number: int) -> None:
+        connection = self.server.connect()
+        while not self._stop.is_set():
+            number += 1
+            try:
+                status, said = self.server.call(
+                    "POST",
+                    "/v1/assessments",
+                    self.a_request(number),
+                    role="checkout",
+                    connection=connection,
+                )
+            except (OSError, http.client.HTTPException):
+                self.broken.append(number)
+                connection.close()
+                connection = self.server.connect()
+                time.sleep(0.02)
+                continue
+            if status == 200:
+                found = json.loads(said)
+                self.answered[found["event_id"]] = found["assessment_id"]
+            else:
+                self.other.append((status, said))
+        connection.close()
+
+    def stop(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def test_a_killed_worker_loses_no_answer_that_was_acknowledged(a_server, a_request):
+    with a_server() as server:
+        before = server.workers()
+        load = Load(server, a_request, 10_000)
+        time.sleep(1.0)
+        os.kill(before[0], signal.SIGKILL)
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            time.sleep(0.2)
+            now = server.workers()
+            if len(now) == 2 and before[0] not in now:
+                break
+        time.sleep(1.5)
+        load.stop()
+        assert len(server.workers()) == 2
+        assert before[0] not in server.workers()
+        assert load.other == []
+        assert len(load.answered) > 100
+        connection = server.connect()
+        for event, name in load.answered.items():
+            status, said = server.call(
+                "GET", f"/v1/assessments/{name}", role="analyst", connection=connection
+            )
+            assert (status, json.loads(said)["event_id"]) == (200, event)
+        for number in load.broken[:50]:  # what was cut off is answered when it is sent again
+            sent = a_request(number)
+            assert server.call("POST", "/v1/assessments", sent, role="checkout")[0] == 200
+        connection.close()
+        assert server.stop() == 0
+        assert_sound(server)
+
+
+def test_a_stop_answers_what_has_come_and_signs_what_was_answered(a_server, a_request):
+    with a_server(checkpoint_seconds="600") as server:
+        load = Load(server, a_request, 20_000)
+        time.sleep(1.0)
+        server.process.send_signal(signal.SIGTERM)
+        status = server.process.wait(timeout=30)
+        load.stop()
+        assert status == 0, server.log.read_text()
+        assert load.other == []
+        with contextlib.closing(sqlite3.connect(server.home / "ledger.db")) as connection:
+            kept = dict(connection.execute("SELECT event_id, assessment_id FROM assessments"))
+            note = connection.execute("SELECT note FROM checkpoints ORDER BY size").fetchall()[-1]
+        assert load.answered.items() <= kept.items()
+        assert int(note[0].splitlines()[1]) == leaves(server)
+        assert not (server.home / "metrics" / str(server.process.pid)).exists()
+        log = server.log.read_text()
+        assert re.fullmatch(r"listening at http://127\.0\.0\.1:\d+ with 2 workers\n", log), log
+
+
+def assert_sound(server: Any) -> None:
+    """The log and its checkpoints match."""
+    from sectionfour.bootstrap import open_notary, open_parts
+
+    settings = Settings(home=server.home, models=server.home, velocity_gib=0.05)
+    parts = open_parts(settings)
+    notary = open_notary(settings, parts)
+    assert list(notary.verify()) == []
+    newest = parts.ledger.newest_checkpoint()
+    assert newest is not None
+    public = notes.parse_vkey(notary.vkey)[1]
+    assert notes.open_note(newest[1], settings.origin, public).size == newest[0]
+    parts.close()
+
+
+# --- starting
+
+
+def test_windows_that_were_dropped_are_made_anew_before_anything_is_served(a_server, a_request):
+    with a_server() as server:
+        for number in range(3):
+            body = a_request(1, event_id=f"first_{number}")
+            assert server.call("POST", "/v1/assessments", body, role="checkout")[0] == 200
+        assert server.stop() == 0
+        shutil.rmtree(server.home / "velocity")
+        server.start()
+        body = a_request(1, event_id="after")
+        assert server.call("POST", "/v1/assessments", body, role="checkout")[0] == 200
+        with contextlib.closing(sqlite3.connect(server.home / "ledger.db")) as connection:
+            vectors = dict(connection.execute("SELECT event_id, vector FROM assessments"))
+        place = NAMES.index("member_events_24h")
+        counts = [np.frombuffer(vectors[name])[place] for name in ("first_0", "first_2", "after")]
+        assert counts == [0, 2, 3]
+        assert "made anew" in server.log.read_text()
+
+
+def test_a_service_without_models_says_so_and_does_not_start(home, tmp_path):
+    environment = os.environ | {
+        "SECTIONFOUR_HOME": str(home),
+        "SECTIONFOUR_MODELS": str(tmp_path / "none"),
+        "SECTIONFOUR_VELOCITY_GIB": "0.05",
+    }
+    command = [sys.executable, "-m", "sectionfour.cli", "serve", "--bind", "127.0.0.1:1"]
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 1
+    assert "no transaction model has been promoted" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_address_that_is_none_is_refused():
+    for bind in ("8400", "localhost:", ":8400", "localhost:http"):
+        done = CliRunner().invoke(main, ["serve", "--bind", bind])
+        assert done.exit_code == 2, bind
+        assert "HOST:PORT" in done.output

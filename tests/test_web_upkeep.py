@@ -1,0 +1,191 @@
+"""Upkeep: checkpoints are signed, and what the windows saw is settled with the ledger."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from sectionfour.domain import Event
+from sectionfour.errors import FailClosed
+from sectionfour.features import online
+from sectionfour.settings import Settings
+from sectionfour.upkeep import SETTLE_AFTER, Upkeep, upkeep
+from sectionfour.web import create_app
+
+LATER = SETTLE_AFTER + 1_000_000
+EVER = 1 << 62
+
+
+def kept_up(app: Any, after: int = LATER) -> None:
+    """Do the upkeep as if so many microseconds had passed."""
+    parts = app.extensions["sectionfour"]
+    upkeep(parts, app.extensions["sectionfour.notary"], parts.clock() + after)
+
+
+def a_step(parts: Any, event_id: str = "evt_lost") -> Event:
+    """Let the windows see an event that is then never answered, as when a worker is killed."""
+    event = Event(
+        event_id=event_id,
+        at=parts.clock(),
+        purpose="security.transaction_risk",
+        type="purchase",
+        occurred_at=parts.clock(),
+        permitted=parts.regime.mask(["member.required", "order"]),
+        member=b"m" * 16,
+        payee=b"p" * 16,
+        amount=100,
+    )
+    return online.read_and_observe(event, parts.velocity)[0]
+
+
+def test_what_was_answered_is_settled_and_a_retry_still_gets_the_same_bytes(
+    app, client, a_request, parts
+):
+    checkout = client("checkout")
+    first = checkout.post("/v1/assessments", json=a_request())
+    kept_up(app, after=0)
+    assert len(parts.velocity.unsettled(EVER)) == 1  # too young
+    kept_up(app)
+    assert list(parts.velocity.unsettled(EVER)) == []
+    again = checkout.post("/v1/assessments", json=a_request())
+    assert again.get_data() == first.get_data()
+    assert list(parts.velocity.unsettled(EVER)) == []
+    assert parts.ledger.rows("SELECT COUNT(*) FROM events") == [(1,)]
+
+
+def test_a_step_that_was_never_answered_becomes_an_event_of_the_ledger(app, parts):
+    event = a_step(parts)
+    assert parts.ledger.event("evt_lost") is None
+    for _ in range(2):
+        kept_up(app)
+        assert parts.ledger.event("evt_lost") == event
+        assert list(parts.velocity.unsettled(EVER)) == []
+
+
+def test_a_lost_step_is_remembered_for_a_retry_that_comes_late(app, parts):
+    event = a_step(parts)
+    kept_up(app)
+    again, vector = online.read_and_observe(
+        msgspec.structs.replace(event, at=event.at + LATER), parts.velocity
+    )
+    assert again.at == event.at
+    assert not np.nanmax(vector[: len(online.WINDOWS)] > 1e12)
+    assert list(parts.velocity.unsettled(EVER)) == []
+
+
+def test_the_lost_step_of_a_request_is_whole_once_the_request_is_sent_again(
+    app, client, a_request, parts, monkeypatch
+):
+    checkout = client("checkout")
+    with monkeypatch.context() as patch:
+
+        def down(*_: Any) -> Any:
+            raise FailClosed("the ledger could not be written")
+
+        patch.setattr(type(parts.ledger), "record", down)
+        assert checkout.post("/v1/assessments", json=a_request()).status_code == 503
+    (lost,) = parts.velocity.unsettled(EVER)
+    kept_up(app)
+    answer = checkout.post("/v1/assessments", json=a_request())
+    assert answer.status_code == 200
+    kept = parts.ledger.event("evt_0001")
+    assert kept is not None
+    assert kept.at == lost[0]
+    assert list(parts.velocity.unsettled(EVER)) == []
+
+
+def test_a_known_fraud_is_settled_by_its_label(app, client, a_request, parts):
+    checkout = client("checkout")
+    checkout.post("/v1/assessments", json=a_request())
+    body = {"event_id": "evt_0001", "label": "chargeback", "source": "bank"}
+    first = checkout.post("/v1/labels", json=body)
+    kept_up(app)
+    assert list(parts.velocity.unsettled(EVER)) == []
+    assert parts.ledger.rows("SELECT COUNT(*) FROM events") == [(1,)]
+    assert checkout.post("/v1/labels", json=body).json == first.json
+    assert list(parts.velocity.unsettled(EVER)) == []
+
+
+def test_many_steps_are_settled_in_batches(app, parts):
+    for number in range(1203):
+        a_step(parts, f"evt_{number}")
+    kept_up(app)
+    assert list(parts.velocity.unsettled(EVER)) == []
+    assert parts.ledger.rows("SELECT COUNT(*) FROM events") == [(1203,)]
+
+
+def test_the_log_is_signed_and_nothing_new_is_not_signed_again(app, client, parts):
+    client("checkout")
+    kept_up(app)
+    kept_up(app)
+    assert [size for size, _ in parts.ledger.checkpoints()] == [1]
+    assert list(app.extensions["sectionfour.notary"].verify()) == []
+
+
+def test_a_serving_worker_signs_at_intervals_and_once_more_at_its_end(settings: Settings):
+    quick = dataclasses.replace(settings, checkpoint_seconds=0.05)
+    app = create_app(quick, upkeep=True)
+    parts, thread = app.extensions["sectionfour"], app.extensions["sectionfour.upkeep"]
+    assert isinstance(thread, Upkeep)
+
+    def new_entry() -> None:
+        from sectionfour.web.keys import create_key
+
+        create_key(parts.ledger, "checkout", parts.clock())
+
+    try:
+        new_entry()
+        deadline = time.monotonic() + 10
+        while not parts.ledger.checkpoints() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert [size for size, _ in parts.ledger.checkpoints()] == [1]
+        new_entry()
+    finally:
+        thread.stop()
+    assert parts.ledger.checkpoints()[-1][0] == 2
+    parts.close()
+
+
+def test_an_application_that_is_not_a_serving_worker_keeps_nothing_up(app):
+    assert "sectionfour.upkeep" not in app.extensions
+
+
+def test_upkeep_goes_on_after_a_turn_that_failed(settings: Settings, monkeypatch, caplog):
+    app = create_app(dataclasses.replace(settings, checkpoint_seconds=0.02))
+    parts, notary = app.extensions["sectionfour"], app.extensions["sectionfour.notary"]
+    turns = []
+
+    def failing_once(at: int) -> None:
+        turns.append(at)
+        if len(turns) == 1:
+            raise FailClosed("the ledger cannot be used")
+
+    monkeypatch.setattr(notary, "extend", failing_once)
+    thread = Upkeep(parts, notary, dataclasses.replace(settings, checkpoint_seconds=0.02))
+    deadline = time.monotonic() + 10
+    while len(turns) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    thread.stop()
+    parts.close()
+    assert len(turns) >= 3
+    assert "fail-closed" in caplog.text
+
+
+@pytest.mark.parametrize("workers", [2])
+def test_of_several_workers_one_is_at_it(settings: Settings, workers):
+    import fcntl
+
+    app = create_app(settings)
+    parts, notary = app.extensions["sectionfour"], app.extensions["sectionfour.notary"]
+    with open(settings.home / "upkeep.lock", "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        thread = Upkeep(parts, notary, dataclasses.replace(settings, checkpoint_seconds=0.01))
+        time.sleep(0.1)
+        thread.stop()
+    assert parts.ledger.checkpoints() == []
+    parts.close()
