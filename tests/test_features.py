@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from sectionfour.domain import EVENT_TYPES, FRAUD, Event
@@ -181,7 +181,8 @@ def test_what_is_served_is_the_definition(kept, events):
     assert_same(replayed(events, emptied(kept)), defined(events))
 
 
-@settings(max_examples=12, deadline=None)
+# A run over the past takes a second, most of it to put the SQL together: too long to shrink.
+@settings(max_examples=12, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(histories(most=40))
 def test_what_is_computed_over_the_past_is_the_definition_and_what_was_served(kept, events):
     past = from_the_past(events)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
+import threading
 import time
 from typing import Any
 
 import msgspec
 import numpy as np
-import pytest
 
-from sectionfour.domain import Event
+from sectionfour.domain import Event, Leaf
 from sectionfour.errors import FailClosed
 from sectionfour.features import online
 from sectionfour.settings import Settings
@@ -176,16 +177,50 @@ def test_upkeep_goes_on_after_a_turn_that_failed(settings: Settings, monkeypatch
     assert "fail-closed" in caplog.text
 
 
-@pytest.mark.parametrize("workers", [2])
-def test_of_several_workers_one_is_at_it(settings: Settings, workers):
-    import fcntl
-
-    app = create_app(settings)
+def test_of_several_workers_one_is_at_it_until_it_ends(app, client, settings: Settings):
     parts, notary = app.extensions["sectionfour"], app.extensions["sectionfour.notary"]
-    with open(settings.home / "upkeep.lock", "w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        thread = Upkeep(parts, notary, dataclasses.replace(settings, checkpoint_seconds=0.01))
-        time.sleep(0.1)
-        thread.stop()
+    quick = dataclasses.replace(settings, checkpoint_seconds=0.02)
+    client("checkout")
+    with open(settings.home / "upkeep.lock", "w") as another:
+        fcntl.flock(another, fcntl.LOCK_EX)
+        thread = Upkeep(parts, notary, quick)
+        time.sleep(0.2)
+        assert parts.ledger.checkpoints() == []
+    thread.stop()
+    assert len(parts.ledger.checkpoints()) == 1
+
+
+def test_the_tree_grows_in_bites_and_the_next_checkpoint_signs_what_it_holds(app, parts):
+    notary = app.extensions["sectionfour.notary"]
+    for number in range(23):
+        with parts.ledger.transaction() as connection:
+            parts.ledger.log(connection, Leaf("test", f"{number}", b"leaf %d" % number))
+        if number % 5 == 0:
+            assert parts.ledger.grow(2) == (2 if number else 1)
+    while parts.ledger.grow(3):
+        pass
     assert parts.ledger.checkpoints() == []
-    parts.close()
+    note = notary.extend(parts.clock())
+    assert note is not None
+    assert note.splitlines()[1] == "23"
+    assert list(notary.verify()) == []
+    assert [size for size, _ in parts.ledger.checkpoints()] == [23]
+
+
+def test_two_who_let_the_tree_grow_at_once_make_one_tree(app, parts):
+    with parts.ledger.transaction() as connection:
+        for number in range(2000):
+            parts.ledger.log(connection, Leaf("test", f"{number}", b"leaf %d" % number))
+
+    def grow() -> None:
+        while parts.ledger.grow(7):
+            pass
+
+    threads = [threading.Thread(target=grow) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    notary = app.extensions["sectionfour.notary"]
+    notary.extend(parts.clock())
+    assert list(notary.verify()) == []

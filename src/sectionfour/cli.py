@@ -63,9 +63,7 @@ def _ledger(url: str | None) -> Any:
 
 
 @keys.command(name="create")
-@click.option(
-    "--role", required=True, help="checkout, consent, analyst, privacy, trainer, admin."
-)
+@click.option("--role", required=True, help="checkout, consent, analyst, privacy, trainer, admin.")
 @click.option("--ledger", help="URL of the ledger, sqlite:PATH.")
 def keys_create(role: str, ledger: str | None) -> None:
     """Make a key and print it, this once; only a digest of it is kept.

@@ -345,7 +345,7 @@ def verify() -> None:
     settings = from_environment()
     with _parts() as parts:
         notary = open_notary(settings, parts)
-        faults = list(check(parts.ledger, notary))
+        faults = list(check(parts, notary))
         size = parts.ledger.size()
     for fault in faults:
         click.echo(fault)

@@ -38,14 +38,24 @@ EventType = Literal[
 #: Every type of event, in the order of its code as a feature.
 EVENT_TYPES: tuple[str, ...] = EventType.__args__  # type: ignore[attr-defined]
 TRANSACTION_TYPES = frozenset({"purchase", "payout", "listing"})
-#: A known fraud enters the windows as an event of its own, at the instant it became known.
-FRAUD = "fraud"
+#: What becomes known of an event enters the windows as an event of its own, when it is known.
+FRAUD, CLEARED = "fraud", "cleared"
+KNOWN = frozenset({FRAUD, CLEARED})
 
 LabelName = Literal[
     "chargeback", "account_takeover", "confirmed_fraud", "suspected_fraud", "legitimate"
 ]
 #: A suspicion is for the analysts; only what is confirmed counts as fraud, in windows and training.
 FRAUD_LABELS = frozenset({"chargeback", "account_takeover", "confirmed_fraud"})
+
+
+def known_as(label: str) -> str | None:
+    """Return the type of event that a label becomes in the windows; None for a mere suspicion.
+
+    >>> known_as("chargeback"), known_as("legitimate"), known_as("suspected_fraud")
+    ('fraud', 'cleared', None)
+    """
+    return FRAUD if label in FRAUD_LABELS else CLEARED if label == "legitimate" else None
 
 
 def micros(instant: datetime) -> int:

@@ -282,7 +282,10 @@ def _purchases(table: pd.DataFrame) -> Iterator[Step]:
 
 
 def _handbook_labels(table: pd.DataFrame) -> Iterator[Step]:
-    frauds = table[table["TX_FRAUD"] == 1]
-    for number, at in zip(frauds.index.tolist(), frauds["at"].tolist(), strict=True):
+    """A week after each transaction it is known what it was."""
+    for number, at, fraud in zip(
+        table.index.tolist(), table["at"].tolist(), table["TX_FRAUD"].tolist(), strict=True
+    ):
         name = f"handbook_{number}"
-        yield Known(at + HANDBOOK_DELAY, name, name, "chargeback", "handbook")
+        label = "chargeback" if fraud else "legitimate"
+        yield Known(at + HANDBOOK_DELAY, name, name, label, "handbook")

@@ -10,10 +10,11 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import get_args
 
 import msgspec
 
-from sectionfour.domain import FRAUD, FRAUD_LABELS, Event, Given, Label, Leaf, Notice, Refusal
+from sectionfour.domain import Event, Given, Label, LabelName, Leaf, Notice, Refusal, known_as
 from sectionfour.errors import HistoryError
 from sectionfour.parts import Parts
 from sectionfour.privacy import consent, gate, pseudonym
@@ -204,13 +205,14 @@ def _take_label(step: Known, at: int, parts: Parts, batch: _Batch) -> None:
             event_id=step.event_id,
         )
     )
-    if step.label in FRAUD_LABELS:
-        batch.windows.append(fraud_event(event, step.label_id, at))
+    kind = known_as(step.label)
+    if kind is not None:
+        batch.windows.append(known_event(event, kind, step.label_id, at))
 
 
-def fraud_event(event: Event, label_id: str, at: int) -> Event:
-    """Return the known fraud of `event` as an event of its own, at the instant it became known."""
-    return msgspec.structs.replace(event, event_id=f"label:{label_id}", type=FRAUD, at=at)
+def known_event(event: Event, kind: str, label_id: str, at: int) -> Event:
+    """Return what became known of `event` as an event of its own, at the instant it did."""
+    return msgspec.structs.replace(event, event_id=f"label:{label_id}", type=kind, at=at)
 
 
 def _keep(batch: _Batch, parts: Parts, report: Report, progress: Progress) -> None:
@@ -242,29 +244,28 @@ def rebuild(parts: Parts, progress: Progress = lambda n: None) -> int:
 
 
 def _kept(parts: Parts) -> Iterator[Event]:
-    """Yield the ledger's events, and its known frauds as events, in order of `at`."""
-    names = ", ".join(
-        f"e.{name}" for name in EVENT_COLUMNS if name not in ("at", "type", "event_id")
+    """Yield the ledger's events, and what became known of them as events, in order of `at`."""
+    others = [name for name in EVENT_COLUMNS if name not in ("at", "type", "event_id")]
+    of_event = ", ".join(f"e.{name}" for name in others)
+    of_member = ", ".join({"member": "l.member", "occurred_at": "l.known_at", "permitted": "0",
+                           "purpose": "''"}.get(name, "NULL") for name in others)  # fmt: skip
+    cases = " ".join(f"WHEN '{label}' THEN '{known_as(label)}'" for label in _TELLING)
+    kind = f"CASE l.label {cases} END"
+    telling = ", ".join(f"'{label}'" for label in _TELLING)
+    sql = (
+        f"SELECT e.at, e.type, e.event_id, {of_event} FROM events e WHERE e.at > ?"
+        f" UNION ALL SELECT l.at, {kind}, 'label:' || l.label_id, {of_event} FROM labels l"
+        f" JOIN events e ON e.event_id = l.event_id WHERE l.label IN ({telling}) AND l.at > ?"
+        f" UNION ALL SELECT l.at, {kind}, 'label:' || l.label_id, {of_member} FROM labels l"
+        f" WHERE l.event_id IS NULL AND l.label IN ({telling}) AND l.at > ?"
+        f" ORDER BY 1 LIMIT {BATCH}"
     )
-    fraud = ", ".join(f"'{label}'" for label in sorted(FRAUD_LABELS))
     after = -1
-    while True:
-        rows = parts.ledger.rows(
-            f"SELECT e.at, e.type, e.event_id, {names} FROM events e WHERE e.at > ?"
-            f" UNION ALL SELECT l.at, '{FRAUD}', 'label:' || l.label_id, {names} FROM labels l"
-            f" JOIN events e ON e.event_id = l.event_id WHERE l.label IN ({fraud}) AND l.at > ?"
-            f" ORDER BY 1 LIMIT {BATCH}",
-            after,
-            after,
-        )
-        order = (
-            "at",
-            "type",
-            "event_id",
-            *(n for n in EVENT_COLUMNS if n not in ("at", "type", "event_id")),
-        )
+    while rows := parts.ledger.rows(sql, after, after, after):
         for row in rows:
-            yield Event(**dict(zip(order, row, strict=True)))
-            after = row[0]
-        if not rows:
-            return
+            yield Event(**dict(zip(("at", "type", "event_id", *others), row, strict=True)))
+        after = rows[-1][0]
+
+
+#: The labels that tell something to the windows.
+_TELLING = tuple(sorted(label for label in get_args(LabelName) if known_as(label)))

@@ -71,7 +71,7 @@ def train(
             found, parts.ledger, at=parts.clock(), regime=parts.regime
         )
         stages.next()
-        matrix, _ = history.compute(found.events, found.frauds)
+        matrix, _ = history.compute(found.events, found.known)
         for category, rows in masked.items():
             matrix[np.ix_(rows, dataset.columns_of(category, range(len(NAMES))))] = np.nan
         done = []

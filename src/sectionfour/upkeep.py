@@ -10,6 +10,8 @@ from __future__ import annotations
 import fcntl
 import logging
 import threading
+import time
+from typing import IO
 
 import msgspec
 
@@ -18,13 +20,16 @@ from sectionfour.errors import SectionFourError
 from sectionfour.parts import Parts
 from sectionfour.privacy.receipts import Notary
 from sectionfour.settings import Settings
+from sectionfour.stores.sqlite import GROWTH
 
 log = logging.getLogger("sectionfour")
 
 #: How long a step may be on its way to the ledger, in microseconds.
 SETTLE_AFTER = 60_000_000
 #: Entries a transaction: the windows are locked while it lasts, about a millisecond.
-BATCH = 500
+BATCH = 200
+#: Seconds between two looks at what the tree of the log has to take in.
+GROW_EVERY = 0.1
 
 _event = msgspec.msgpack.Decoder(Event).decode
 
@@ -65,11 +70,12 @@ def settle(parts: Parts, before: int) -> None:
 
 
 class Upkeep:
-    """A thread that does the upkeep at intervals. Of all workers of a home one does, by a lock."""
+    """A thread that does the upkeep at intervals. Of all workers of a home one leads, for life."""
 
     def __init__(self, parts: Parts, notary: Notary, settings: Settings) -> None:
         self._parts, self._notary = parts, notary
         self._every = settings.checkpoint_seconds
+        self._due = time.monotonic() + self._every
         self._lock = settings.home / "upkeep.lock"
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="upkeep")
@@ -81,17 +87,32 @@ class Upkeep:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._end.wait(self._every):
-            self._once()
-        self._once()  # what was answered last gets its checkpoint too
-
-    def _once(self) -> None:
         with open(self._lock, "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return  # another worker is at it
-            try:
+            leads = False
+            while not self._end.wait(min(GROW_EVERY, self._every)):
+                leads = leads or _taken(lock)
+                if leads:
+                    self._turn(due=time.monotonic() >= self._due)
+            fcntl.flock(lock, fcntl.LOCK_EX)  # whoever ends last signs what was answered last
+            self._turn(due=True)
+
+    def _turn(self, *, due: bool) -> None:
+        """Let the tree grow by a bite, so that no checkout waits for many at once; all upkeep
+        where that is due."""
+        try:
+            if due:
+                self._due = time.monotonic() + self._every
                 upkeep(self._parts, self._notary, self._parts.clock())
-            except SectionFourError as error:  # tried again at the next turn
-                log.error("upkeep: %s: %s", error.code, error.detail)
+            else:
+                self._parts.ledger.grow(GROWTH)
+        except SectionFourError as error:  # tried again at the next turn
+            log.error("upkeep: %s: %s", error.code, error.detail)
+
+
+def _taken(lock: IO[str]) -> bool:
+    """Take the lock, to be kept for life; False where another worker has it."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -63,6 +63,9 @@ def _file(ledger: SqliteLedger) -> Iterator[str]:
     for (found,) in ledger.rows("PRAGMA integrity_check"):
         if found != "ok":
             yield f"the file of the ledger is damaged: {found}"
+    tables = [row[0] for row in ledger.rows("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")]
+    if sorted(tables) != sorted(statement.strip() for statement in ledger.schema.split(";")):
+        yield "the tables of the ledger are not those that it was made with"
 
 
 # --- each entry, and what it speaks of -------------------------------------------------------

@@ -14,16 +14,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sectionfour.domain import EVENT_TYPES, FRAUD
+from sectionfour.domain import CLEARED, EVENT_TYPES, FRAUD
 
 SECOND = 1_000_000
 MINUTE, HOUR, DAY = 60 * SECOND, 3600 * SECOND, 86_400 * SECOND
-WEEK, MONTH = 7 * DAY, 30 * DAY
+WEEK, MONTH, YEAR = 7 * DAY, 30 * DAY, 365 * DAY
 
 #: The largest number of others that a distinct count tells apart.
 DISTINCT_CAP = 1_000
 #: Squares are taken of at most this amount, so that 2^15 of them sum within 64 bits.
 SQUARED_CAP = 1 << 24
+#: What a member without a past is taken to spend on one purchase, in minor units; weighs as one.
+TYPICAL_AMOUNT = 5_000
 
 #: The entities that windows are kept by, and the data category that each comes from.
 ENTITIES = {
@@ -47,6 +49,7 @@ STREAMS = {
     "login_failed": frozenset({"login_failed"}),
     "change": frozenset({"password_reset", "profile_change", "instrument_added"}),
     "fraud": frozenset({FRAUD}),
+    "cleared": frozenset({CLEARED}),
 }
 
 #: What an event itself brings to row features, and the category that each comes from.
@@ -161,6 +164,9 @@ WINDOWS: tuple[Window, ...] = (
     Window("member_amount_7d", "member", "purchase", _S, WEEK, "member_spending", "minor units", "{:.0f} (minor units) spent by this member in 7 days", "amount"),
     Window("member_amount_30d", "member", "purchase", _S, MONTH, "member_spending", "minor units", "{:.0f} (minor units) spent by this member in 30 days", "amount"),
     Window("member_amount_sq_30d", "member", "purchase", _S, MONTH, "amount_unusual", "minor units^2", "spread of the member's amounts", "amount_sq"),
+    Window("member_amount_sq_7d", "member", "purchase", _S, WEEK, "amount_unusual", "minor units^2", "spread of the member's latest amounts", "amount_sq"),
+    Window("member_cleared_1y", "member", "cleared", "count", YEAR, "member_spending", "purchases", "{:.0f} purchases of this member known to be honest in a year"),
+    Window("member_cleared_amount_1y", "member", "cleared", _S, YEAR, "amount_unusual", "minor units", "{:.0f} (minor units) spent by this member and known to be honest in a year", "amount"),
     Window("member_payees_24h", "member", "purchase", _D, DAY, "member_spending", "payees", "{:.0f} payees paid by this member in 24 hours", "payee"),
     Window("member_failed_logins_1h", "member", "login_failed", "count", HOUR, "failed_logins", "logins", "{:.0f} failed logins at this account in an hour"),
     Window("member_failed_logins_24h", "member", "login_failed", "count", DAY, "failed_logins", "logins", "{:.0f} failed logins at this account in 24 hours"),
@@ -202,11 +208,15 @@ WINDOWS: tuple[Window, ...] = (
     Window("payee_purchases_1h", "payee", "purchase", "count", HOUR, "payee_activity", "purchases", "{:.0f} purchases at this payee in an hour"),
     Window("payee_purchases_24h", "payee", "purchase", "count", DAY, "payee_activity", "purchases", "{:.0f} purchases at this payee in 24 hours"),
     Window("payee_purchases_7d", "payee", "purchase", "count", WEEK, "payee_activity", "purchases", "{:.0f} purchases at this payee in 7 days"),
+    Window("payee_purchases_14d", "payee", "purchase", "count", 14 * DAY, "payee_activity", "purchases", "{:.0f} purchases at this payee in 14 days"),
+    Window("payee_purchases_37d", "payee", "purchase", "count", 37 * DAY, "payee_activity", "purchases", "{:.0f} purchases at this payee in 37 days"),
     Window("payee_purchases_30d", "payee", "purchase", "count", MONTH, "payee_activity", "purchases", "{:.0f} purchases at this payee in 30 days"),
     Window("payee_amount_30d", "payee", "purchase", _S, MONTH, "amount_unusual", "minor units", "{:.0f} (minor units) taken by this payee in 30 days", "amount"),
     Window("payee_members_24h", "payee", "purchase", _D, DAY, "payee_activity", "members", "{:.0f} members paid this payee in 24 hours", "member"),
     Window("payee_age", "payee", "purchase", "age", MONTH, "payee_activity", "s", "this payee was first paid {:.0f} seconds ago"),
     Window("payee_frauds_7d", "payee", "fraud", "count", WEEK, "known_fraud", "frauds", "{:.0f} frauds known at this payee in 7 days"),
+    Window("payee_frauds_14d", "payee", "fraud", "count", 14 * DAY, "known_fraud", "frauds", "{:.0f} frauds known at this payee in 14 days"),
+    Window("payee_since_cleared", "payee", "cleared", "since_last", 3 * MONTH, "known_fraud", "s", "{:.0f} seconds since a purchase at this payee was known to be honest"),
     Window("payee_frauds_30d", "payee", "fraud", "count", MONTH, "known_fraud", "frauds", "{:.0f} frauds known at this payee in 30 days"),
     Window("payee_since_fraud", "payee", "fraud", "since_last", MONTH, "known_fraud", "s", "{:.0f} seconds since a fraud became known at this payee"),
     Window("instrument_purchases_1h", "instrument", "purchase", "count", HOUR, "instrument_shared", "purchases", "{:.0f} purchases with this instrument in an hour"),
@@ -226,6 +236,11 @@ def _spread(f: Any, o: Operations) -> Any:
     return o.sqrt(o.div(f.member_amount_sq_30d, f.member_purchases_30d) - mean * mean)
 
 
+def _cleared_mean(f: Any, o: Operations) -> Any:
+    """Mean of the member's purchases known to be honest, drawn towards a typical amount."""
+    return o.div(f.member_cleared_amount_1y + TYPICAL_AMOUNT, f.member_cleared_1y + 1)
+
+
 ROWS: tuple[Row, ...] = (
     Row("event_type", lambda f, o: f.type_code, (), "event_context", "code", "the kind of this event"),
     Row("hour", lambda f, o: o.hour(f.at), (), "event_context", "hour, UTC", "at {:.0f} o'clock UTC"),
@@ -236,7 +251,12 @@ ROWS: tuple[Row, ...] = (
     Row("amount_spreads_from_mean", lambda f, o: o.div(f.amount - o.div(f.member_amount_30d, f.member_purchases_30d), _spread(f, o) + 100), ("member.required", "order"), "amount_unusual", "standard deviations", "an amount {:.1f} standard deviations from this member's mean"),
     Row("amount_to_payee_mean", lambda f, o: o.div(f.amount, o.div(f.payee_amount_30d, f.payee_purchases_30d)), ("order",), "amount_unusual", "ratio", "an amount {:.1f} times this payee's mean"),
     Row("amount_to_member_day", lambda f, o: o.div(f.amount, f.member_amount_24h + f.amount), ("member.required", "order"), "member_spending", "share", "{:.2f} of the member's spending in a day"),
-    Row("payee_fraud_share", lambda f, o: o.div(f.payee_frauds_30d, f.payee_purchases_30d + 10), ("order",), "known_fraud", "share", "known frauds are {:.2f} of this payee's purchases"),
+    Row("amount_to_cleared_mean", lambda f, o: o.div(f.amount, _cleared_mean(f, o)), ("member.required", "order"), "amount_unusual", "ratio", "an amount {:.1f} times the mean of this member's honest purchases"),
+    Row("cleared_mean", lambda f, o: _cleared_mean(f, o), ("member.required",), "amount_unusual", "minor units", "{:.0f} (minor units) is the mean of this member's honest purchases"),
+    Row("spending_excess_7d", lambda f, o: o.div(f.member_amount_7d, _cleared_mean(f, o)) - f.member_purchases_7d, ("member.required",), "member_spending", "purchases", "{:.1f} usual purchases more than usual in 7 days"),
+    Row("spending_squares_7d", lambda f, o: o.div(f.member_amount_sq_7d, _cleared_mean(f, o) * _cleared_mean(f, o)) - f.member_purchases_7d, ("member.required",), "member_spending", "squares", "large amounts among this member's purchases of 7 days"),
+    Row("payee_fraud_share", lambda f, o: o.div(f.payee_frauds_30d, f.payee_purchases_37d - f.payee_purchases_7d + 1), ("order",), "known_fraud", "share", "known frauds are {:.2f} of this payee's purchases of a month, a week ago"),
+    Row("payee_fraud_share_7d", lambda f, o: o.div(f.payee_frauds_7d, f.payee_purchases_14d - f.payee_purchases_7d + 1), ("order",), "known_fraud", "share", "known frauds are {:.2f} of this payee's purchases of the week before last"),
     Row("member_pace", lambda f, o: o.div(f.member_events_24h * 30, f.member_events_30d + 1), ("member.required",), "member_activity", "ratio", "{:.1f} times this member's usual pace"),
     Row("new_device", lambda f, o: o.is_zero(f.member_device_age), ("member.required", "device"), "device_new", "0 or 1", "a device that is new for this member"),
     Row("consignee_self", lambda f, o: f.consignee_self, ("consignee",), "delivery_shared", "0 or 1", "the member is the consignee"),

@@ -26,7 +26,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sectionfour.domain import EVENT_TYPES, FRAUD
+from sectionfour.domain import EVENT_TYPES, FRAUD, KNOWN
 from sectionfour.errors import HistoryError
 from sectionfour.features.catalog import (
     DAY,
@@ -165,7 +165,7 @@ def _opened(
     events: Events, frauds: Events | None, fields: Sequence[str], local: Any
 ) -> tuple[ibis.Table, Any]:
     """Return events and frauds as one table of `fields`, and the backend to compute it on."""
-    known = None if frauds is None else _as_frauds(frauds)
+    known = None if frauds is None else _as_known(frauds)
     if isinstance(events, ibis.Table):
         table = _shaped(events, fields)
         if known is not None:
@@ -179,15 +179,15 @@ def _opened(
     return _shaped(ibis.memtable(_numbered(joined)), fields), local
 
 
-def _as_frauds(frauds: Events) -> Events:
+def _as_known(frauds: Events) -> Events:
+    """Return what became known with its type: that of the column, a fraud without one."""
+    if "type" in (frauds.column_names if isinstance(frauds, pa.Table) else frauds.columns):
+        return frauds
     if isinstance(frauds, ibis.Table):
         return frauds.mutate(type=ibis.literal(FRAUD))
     if isinstance(frauds, pd.DataFrame):
         return frauds.assign(type=FRAUD)
-    others = [name for name in frauds.column_names if name != "type"]
-    return frauds.select(others).append_column(
-        "type", pa.array([FRAUD] * len(frauds), type=pa.string())
-    )
+    return frauds.append_column("type", pa.array([FRAUD] * len(frauds), type=pa.string()))
 
 
 def _picked(data: pa.Table | pd.DataFrame, fields: Sequence[str]) -> pa.Table:
@@ -224,7 +224,7 @@ def _shaped(table: ibis.Table, fields: Sequence[str]) -> ibis.Table:
 def _given(table: ibis.Table) -> ibis.Table:
     """Return the events themselves, with what row features may ask of them, in order of `at`."""
     inputs = [name for name in table.columns if name in INPUTS and name != "at"]
-    return table.filter(table["type"] != FRAUD).select("at", "type", *inputs).order_by("at")
+    return table.filter(table["type"].notin(KNOWN)).select("at", "type", *inputs).order_by("at")
 
 
 # --- windows ----------------------------------------------------------------------------------
@@ -255,7 +255,7 @@ def _of_entity(table: ibis.Table, by: str, windows: Sequence[Window]) -> ibis.Ta
     """Return `at` and `windows`, of entity `by`, where the event has one: sorted once for all."""
     mine = table.filter(table[by].notnull())
     found = mine.select("at", "type", **{w.name: _window(mine, w) for w in windows})
-    return found.filter(found["type"] != FRAUD).drop("type")
+    return found.filter(found["type"].notin(KNOWN)).drop("type")
 
 
 def _window(table: ibis.Table, window: Window) -> ibis.Value:
@@ -294,7 +294,7 @@ def _distinct(table: ibis.Table, window: Window) -> ibis.Table:
     past = inside["at"] + (window.over - 1)
     # Steps in order: an event asks at 2 at, before anything that ends there is gone; it begins
     # to stand at the same step, which is not before it. What is no event never asks.
-    asks = seen["type"] != FRAUD
+    asks = seen["type"].notin(KNOWN)
     begins = seen.select(
         by,
         at=asks.ifelse(seen["at"], None),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from sectionfour.domain import FRAUD, FRAUD_LABELS, Event
+from sectionfour.domain import Event, known_as
 
 if TYPE_CHECKING:
     from sectionfour.stores.sqlite import SqliteLedger
@@ -32,16 +32,17 @@ class Past:
     subjects: list[bytes]
 
     @property
-    def frauds(self) -> pd.DataFrame:
-        """Known frauds as events of their own, at the instant at which they became known."""
-        known = self.labels[self.labels["label"].isin(FRAUD_LABELS)]
-        tokens = self.events.set_index("event_id")[list(ENTITIES)]
+    def known(self) -> pd.DataFrame:
+        """What became known of events, as events of their own, at the instant at which it did."""
+        kinds = self.labels["label"].map(known_as)
+        known = self.labels.assign(type=kinds)[kinds.notna()]
+        tokens = self.events.set_index("event_id")[[*ENTITIES, "amount"]]
         found = known[known["event_id"].notna()].join(tokens, on="event_id", how="inner")
         alone = known[known["event_id"].isna()].rename(columns={"member_number": "member"})
-        frauds = pd.concat([found, alone[[c for c in alone if c in {*found, "member"}]]])
-        frauds["type"] = FRAUD
-        columns = ["at", "type", *ENTITIES]
-        return frauds.reindex(columns=columns).sort_values("at", ignore_index=True)
+        columns = ["at", "type", *ENTITIES, "amount"]
+        both = [part.reindex(columns=columns) for part in (found, alone) if len(part)]
+        whole = pd.concat(both) if both else found.reindex(columns=columns)
+        return whole.sort_values("at", ignore_index=True)
 
 
 def read(ledger: SqliteLedger, *, until: int | None = None) -> Past:

@@ -56,6 +56,7 @@ class Log(Protocol):
     def nodes(self, level: int, start: int, stop: int) -> list[tuple[int, bytes]]: ...
     def extend(self, at: int, note_of: Callable[[int, bytes], str]) -> tuple[int, str] | None: ...
     def checkpoints(self) -> list[tuple[int, str]]: ...
+    def newest_checkpoint(self) -> tuple[int, str] | None: ...
     def find(self, ref: str) -> tuple[int, bytes] | None: ...
 
 
@@ -80,8 +81,8 @@ class Notary:
                 file.flush()
                 os.fsync(file.fileno())
             return made[1]
-        checkpoints = self._log.checkpoints()
-        return checkpoints[-1][1] if checkpoints else None
+        newest = self._log.newest_checkpoint()
+        return None if newest is None else newest[1]
 
     def _note(self, size: int, root: bytes) -> str:
         return notes.sign(notes.checkpoint_text(self._origin, size, root), self._origin, self._key)
@@ -95,11 +96,12 @@ class Notary:
         if found is None:
             return None
         index, leaf = found
-        checkpoints = self._log.checkpoints()
-        if not checkpoints or checkpoints[-1][0] <= index:
+        newest = self._log.newest_checkpoint()
+        if newest is None or newest[0] <= index:
             self.extend(at)
-            checkpoints = self._log.checkpoints()
-        size, note = checkpoints[-1]
+            newest = self._log.newest_checkpoint()
+        assert newest is not None  # there is a leaf, so there is a checkpoint by now
+        size, note = newest
         return leaf, notes.proof_text(index, merkle.inclusion_at(index, size, self._log.node), note)
 
     def verify(self, progress: Callable[[int], object] = lambda count: None) -> Iterator[str]:

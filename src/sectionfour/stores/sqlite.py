@@ -83,6 +83,8 @@ CREATE TABLE nodes (level INTEGER, idx INTEGER, hash BLOB NOT NULL, PRIMARY KEY 
 CREATE TABLE checkpoints (size INTEGER PRIMARY KEY, at INTEGER NOT NULL, note TEXT NOT NULL)
 """
 VERSION = 1
+#: Leaves that the tree takes in at a time: the ledger is locked for about a millisecond.
+GROWTH = 200
 
 
 class _Pending:
@@ -96,6 +98,8 @@ class _Pending:
 
 
 class SqliteLedger:
+    schema = SCHEMA
+
     def __init__(self, path: Path, *, synchronous: str = "FULL") -> None:
         with closed("ledger"):
             self._database = Database(path, SCHEMA, version=VERSION, synchronous=synchronous)
@@ -513,36 +517,38 @@ class SqliteLedger:
             stop,
         )
 
+    def grow(self, most: int) -> int:
+        """Take up to `most` of the leaves that are not in the tree yet into it; return how many.
+
+        Leaves are hashed before the ledger is locked: a checkout waits for the rows alone.
+        """
+        before = self._grown()
+        rows = self.rows("SELECT leaf FROM log WHERE idx >= ? ORDER BY idx LIMIT ?", before, most)
+        if not rows:
+            return 0
+        nodes = merkle.new_nodes(before, [merkle.leaf_hash(row[0]) for row in rows], self.node)
+        with self.transaction() as connection:
+            connection.executemany("INSERT OR IGNORE INTO nodes VALUES (?, ?, ?)", nodes)
+        return len(rows)
+
+    def _grown(self) -> int:
+        """Return how many leaves are in the tree."""
+        return int(self.rows("SELECT COALESCE(MAX(idx), -1) + 1 FROM nodes WHERE level = 0")[0][0])
+
     def extend(self, at: int, note_of: Callable[[int, bytes], str]) -> tuple[int, str] | None:
-        """Take the leaves since the last checkpoint into the tree and sign it, in one transaction.
+        """Take the leaves since the last checkpoint into the tree and sign it.
 
         `note_of(size, root)` makes the signed note. Returns (size, note), None where no leaf is
         new.
         """
+        size = self.size()
+        while self._grown() < size:
+            self.grow(GROWTH)
         with self.transaction() as connection:
-
-            def get(level: int, index: int) -> bytes:
-                found = connection.execute(
-                    "SELECT hash FROM nodes WHERE level = ? AND idx = ?", (level, index)
-                ).fetchone()
-                return bytes(found[0])
-
-            before = connection.execute(
-                "SELECT COALESCE(MAX(size), 0) FROM checkpoints"
-            ).fetchone()[0]
-            hashes = [
-                merkle.leaf_hash(leaf)
-                for (leaf,) in connection.execute(
-                    "SELECT leaf FROM log WHERE idx >= ? ORDER BY idx", (before,)
-                )
-            ]
-            if not hashes:
+            newest = connection.execute("SELECT COALESCE(MAX(size), 0) FROM checkpoints").fetchone()
+            if size <= newest[0]:  # another worker's is as new
                 return None
-            connection.executemany(
-                "INSERT INTO nodes VALUES (?, ?, ?)", merkle.new_nodes(before, hashes, get)
-            )
-            size = before + len(hashes)
-            note = note_of(size, merkle.root_at(size, get))
+            note = note_of(size, merkle.root_at(size, self.node))
             connection.execute("INSERT INTO checkpoints VALUES (?, ?, ?)", (size, at, note))
             return size, note
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from flask import Response
 
-from sectionfour.domain import FRAUD, FRAUD_LABELS, Event, Label, instant, micros
+from sectionfour.domain import Event, Label, instant, known_as, micros
 from sectionfour.errors import BadRequest, Conflict, NotFound
 from sectionfour.features import online
-from sectionfour.features.catalog import ENTITIES
 from sectionfour.parts import Parts
 from sectionfour.privacy import entries
+from sectionfour.replay import known_event
 from sectionfour.web import body, schemas
 from sectionfour.web.assess import OURS
 from sectionfour.web.body import Warnings
@@ -45,8 +45,9 @@ def add_label(service: Service, who: Caller) -> Response:
         return _again(known, label, warnings)
     if given.known_at is not None:
         _check(micros(given.known_at), event, now)
-    if label.label in FRAUD_LABELS:
-        label = _observed(parts, label, event)
+    kind = known_as(label.label)
+    if kind is not None:
+        label = _observed(parts, label, kind, event)
     if not parts.ledger.add_label(
         label, entries.label(parts.keys, label)
     ):  # the same, at the same moment
@@ -85,23 +86,24 @@ def _check(known_at: int, event: Event | None, now: int) -> None:
         raise BadRequest("nothing is known of an event before it", pointer="/known_at")
 
 
-def _observed(parts: Parts, label: Label, event: Event | None) -> Label:
-    """Let the windows see a fraud; return the label with the instant at which they did.
+def _observed(parts: Parts, label: Label, kind: str, event: Event | None) -> Label:
+    """Let the windows see what became known; return the label with the instant at which they did.
 
     First the windows, then the ledger: the step is idempotent, so a label that was interrupted
     between the two is made whole when it is sent again.
     """
-    tokens = {name: getattr(event, name) for name in ENTITIES} if event else {}
-    fraud = Event(
-        event_id=f"{OURS}{label.label_id}",
-        at=label.at,
-        purpose=event.purpose if event else parts.regime.training.id,
-        type=FRAUD,
-        occurred_at=label.known_at,
-        permitted=event.permitted if event else parts.regime.mask(["member.required"]),
-        **(tokens or {"member": label.member}),
-    )
-    at = online.read_and_observe(fraud, parts.velocity)[0].at
+    if event is not None:
+        seen = known_event(event, kind, label.label_id, label.at)
+    else:
+        seen = Event(
+            event_id=f"{OURS}{label.label_id}",
+            at=label.at,
+            purpose="",
+            type=kind,
+            occurred_at=label.known_at,
+            member=label.member,
+        )
+    at = online.read_and_observe(seen, parts.velocity)[0].at
     return Label(
         label_id=label.label_id,
         label=label.label,
