@@ -21,7 +21,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from sectionfour.domain import EVENT_TYPES, FRAUD, Event
+from sectionfour.domain import CLEARED, EVENT_TYPES, FRAUD, KNOWN, Event
 from sectionfour.errors import FailClosed, HistoryError
 from sectionfour.features import catalog, history
 from sectionfour.features.catalog import (
@@ -31,12 +31,12 @@ from sectionfour.features.catalog import (
     HOUR,
     INPUTS,
     MINUTE,
-    MONTH,
     NAMES,
     REASONS,
     SECOND,
     SQUARED_CAP,
     WINDOWS,
+    YEAR,
     columns,
     definition,
     fingerprint,
@@ -76,7 +76,7 @@ _AMOUNTS = st.sampled_from([0, 1, 99, 12_345, SQUARED_CAP, SQUARED_CAP + 1, 10**
     0, 10**12
 )
 _FIELDS = _TOKENS | {
-    "type": st.sampled_from([*EVENT_TYPES, "purchase", "purchase", FRAUD]),
+    "type": st.sampled_from([*EVENT_TYPES, "purchase", "purchase", FRAUD, CLEARED]),
     "registered_at": _some(st.integers(START - 400 * DAY, START + DAY)),
     "amount": _some(_AMOUNTS),
     "item_count": _some(st.integers(0, 9)),
@@ -91,7 +91,7 @@ _FIELDS = _TOKENS | {
 _STEPS = st.builds(
     lambda over, by: max(1, over + by),
     st.sampled_from([0, SECOND, *sorted({window.over for window in WINDOWS})]),
-    st.sampled_from([-1, 0, 1]),
+    st.sampled_from([-2, -1, 0, 1]),
 )
 
 
@@ -112,18 +112,18 @@ def histories(draw: st.DrawFn, most: int = 24) -> list[Event]:
 
 
 def replayed(events: Sequence[Event], store: LmdbVelocity) -> np.ndarray:
-    """Return the vectors of `events` as served, frauds left out; `at` is what was given."""
+    """Return the vectors of `events` as served, those of what became known left out; `at` is what was given."""
     vectors = []
     for event in events:
         kept, vector = read_and_observe(event, store)
         assert kept == event
-        if event.type != FRAUD:
+        if event.type not in KNOWN:
             vectors.append(vector)
     return np.array(vectors).reshape(len(vectors), len(NAMES))
 
 
 def defined(events: Sequence[Event]) -> np.ndarray:
-    vectors = [by_definition(event, events) for event in events if event.type != FRAUD]
+    vectors = [by_definition(event, events) for event in events if event.type not in KNOWN]
     return np.array(vectors).reshape(len(vectors), len(NAMES))
 
 
@@ -134,10 +134,10 @@ def as_table(events: Sequence[Event]) -> pa.Table:
 
 def from_the_past(events: Sequence[Event], **options: Any) -> np.ndarray:
     """Return what history makes of `events`, and check the order of its rows."""
-    scored = [event for event in events if event.type != FRAUD]
-    frauds = [event for event in events if event.type == FRAUD]
+    scored = [event for event in events if event.type not in KNOWN]
+    known = [event for event in events if event.type in KNOWN]
     matrix, at = history.compute(
-        as_table(scored[::-1]), as_table(frauds) if frauds else None, duckdb=ONE_THREAD, **options
+        as_table(scored[::-1]), as_table(known) if known else None, duckdb=ONE_THREAD, **options
     )
     assert at.tolist() == [event.at for event in scored]
     return matrix
@@ -193,7 +193,7 @@ def test_what_is_computed_over_the_past_is_the_definition_and_what_was_served(ke
 def a_busy_past(count: int, seed: int = 4) -> list[Event]:
     """Return `count` events of a few people over 70 days, in bursts."""
     rng = np.random.default_rng(seed)
-    kinds = rng.choice([*EVENT_TYPES, "purchase", "purchase", "login", FRAUD], count)
+    kinds = rng.choice([*EVENT_TYPES, "purchase", "purchase", "login", FRAUD, CLEARED], count)
     at = START + np.cumsum(rng.choice([1, SECOND, MINUTE, HOUR, 3 * HOUR], count)).astype(int)
     numbers = {name: rng.integers(-1, 6, count) for name in ENTITIES}
     amounts = rng.integers(0, 3 * SQUARED_CAP, count)
@@ -221,8 +221,8 @@ def test_a_past_of_thousands_is_the_same_to_the_bit(store):
     served = replayed(events, store)
     assert_same(from_the_past(events), served)
     # The definition takes the square of the time: every fiftieth event will do.
-    places = [i for i, event in enumerate(e for e in events if e.type != FRAUD)][::50]
-    scored = [event for event in events if event.type != FRAUD]
+    places = [i for i, event in enumerate(e for e in events if e.type not in KNOWN)][::50]
+    scored = [event for event in events if event.type not in KNOWN]
     assert_same(served[places], np.array([by_definition(scored[i], events) for i in places]))
 
 
@@ -265,6 +265,7 @@ def test_numbers_text_and_bytes_serve_as_tokens_and_absent_columns_are_missing()
     events = a_busy_past(300)
     names = ["at", "type", "amount", "member", "payee"]
     frame = as_table(events).to_pandas()[names]
+    frame = frame[frame["type"] != CLEARED]
     rows, frauds = frame[frame["type"] != FRAUD], frame[frame["type"] == FRAUD]
     first, _ = history.compute(rows, frauds, duckdb=ONE_THREAD)
     for as_token in (lambda t: int(t[-4:]), lambda t: t.decode()):
@@ -283,16 +284,27 @@ def test_numbers_text_and_bytes_serve_as_tokens_and_absent_columns_are_missing()
 @pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning")
 def test_a_table_of_a_backend_is_computed_by_that_backend(tmp_path):
     events = a_busy_past(300)
-    parts = {FRAUD: tmp_path / "frauds.parquet", "": tmp_path / "events.parquet"}
-    for kind, path in parts.items():
-        chosen = [event for event in events if (event.type == FRAUD) == bool(kind)]
+    paths = [tmp_path / "events.parquet", tmp_path / "known.parquet"]
+    for known, path in enumerate(paths):
+        chosen = [event for event in events if (event.type in KNOWN) == bool(known)]
         pq.write_table(as_table(chosen), path)
     backend = ibis.duckdb.connect(threads=1)
-    tables = [backend.read_parquet(parts[kind]) for kind in ("", FRAUD)]
+    tables = [backend.read_parquet(path) for path in paths]
     only = ("member_payees_24h", "payee_frauds_30d", "amount_spreads_from_mean", "payee_age")
     found, _ = history.compute(*tables, only=only)
     backend.disconnect()
     assert_same(found, from_the_past(events, only=only))
+
+
+def test_frauds_that_become_known_at_the_very_instant_of_an_event_are_not_yet_known_to_it():
+    events = [event for event in a_busy_past(200) if event.type not in KNOWN]
+    frauds = [
+        msgspec.structs.replace(event, type=FRAUD, at=later.at)
+        for event, later in zip(events, events[5:] + events[-5:], strict=True)
+    ]
+    matrix, _ = history.compute(as_table(events), as_table(frauds), duckdb=ONE_THREAD)
+    assert np.nansum(matrix[:, NAMES.index("payee_frauds_30d")]) > 0
+    assert_same(matrix, np.array([by_definition(event, events + frauds) for event in events]))
 
 
 def test_an_empty_past_has_the_shape_of_one():
@@ -340,7 +352,7 @@ def test_a_retry_gets_the_same_and_counts_once(kept, events, data):
     assert again == first[place][0]
     assert vector.tobytes() == first[place][1].tobytes()
     later = msgspec.structs.replace(events[-1], event_id="later", at=events[-1].at + 1)
-    if later.type != FRAUD:
+    if later.type not in KNOWN:
         _, vector = read_and_observe(later, store)
         assert_same(vector[None], np.array([by_definition(later, events)]))
 
@@ -423,6 +435,19 @@ def test_no_more_than_a_thousand_others_are_told_apart(store):
     assert_same(from_the_past(events), served)
     for i in (1_000, 1_100, 1_101, 1_102):
         assert served[i, place] == by_definition(events[i], events)[place]
+
+
+def test_who_was_last_seen_just_inside_a_window_stays_counted_until_it_is_past(store):
+    device, over = token("device", 0), DAY
+    seen = [(0, 1), (over - 2, 2), (over - 1, 2), (over, 2), (2 * over - 1, 3), (2 * over, 3)]
+    events = [
+        an_event(i, START + at, type="login", device=device, member=token("member", who))
+        for i, (at, who) in enumerate(seen)
+    ]
+    served = replayed(events, store)
+    assert served[:, NAMES.index("device_members_24h")].tolist() == [0, 1, 2, 1, 1, 1]
+    assert_same(served, defined(events))
+    assert_same(from_the_past(events), served)
 
 
 def test_a_hundred_thousand_events_inside_a_window_cost_what_ten_cost(store):
@@ -523,9 +548,9 @@ def test_a_load_in_many_lots_leaves_what_one_by_one_leaves(store, monkeypatch):
 def test_windows_go_on_after_a_load(store):
     events = a_busy_past(400)
     store.load(events[:300])
-    later = [event for event in events[300:] if event.type != FRAUD]
+    later = [event for event in events[300:] if event.type not in KNOWN]
     served = [read_and_observe(event, store)[1] for event in events[300:]]
-    kept = [v for v, e in zip(served, events[300:], strict=True) if e.type != FRAUD]
+    kept = [v for v, e in zip(served, events[300:], strict=True) if e.type not in KNOWN]
     assert_same(np.array(kept), np.array([by_definition(event, events) for event in later]))
 
 
@@ -616,7 +641,7 @@ def test_every_window_is_of_an_aggregate_entity_and_stream_that_exist():
     for window in WINDOWS:
         assert window.by in ENTITIES
         assert window.of in catalog.STREAMS
-        assert 0 < window.over <= MONTH
+        assert 0 < window.over <= YEAR
         wants = {"sum": {"amount", "amount_sq"}, "distinct": set(ENTITIES)}
         wants |= {"age": {None, *ENTITIES}, "count": {None}, "since_last": {None}}
         assert window.what in wants[window.agg]
@@ -630,7 +655,7 @@ def test_every_text_of_a_feature_takes_its_number():
 
 
 def test_every_stream_is_of_types_that_exist():
-    assert set().union(*catalog.STREAMS.values()) == {*EVENT_TYPES, FRAUD}
+    assert set().union(*catalog.STREAMS.values()) == {*EVENT_TYPES, *KNOWN}
 
 
 def test_the_account_model_learns_from_nothing_that_an_account_event_lacks():

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from sectionfour.domain import FRAUD, Event
+from sectionfour.domain import CLEARED, FRAUD, Event
 from sectionfour.errors import FailClosed
 from sectionfour.privacy import merkle
 from sectionfour.settings import Settings
@@ -254,13 +254,16 @@ def test_a_known_fraud_enters_the_windows_under_the_tokens_of_its_event(client, 
     assert parts.ledger.event(f"label:{label.label_id}") is None
 
 
-def test_a_suspicion_and_an_all_clear_stay_out_of_the_windows(client, a_request, parts):
+def test_a_suspicion_stays_out_of_the_windows_and_an_all_clear_enters_them(
+    client, a_request, parts
+):
     checkout = client("checkout")
     checkout.post("/v1/assessments", json=a_request())
     for label in ("suspected_fraud", "legitimate"):
         body = {"event_id": "evt_0001", "label": label, "source": "bank"}
         assert checkout.post("/v1/labels", json=body).status_code == 201
     assert windows(parts, FRAUD) == []
+    assert len(windows(parts, CLEARED)) == 1
 
 
 def test_a_label_of_a_member_carries_the_member_alone(client, a_request, parts, raw):

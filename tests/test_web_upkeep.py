@@ -112,6 +112,29 @@ def test_a_known_fraud_is_settled_by_its_label(app, client, a_request, parts):
     assert list(parts.velocity.unsettled(EVER)) == []
 
 
+def test_the_step_of_a_label_waits_for_its_label(app, client, a_request, parts, monkeypatch):
+    checkout = client("checkout")
+    checkout.post("/v1/assessments", json=a_request())
+    body = {"event_id": "evt_0001", "label": "chargeback", "source": "bank"}
+    with monkeypatch.context() as patch:
+
+        def down(*_: Any) -> Any:
+            raise FailClosed("the ledger cannot be used")
+
+        patch.setattr(type(parts.ledger), "add_label", down)
+        assert checkout.post("/v1/labels", json=body).status_code == 503
+    for _ in range(2):
+        kept_up(app)
+        (step,) = parts.velocity.unsettled(EVER)
+    said = checkout.post("/v1/labels", json=body).json
+    kept_up(app)
+    assert list(parts.velocity.unsettled(EVER)) == []
+    label = parts.ledger.label(said["label_id"])
+    assert label is not None
+    assert label.at == step[0]
+    assert parts.ledger.rows("SELECT COUNT(*) FROM events") == [(1,)]
+
+
 def test_many_steps_are_settled_in_batches(app, parts):
     for number in range(1203):
         a_step(parts, f"evt_{number}")

@@ -93,9 +93,12 @@ class Database:
             raise sqlite3.OperationalError(f"{self.path.name} was replaced or removed")
 
     def close(self) -> None:
+        """Close every connection; again is no news."""
         for connection in self._opened:
             connection.close()
-        os.close(self._lock_file)
+        if self._opened:
+            os.close(self._lock_file)
+        self._opened.clear()
 
 
 @contextmanager

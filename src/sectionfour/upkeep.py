@@ -15,7 +15,7 @@ from typing import IO
 
 import msgspec
 
-from sectionfour.domain import Event
+from sectionfour.domain import KNOWN, Event
 from sectionfour.errors import SectionFourError
 from sectionfour.parts import Parts
 from sectionfour.privacy.receipts import Notary
@@ -61,7 +61,8 @@ def settle(parts: Parts, before: int) -> None:
             for at, key, payload in entries[start : start + BATCH]
         ]
         answered = parts.ledger.recorded([event.event_id for _, _, event in steps])
-        lost = [step for step in steps if step[2].event_id not in answered]
+        # The step of a label waits for its label: it is no event that anybody asked about.
+        lost = [s for s in steps if s[2].event_id not in answered and s[2].type not in KNOWN]
         if lost:
             parts.ledger.add_events(event for _, _, event in lost)
             parts.velocity.settle([(at, key) for at, key, _ in lost], forget=False)

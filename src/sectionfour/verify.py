@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from sectionfour.domain import Event, Leaf, instant, micros
-from sectionfour.errors import FailClosed
+from sectionfour.errors import BadRequest, FailClosed
 from sectionfour.parts import Parts
 from sectionfour.privacy import consent, entries, merkle, receipts
 from sectionfour.privacy.consent import ConsentEvent
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 CHUNK = 5_000
 Row = tuple[Any, ...]
 #: What a row or an entry raises on being read that is not of its form.
-UNREADABLE = (msgspec.MsgspecError, LookupError, TypeError, ValueError, AttributeError)
+UNREADABLE = (BadRequest, msgspec.MsgspecError, LookupError, TypeError, ValueError, AttributeError)
 
 
 def verify(

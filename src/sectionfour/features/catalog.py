@@ -155,7 +155,7 @@ WINDOWS: tuple[Window, ...] = (
     Window("member_events_1h", "member", "event", "count", HOUR, "member_activity", "events", "{:.0f} events by this member in an hour"),
     Window("member_events_24h", "member", "event", "count", DAY, "member_activity", "events", "{:.0f} events by this member in 24 hours"),
     Window("member_events_30d", "member", "event", "count", MONTH, "member_activity", "events", "{:.0f} events by this member in 30 days"),
-    Window("member_since_last", "member", "event", "since_last", MONTH, "member_activity", "s", "{:.0f} seconds since the member's last event"),
+    Window("member_since_last", "member", "event", "since_last", MONTH, "member_activity", "s", "{} since the member's last event"),
     Window("member_purchases_1h", "member", "purchase", "count", HOUR, "member_spending", "purchases", "{:.0f} purchases by this member in an hour"),
     Window("member_purchases_24h", "member", "purchase", "count", DAY, "member_spending", "purchases", "{:.0f} purchases by this member in 24 hours"),
     Window("member_purchases_7d", "member", "purchase", "count", WEEK, "member_spending", "purchases", "{:.0f} purchases by this member in 7 days"),
@@ -172,17 +172,17 @@ WINDOWS: tuple[Window, ...] = (
     Window("member_failed_logins_24h", "member", "login_failed", "count", DAY, "failed_logins", "logins", "{:.0f} failed logins at this account in 24 hours"),
     Window("member_changes_24h", "member", "change", "count", DAY, "account_changes", "changes", "{:.0f} changes to this account in 24 hours"),
     Window("member_changes_7d", "member", "change", "count", WEEK, "account_changes", "changes", "{:.0f} changes to this account in 7 days"),
-    Window("member_since_change", "member", "change", "since_last", MONTH, "account_changes", "s", "{:.0f} seconds since the last change to this account"),
+    Window("member_since_change", "member", "change", "since_last", MONTH, "account_changes", "s", "{} since the last change to this account"),
     Window("member_payouts_7d", "member", "payout", "count", WEEK, "account_changes", "payouts", "{:.0f} payouts to this member in 7 days"),
     Window("member_devices_30d", "member", "event", _D, MONTH, "device_new", "devices", "{:.0f} devices used by this member in 30 days", "device"),
     Window("member_ips_24h", "member", "event", _D, DAY, "address_activity", "addresses", "{:.0f} network addresses used by this member in 24 hours", "ip"),
     Window("member_instruments_24h", "member", "purchase", _D, DAY, "instrument_shared", "instruments", "{:.0f} instruments used by this member in 24 hours", "instrument"),
     Window("member_instruments_30d", "member", "purchase", _D, MONTH, "instrument_shared", "instruments", "{:.0f} instruments used by this member in 30 days", "instrument"),
     Window("member_addresses_30d", "member", "purchase", _D, MONTH, "delivery_shared", "addresses", "{:.0f} delivery addresses used by this member in 30 days", "address"),
-    Window("member_device_age", "member", "event", "age", MONTH, "device_new", "s", "this device was first used by this member {:.0f} seconds ago", "device"),
-    Window("member_instrument_age", "member", "purchase", "age", MONTH, "instrument_shared", "s", "this instrument was first used by this member {:.0f} seconds ago", "instrument"),
-    Window("member_address_age", "member", "purchase", "age", MONTH, "delivery_shared", "s", "this delivery address was first used by this member {:.0f} seconds ago", "address"),
-    Window("member_payee_age", "member", "purchase", "age", MONTH, "payee_activity", "s", "this member first paid this payee {:.0f} seconds ago", "payee"),
+    Window("member_device_age", "member", "event", "age", MONTH, "device_new", "s", "this device was first used by this member {} ago", "device"),
+    Window("member_instrument_age", "member", "purchase", "age", MONTH, "instrument_shared", "s", "this instrument was first used by this member {} ago", "instrument"),
+    Window("member_address_age", "member", "purchase", "age", MONTH, "delivery_shared", "s", "this delivery address was first used by this member {} ago", "address"),
+    Window("member_payee_age", "member", "purchase", "age", MONTH, "payee_activity", "s", "this member first paid this payee {} ago", "payee"),
     Window("member_frauds_30d", "member", "fraud", "count", MONTH, "known_fraud", "frauds", "{:.0f} frauds known of this member in 30 days"),
     Window("phone_members_30d", "phone", "event", _D, MONTH, "contact_shared", "members", "{:.0f} members share this phone number", "member"),
     Window("email_members_30d", "email", "event", _D, MONTH, "contact_shared", "members", "{:.0f} members share this mail address", "member"),
@@ -194,7 +194,7 @@ WINDOWS: tuple[Window, ...] = (
     Window("device_failed_logins_1h", "device", "login_failed", "count", HOUR, "failed_logins", "logins", "{:.0f} failed logins from this device in an hour"),
     Window("device_members_24h", "device", "event", _D, DAY, "device_shared", "members", "{:.0f} members used this device in 24 hours", "member"),
     Window("device_members_30d", "device", "event", _D, MONTH, "device_shared", "members", "{:.0f} members used this device in 30 days", "member"),
-    Window("device_age", "device", "event", "age", MONTH, "device_new", "s", "this device was first seen {:.0f} seconds ago"),
+    Window("device_age", "device", "event", "age", MONTH, "device_new", "s", "this device was first seen {} ago"),
     Window("device_frauds_30d", "device", "fraud", "count", MONTH, "known_fraud", "frauds", "{:.0f} frauds known from this device in 30 days"),
     Window("ip_events_5m", "ip", "event", "count", 5 * MINUTE, "address_activity", "events", "{:.0f} events from this network address in 5 minutes"),
     Window("ip_events_1h", "ip", "event", "count", HOUR, "address_activity", "events", "{:.0f} events from this network address in an hour"),
@@ -213,17 +213,17 @@ WINDOWS: tuple[Window, ...] = (
     Window("payee_purchases_30d", "payee", "purchase", "count", MONTH, "payee_activity", "purchases", "{:.0f} purchases at this payee in 30 days"),
     Window("payee_amount_30d", "payee", "purchase", _S, MONTH, "amount_unusual", "minor units", "{:.0f} (minor units) taken by this payee in 30 days", "amount"),
     Window("payee_members_24h", "payee", "purchase", _D, DAY, "payee_activity", "members", "{:.0f} members paid this payee in 24 hours", "member"),
-    Window("payee_age", "payee", "purchase", "age", MONTH, "payee_activity", "s", "this payee was first paid {:.0f} seconds ago"),
+    Window("payee_age", "payee", "purchase", "age", MONTH, "payee_activity", "s", "this payee was first paid {} ago"),
     Window("payee_frauds_7d", "payee", "fraud", "count", WEEK, "known_fraud", "frauds", "{:.0f} frauds known at this payee in 7 days"),
     Window("payee_frauds_14d", "payee", "fraud", "count", 14 * DAY, "known_fraud", "frauds", "{:.0f} frauds known at this payee in 14 days"),
-    Window("payee_since_cleared", "payee", "cleared", "since_last", 3 * MONTH, "known_fraud", "s", "{:.0f} seconds since a purchase at this payee was known to be honest"),
+    Window("payee_since_cleared", "payee", "cleared", "since_last", 3 * MONTH, "known_fraud", "s", "{} since a purchase at this payee was known to be honest"),
     Window("payee_frauds_30d", "payee", "fraud", "count", MONTH, "known_fraud", "frauds", "{:.0f} frauds known at this payee in 30 days"),
-    Window("payee_since_fraud", "payee", "fraud", "since_last", MONTH, "known_fraud", "s", "{:.0f} seconds since a fraud became known at this payee"),
+    Window("payee_since_fraud", "payee", "fraud", "since_last", MONTH, "known_fraud", "s", "{} since a fraud became known at this payee"),
     Window("instrument_purchases_1h", "instrument", "purchase", "count", HOUR, "instrument_shared", "purchases", "{:.0f} purchases with this instrument in an hour"),
     Window("instrument_purchases_24h", "instrument", "purchase", "count", DAY, "instrument_shared", "purchases", "{:.0f} purchases with this instrument in 24 hours"),
     Window("instrument_purchases_30d", "instrument", "purchase", "count", MONTH, "instrument_shared", "purchases", "{:.0f} purchases with this instrument in 30 days"),
     Window("instrument_members_30d", "instrument", "purchase", _D, MONTH, "instrument_shared", "members", "{:.0f} members used this instrument in 30 days", "member"),
-    Window("instrument_age", "instrument", "purchase", "age", MONTH, "instrument_shared", "s", "this instrument was first used {:.0f} seconds ago"),
+    Window("instrument_age", "instrument", "purchase", "age", MONTH, "instrument_shared", "s", "this instrument was first used {} ago"),
     Window("address_purchases_7d", "address", "purchase", "count", WEEK, "delivery_shared", "purchases", "{:.0f} purchases to this delivery address in 7 days"),
     Window("address_members_30d", "address", "purchase", _D, MONTH, "delivery_shared", "members", "{:.0f} members ordered to this delivery address in 30 days", "member"),
     Window("address_frauds_30d", "address", "fraud", "count", MONTH, "known_fraud", "frauds", "{:.0f} frauds known at this delivery address in 30 days"),
@@ -244,7 +244,7 @@ def _cleared_mean(f: Any, o: Operations) -> Any:
 ROWS: tuple[Row, ...] = (
     Row("event_type", lambda f, o: f.type_code, (), "event_context", "code", "the kind of this event"),
     Row("hour", lambda f, o: o.hour(f.at), (), "event_context", "hour, UTC", "at {:.0f} o'clock UTC"),
-    Row("account_age", lambda f, o: (f.at - f.registered_at) / SECOND, ("member.required",), "account_new", "s", "the account was made {:.0f} seconds ago"),
+    Row("account_age", lambda f, o: (f.at - f.registered_at) / SECOND, ("member.required",), "account_new", "s", "the account was made {} ago"),
     Row("amount", lambda f, o: f.amount, ("order",), "amount_unusual", "minor units", "an amount of {:.0f} (minor units)"),
     Row("item_count", lambda f, o: f.item_count, ("order",), "amount_unusual", "items", "{:.0f} items"),
     Row("amount_to_member_mean", lambda f, o: o.div(f.amount, o.div(f.member_amount_30d, f.member_purchases_30d)), ("member.required", "order"), "amount_unusual", "ratio", "an amount {:.1f} times this member's mean"),
@@ -262,14 +262,33 @@ ROWS: tuple[Row, ...] = (
     Row("consignee_self", lambda f, o: f.consignee_self, ("consignee",), "delivery_shared", "0 or 1", "the member is the consignee"),
     Row("page_views", lambda f, o: f.page_views, ("log",), "session_behaviour", "pages", "{:.0f} pages in this session"),
     Row("search_count", lambda f, o: f.search_count, ("log",), "session_behaviour", "searches", "{:.0f} searches in this session"),
-    Row("seconds_on_page", lambda f, o: f.seconds_on_page, ("log",), "session_behaviour", "s", "{:.0f} seconds on the page"),
-    Row("seconds_a_page", lambda f, o: o.div(f.seconds_on_page, f.page_views), ("log",), "session_behaviour", "s", "{:.1f} seconds a page"),
+    Row("seconds_on_page", lambda f, o: f.seconds_on_page, ("log",), "session_behaviour", "s", "{} on the page"),
+    Row("seconds_a_page", lambda f, o: o.div(f.seconds_on_page, f.page_views), ("log",), "session_behaviour", "s", "{} a page"),
     Row("document_verified", lambda f, o: f.document_verified, ("identity.document",), "identity", "0 or 1", "the result of a document check"),
     Row("face_match_level", lambda f, o: f.face_match_level, ("biometric.face",), "identity", "level", "a face match of level {:.0f}"),
 )
 # fmt: on
 
 FEATURES: tuple[Window | Row, ...] = WINDOWS + ROWS
+
+
+def say(feature: Window | Row, value: float) -> str:
+    """Return what `feature` says to a person, at this value.
+
+    >>> say(next(f for f in WINDOWS if f.name == "device_age"), 7260.0)
+    'this device was first seen 2 hours ago'
+    """
+    if feature.unit != "s":
+        return feature.says.format(value)
+    for name, seconds in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if value >= seconds:
+            count = int(value // seconds)
+            return feature.says.format(f"{count} {name}{'s' if count > 1 else ''}")
+    return feature.says.format(f"{value:.0f} seconds")
+
+
+#: What says nothing about the event's risk by itself is never given as a reason.
+NO_REASON = frozenset({"event_context"})
 NAMES: tuple[str, ...] = tuple(feature.name for feature in FEATURES)
 
 #: Categories that an account event has none of; an account model learns without their features.

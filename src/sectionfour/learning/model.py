@@ -13,7 +13,15 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from sectionfour.domain import Rating, Reason
-from sectionfour.features.catalog import FEATURES, NAMES, REASONS, columns, fingerprint
+from sectionfour.features.catalog import (
+    FEATURES,
+    NAMES,
+    NO_REASON,
+    REASONS,
+    columns,
+    fingerprint,
+    say,
+)
 
 #: At most so many reasons an answer, and none that moves the log-odds by less than this.
 MOST_REASONS = 4
@@ -46,7 +54,8 @@ class Model:
         positions = columns(self.name)
         grouped: dict[str, list[int]] = {}
         for place, position in enumerate(positions):
-            grouped.setdefault(FEATURES[position].code, []).append(place)
+            if FEATURES[position].code not in NO_REASON:
+                grouped.setdefault(FEATURES[position].code, []).append(place)
         masks = np.zeros((len(grouped) + 1, len(positions)), dtype=np.bool_)
         for row, places in enumerate(grouped.values(), start=1):
             masks[row, places] = True
@@ -99,7 +108,7 @@ class Model:
             value = float(vector[position])
             distance = value / (self.usual.get(NAMES[position], 0.0) + 1.0)
             if distance > furthest:  # never of a missing value
-                furthest, text = distance, FEATURES[position].says.format(value)
+                furthest, text = distance, say(FEATURES[position], value)
         return text
 
 

@@ -48,9 +48,8 @@ def add_label(service: Service, who: Caller) -> Response:
     kind = known_as(label.label)
     if kind is not None:
         label = _observed(parts, label, kind, event)
-    if not parts.ledger.add_label(
-        label, entries.label(parts.keys, label)
-    ):  # the same, at the same moment
+    if not parts.ledger.add_label(label, entries.label(parts.keys, label)):
+        # the same was recorded since it was looked for
         known = parts.ledger.label(label.label_id)
         assert known is not None
         return _again(known, label, warnings)
