@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
+from msgspec.json import Decoder
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -191,6 +192,11 @@ class Given(Raw, frozen=True, kw_only=True):
     sources: dict[str, Annotated[str, Meta(max_length=160)]] = {}
     communication: Any = None
     profile: Any = None
+
+
+# What a Struct may hold is worked out at its first use, and two threads at that at once can crash
+# the process (msgspec 0.22): so it is done here, before there are any.
+Decoder(Given)
 
 
 # --- what the gate weighs --------------------------------------------------------------------

@@ -75,7 +75,6 @@ def warmed(home: Path, events: int) -> dict[str, str]:
     print(f"warmed with {report.events:,} events in {time.perf_counter() - began:.0f} s")
     keys = {role: create_key(parts.ledger, role, parts.clock()) for role in ("checkout", "consent")}
 
-
     parts.close()
     return keys
 

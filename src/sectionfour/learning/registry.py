@@ -37,6 +37,9 @@ class Signature(msgspec.Struct, frozen=True):
     signature: str
 
 
+_decode_signature = msgspec.json.Decoder(Signature).decode
+
+
 def signed_text(onnx: bytes, card: bytes) -> bytes:
     """Return the bytes that are signed: a purpose, and the digest of each file."""
     digests = (hashlib.sha256(data).hexdigest() for data in (onnx, card))
@@ -78,7 +81,7 @@ def load(models: Path, name: str, version: str, trusted: Collection[bytes]) -> t
     except (FileNotFoundError, NotADirectoryError) as error:
         raise RegistryError(f"model {where} is not there; `sectionfour models list`") from error
     try:
-        signature = msgspec.json.decode((folder / "signature").read_bytes(), type=Signature)
+        signature = _decode_signature((folder / "signature").read_bytes())
         public, signed = (
             base64.b64decode(text) for text in (signature.public_key, signature.signature)
         )

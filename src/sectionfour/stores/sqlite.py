@@ -573,9 +573,12 @@ SELECT c.seq, c.record_id, c.purpose, c.categories, c.source, c.notice_id, c.not
 FROM consent_events c"""
 
 
+_decode_grant = msgspec.json.Decoder(Grant).decode
+
+
 def _grant(body: bytes) -> Grant:
     try:
-        return msgspec.json.decode(body, type=Grant)
+        return _decode_grant(body)
     except msgspec.DecodeError as error:
         raise FailClosed("the ledger cannot be used: a grant in it cannot be read") from error
 
