@@ -31,6 +31,7 @@ from sectionfour.features.catalog import (
     HOUR,
     INPUTS,
     MINUTE,
+    MONTH,
     NAMES,
     REASONS,
     SECOND,
@@ -437,15 +438,16 @@ def test_no_more_than_a_thousand_others_are_told_apart(store):
         assert served[i, place] == by_definition(events[i], events)[place]
 
 
-def test_who_was_last_seen_just_inside_a_window_stays_counted_until_it_is_past(store):
-    device, over = token("device", 0), DAY
+@pytest.mark.parametrize(("name", "over"), [("24h", DAY), ("30d", MONTH)])
+def test_who_was_last_seen_just_inside_a_window_stays_counted_until_it_is_past(store, name, over):
+    device = token("device", 0)
     seen = [(0, 1), (over - 2, 2), (over - 1, 2), (over, 2), (2 * over - 1, 3), (2 * over, 3)]
     events = [
         an_event(i, START + at, type="login", device=device, member=token("member", who))
         for i, (at, who) in enumerate(seen)
     ]
     served = replayed(events, store)
-    assert served[:, NAMES.index("device_members_24h")].tolist() == [0, 1, 2, 1, 1, 1]
+    assert served[:, NAMES.index(f"device_members_{name}")].tolist() == [0, 1, 2, 1, 1, 1]
     assert_same(served, defined(events))
     assert_same(from_the_past(events), served)
 

@@ -1,4 +1,4 @@
-"""Both walks, from end to end: what was served is what history computes, and learning is repeatable."""
+"""Both walks, from end to end: what was served is what history computes, learning repeats."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def same_bits(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a == b) | (np.isnan(a) & np.isnan(b))
 
 
-def test_every_vector_that_was_served_is_to_the_bit_what_history_computes(walked: Walked) -> None:
+def test_every_vector_served_is_to_the_bit_what_history_computes(walked: Walked) -> None:
     assert walked.answered + walked.refused == EVENTS
     assert walked.refused > 100
     found = past.read(walked.parts.ledger)
@@ -114,7 +114,7 @@ def test_every_vector_that_was_served_is_to_the_bit_what_history_computes(walked
 
 
 def test_windows_rebuilt_from_the_ledger_serve_the_same(walked: Walked) -> None:
-    event_ids, vectors = served(walked.parts)
+    event_ids, _ = served(walked.parts)
     last = walked.parts.ledger.event(event_ids[-1])
     probe = msgspec.structs.replace(last, event_id="probe", at=last.at + 1)
     before = online.read_and_observe(probe, walked.parts.velocity, observe=False)[1]
