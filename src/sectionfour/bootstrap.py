@@ -25,14 +25,16 @@ def open_parts(settings: Settings) -> Parts:
             settings.ledger or f"sqlite:{settings.home / 'ledger.db'}",
             synchronous=settings.durability.upper(),
         ),
-        velocity=stores.open_velocity(
-            settings.velocity or f"lmdb:{settings.home / 'velocity'}", gib=settings.velocity_gib
-        ),
+        velocity=stores.open_velocity(velocity_url(settings), gib=settings.velocity_gib),
         keys=keys,
         models=Served(settings.models, trusted_keys(keys.ring)),
         policy=policy.load(settings.costs),
         regime=regime.load(settings.regime),
     )
+
+
+def velocity_url(settings: Settings) -> str:
+    return settings.velocity or f"lmdb:{settings.home / 'velocity'}"
 
 
 def trusted_keys(ring: Keyring) -> frozenset[bytes]:

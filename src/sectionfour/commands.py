@@ -72,14 +72,20 @@ def _import(kind: str, path: Path) -> None:
     from tqdm import tqdm
 
     from sectionfour import imports
+    from sectionfour.bootstrap import velocity_url
     from sectionfour.replay import replay
+    from sectionfour.stores.loader import loading
 
     with _parts() as parts:
         read = imports.market if kind == "events" else imports.handbook
         notice = imports.MARKET_NOTICE if kind == "events" else imports.HANDBOOK_NOTICE
         steps, count = read(path)
-        with tqdm(total=count, unit="event", unit_scale=True, file=sys.stderr) as bar:
-            report = replay(steps, parts, notice=notice, progress=bar.update)
+        settings = from_environment()
+        with (
+            loading(velocity_url(settings), gib=settings.velocity_gib) as load,
+            tqdm(total=count, unit="event", unit_scale=True, file=sys.stderr) as bar,
+        ):
+            report = replay(steps, parts, notice=notice, progress=bar.update, load=load)
     click.echo(
         f"kept {report.events:,} events, {report.consents:,} consents, {report.labels:,} labels"
     )

@@ -10,6 +10,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import get_args
 
 import msgspec
@@ -102,14 +103,22 @@ class _KnownKeys(Keys):
 
 
 def replay(
-    steps: Iterator[Step], parts: Parts, *, notice: Notice, progress: Progress = lambda n: None
+    steps: Iterator[Step],
+    parts: Parts,
+    *,
+    notice: Notice,
+    progress: Progress = lambda n: None,
+    load: Callable[[Sequence[Event]], int] | None = None,
 ) -> Report:
     """Take `steps`, in order of time, into ledger and windows. Returns what was done.
+
+    `load` fills the windows; without one they are filled here, in turn.
 
     Raises HistoryError, before anything of the batch is written, for steps out of order and for a
     history that begins before the newest event already kept.
     """
     report = Report()
+    load = load or parts.velocity.load
     parts.ledger.add_notice(
         notice, Leaf("notice", f"{notice.notice_id}@{notice.version}", msgspec.json.encode(notice))
     )
@@ -117,7 +126,7 @@ def replay(
     snapshot = _Snapshot(parts.ledger.consents_of_all(parts.clock()))
     newest = parts.ledger.rows("SELECT COALESCE(MAX(at), 0) FROM events")[0][0]
     batch = _Batch()
-    for step in steps:
+    for step in _enrolled(steps, keys):
         at = step[0] if isinstance(step, tuple) else step.at
         if at <= newest and not isinstance(step, Consent):
             if not report.events and not batch.events:
@@ -136,10 +145,17 @@ def replay(
             if why is not None:
                 report.left_out[why] += 1
         if len(batch.events) + len(batch.consents) >= BATCH:
-            _keep(batch, parts, report, progress)
+            _keep(batch, parts, report, progress, load)
             batch = _Batch(known=batch.known)
-    _keep(batch, parts, report, progress)
+    _keep(batch, parts, report, progress, load)
     return report
+
+
+def _enrolled(steps: Iterator[Step], keys: Keys) -> Iterator[Step]:
+    """Yield `steps`; whoever consents among the next many gets a vault row, all in one commit."""
+    while lot := list(islice(steps, BATCH)):
+        keys.enrol([step.member_id for step in lot if isinstance(step, Consent)])
+        yield from lot
 
 
 @dataclass(slots=True)
@@ -215,12 +231,18 @@ def known_event(event: Event, kind: str, label_id: str, at: int) -> Event:
     return msgspec.structs.replace(event, event_id=f"label:{label_id}", type=kind, at=at)
 
 
-def _keep(batch: _Batch, parts: Parts, report: Report, progress: Progress) -> None:
+def _keep(
+    batch: _Batch,
+    parts: Parts,
+    report: Report,
+    progress: Progress,
+    load: Callable[[Sequence[Event]], int],
+) -> None:
     with parts.ledger.transaction() as connection:
         parts.ledger.insert_consents(connection, batch.consents)
         parts.ledger.insert_events(connection, batch.events)
         parts.ledger.insert_labels(connection, batch.labels)
-    parts.velocity.load(batch.windows)
+    load(batch.windows)
     report.events += len(batch.events)
     report.consents += len(batch.consents)
     report.labels += len(batch.labels)

@@ -251,8 +251,8 @@ ROWS: tuple[Row, ...] = (
     Row("amount_spreads_from_mean", lambda f, o: o.div(f.amount - o.div(f.member_amount_30d, f.member_purchases_30d), _spread(f, o) + 100), ("member.required", "order"), "amount_unusual", "standard deviations", "an amount {:.1f} standard deviations from this member's mean"),
     Row("amount_to_payee_mean", lambda f, o: o.div(f.amount, o.div(f.payee_amount_30d, f.payee_purchases_30d)), ("order",), "amount_unusual", "ratio", "an amount {:.1f} times this payee's mean"),
     Row("amount_to_member_day", lambda f, o: o.div(f.amount, f.member_amount_24h + f.amount), ("member.required", "order"), "member_spending", "share", "{:.2f} of the member's spending in a day"),
-    Row("amount_to_cleared_mean", lambda f, o: o.div(f.amount, _cleared_mean(f, o)), ("member.required", "order"), "amount_unusual", "ratio", "an amount {:.1f} times the mean of this member's honest purchases"),
-    Row("cleared_mean", lambda f, o: _cleared_mean(f, o), ("member.required",), "amount_unusual", "minor units", "{:.0f} (minor units) is the mean of this member's honest purchases"),
+    Row("amount_to_cleared_mean", lambda f, o: o.div(f.amount, _cleared_mean(f, o)), ("member.required", "order"), "amount_unusual", "ratio", "an amount {:.1f} times what is taken to be usual for this member"),
+    Row("cleared_mean", lambda f, o: _cleared_mean(f, o), ("member.required",), "amount_unusual", "minor units", "{:.0f} (minor units) is taken to be usual for this member"),
     Row("spending_excess_7d", lambda f, o: o.div(f.member_amount_7d, _cleared_mean(f, o)) - f.member_purchases_7d, ("member.required",), "member_spending", "purchases", "{:.1f} usual purchases more than usual in 7 days"),
     Row("spending_squares_7d", lambda f, o: o.div(f.member_amount_sq_7d, _cleared_mean(f, o) * _cleared_mean(f, o)) - f.member_purchases_7d, ("member.required",), "member_spending", "squares", "large amounts among this member's purchases of 7 days"),
     Row("payee_fraud_share", lambda f, o: o.div(f.payee_frauds_30d, f.payee_purchases_37d - f.payee_purchases_7d + 1), ("order",), "known_fraud", "share", "known frauds are {:.2f} of this payee's purchases of a month, a week ago"),
@@ -285,6 +285,19 @@ def say(feature: Window | Row, value: float) -> str:
             count = int(value // seconds)
             return feature.says.format(f"{count} {name}{'s' if count > 1 else ''}")
     return feature.says.format(f"{value:.0f} seconds")
+
+
+def tells(feature: Window | Row, value: float) -> bool:
+    """Whether a value is a fact worth telling: not a missing one, not a count of nothing, and not
+    "none within the window", which a time since the last one says by being the whole window.
+    """
+    if value != value:
+        return False
+    if isinstance(feature, Window):
+        if feature.agg == "since_last":
+            return value * SECOND < feature.over
+        return feature.agg == "age" or value > 0
+    return True
 
 
 #: What says nothing about the event's risk by itself is never given as a reason.

@@ -74,7 +74,7 @@ def split(
     at = events["at"].to_numpy()
     end = int(max(at[-1], labels["at"].max() if len(labels) else 0)) + 1 if len(at) else 0
     delay, test = int(delay_days * DAY), int(test_days * DAY)
-    matured = end - delay
+    matured = min(end - delay, int(at[-1]) + 1)
     cut = matured - test
     early, late = labels_at(events, labels, cut), labels_at(events, labels, end)
     old_enough = at < cut - delay

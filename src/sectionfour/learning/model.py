@@ -21,6 +21,7 @@ from sectionfour.features.catalog import (
     columns,
     fingerprint,
     say,
+    tells,
 )
 
 #: At most so many reasons an answer, and none that moves the log-odds by less than this.
@@ -107,7 +108,7 @@ class Model:
         for position in self.places[code]:
             value = float(vector[position])
             distance = value / (self.usual.get(NAMES[position], 0.0) + 1.0)
-            if distance > furthest:  # never of a missing value
+            if distance > furthest and tells(FEATURES[position], value):
                 furthest, text = distance, say(FEATURES[position], value)
         return text
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +46,10 @@ class Keys:
     def order(self, order_id: str) -> bytes:
         """Return the serve-domain token of an order."""
         return self.ring.token("serve", "order", _plain(order_id).encode())
+
+    def enrol(self, member_ids: Sequence[str]) -> None:
+        """Make a vault row for each of these members that has none, in one commit."""
+        self.vault.enrol_many([_plain(member_id) for member_id in dict.fromkeys(member_ids)])
 
     def alias(self, subject: bytes, domain: str) -> bytes:
         """Return the token in `domain` of somebody known by a serve-domain token."""

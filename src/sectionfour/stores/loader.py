@@ -1,0 +1,51 @@
+"""Windows of an import, filled by a process of their own while gate and seal go on in this one."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.queues import Queue
+
+import msgspec
+
+from sectionfour import stores
+from sectionfour.domain import Event
+from sectionfour.errors import HistoryError
+
+#: Batches on their way; more would only be memory.
+_AHEAD = 4
+
+
+@contextmanager
+def loading(url: str, *, gib: float) -> Iterator[Callable[[Sequence[Event]], int]]:
+    """Give a `load` for the velocity store at `url`; all of it is in when the block ends.
+
+    Raises HistoryError where the other process failed: the store is then not fresh, and is made
+    anew from the ledger at the next start.
+    """
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue(_AHEAD)
+    process = context.Process(target=_load, args=(url, gib, queue), daemon=True)
+    process.start()
+
+    def load(events: Sequence[Event]) -> int:
+        if not process.is_alive():
+            raise HistoryError("the windows could not be filled; `sectionfour rebuild` makes them")
+        queue.put(msgspec.msgpack.encode(events))
+        return len(events)
+
+    try:
+        yield load
+    finally:
+        queue.put(b"")
+        process.join()
+    if process.exitcode:
+        raise HistoryError("the windows could not be filled; `sectionfour rebuild` makes them")
+
+
+def _load(url: str, gib: float, queue: Queue[bytes]) -> None:
+    decode = msgspec.msgpack.Decoder(list[Event]).decode
+    velocity = stores.open_velocity(url, gib=gib)
+    velocity.load(event for batch in iter(queue.get, b"") for event in decode(batch))
+    velocity.close()
