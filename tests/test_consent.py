@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -251,6 +252,56 @@ class Consents(RuleBasedStateMachine):
                     assert {basis.category for basis in verdict.basis} == usable
                 else:
                     assert not isinstance(verdict, Permit)
+
+
+def an_event(**changes: Any) -> ConsentEvent:
+    wanted: dict[str, Any] = {
+        "seq": 1,
+        "record_id": "cr_1",
+        "purpose": "security",
+        "categories": frozenset(CATEGORIES),
+        "source": "first_party",
+        "notice_id": "pn",
+        "notice_version": "1",
+        "event_type": consent.EXPLICIT,
+        "event_state": consent.GIVEN,
+        "event_time": 10,
+        "expires_at": 20,
+        "superseded": False,
+    }
+    return ConsentEvent(**(wanted | changes))
+
+
+def test_consent_holds_after_it_was_given_and_until_it_ends() -> None:
+    states = {at: consent.state([an_event()], at) for at in (9, 10, 11, 19, 20, 21)}
+    assert states == {
+        9: "consent_unknown",
+        10: "consent_unknown",
+        11: "consent_given",
+        19: "consent_given",
+        20: "consent_expired",
+        21: "consent_expired",
+    }
+
+
+def test_of_two_givings_at_one_instant_the_one_said_later_counts() -> None:
+    narrow = an_event(seq=2, categories=frozenset({"device"}))
+    assert consent.live([an_event(), narrow], 15) == [narrow]
+    assert consent.live([narrow, an_event(seq=3)], 15) == [an_event(seq=3)]
+
+
+def test_a_renewal_in_fewer_words_is_not_undone_by_a_replay_of_the_first() -> None:
+    first = an_event()
+    renewed = an_event(event_state=consent.RENEWED, event_time=12, categories=frozenset({"log"}))
+    assert consent.live([first, renewed, first], 15) == [renewed]
+
+
+@pytest.mark.parametrize("state", [*ENDS, "consent_invalidated", "something new"])
+def test_an_end_is_for_good_whatever_is_said_after_it_and_whatever_its_clock(state: str) -> None:
+    for time in (0, 10, 10**15):
+        events = [an_event(), an_event(event_state=state, event_time=time), an_event()]
+        assert consent.state(events, 15) == state
+        assert consent.live(events, 15) == []
 
 
 Consents.TestCase.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -501,6 +501,36 @@ def test_nothing_of_an_affiliate_or_partner_is_used_without_an_attestation(categ
     world.records = [[a_consent(category, purpose=purpose, source="partner:p")]]
     verdict = check(world)
     assert category in {masked.category for masked in verdict.masked}
+
+
+@pytest.mark.parametrize("category", [*NOT_OF_FOUR, "device"])
+def test_no_grant_lifts_what_section_four_does_not_list(category: str) -> None:
+    world = a_world("member.required", "order")
+    source = "counterparty" if category == "device" else "first_party"
+    world.uses.append(Use(category, source))
+    scope = Scope(
+        categories=frozenset(CATEGORIES),
+        purposes=frozenset(SECURITY),
+        operations=frozenset({"score"}),
+        sources=frozenset(SOURCES),
+        members=frozenset({ANN}),
+    )
+    world.grants = [(a_grant(scope=scope), 0)]
+    verdict = check(world)
+    assert {m.category: m.why for m in verdict.masked} == {category: "purpose_change"}
+
+
+def test_guests_bring_device_place_and_log_and_nothing_else() -> None:
+    purpose = "security.incident_detection"
+    world = a_world(*CATEGORIES, kind="guest", purpose=purpose)
+    world.grants = [(a_grant(scope=replace(a_grant().scope, order=ORDER, members=frozenset())), 0)]
+    verdict = check(world)
+    assert bases(verdict) == dict.fromkeys(OF_GUESTS, "non_personal")
+    assert isinstance(verdict, Permit)
+    assert (verdict.personal, verdict.joined) == (False, ())
+    for source in ("counterparty", "affiliate:a", "partner:p"):
+        world.uses = [Use(category, source) for category in OF_GUESTS]
+        assert isinstance(check(world), Refusal)
 
 
 @pytest.mark.parametrize("purpose", [*OTHERS, TRAINED, "security.disposal"])

@@ -185,6 +185,14 @@ def test_each_epoch_has_a_key_of_its_own(tmp_path: Path) -> None:
     assert len({key for key, _ in found}) == len({prefix for _, prefix in found}) == 4
 
 
+def test_what_a_token_is_made_of_does_not_run_together(tmp_path: Path) -> None:
+    ring = Keyring(tmp_path, KEK)
+    one = ring._token_key("serve", "phone", "e01")
+    other = ring._token_key("serve", "phon", "ee01")
+    assert one[1] != other[1]
+    assert one[0] != other[0]
+
+
 # --- many at once ----------------------------------------------------------------------------
 
 MAKES = """
@@ -193,7 +201,10 @@ from pathlib import Path
 from sectionfour.privacy.pseudonym import open_keys
 sys.stdin.readline()
 keys = open_keys(Path(sys.argv[1]))
-names = [f"key {n}" for n in range(12)]
+names = [f"key {n}" for n in range(24)]
+start = 6 * int(sys.argv[2])
+for name in names[start:] + names[:start]:  # each begins elsewhere, so that they meet
+    keys.ring.key(name)
 found = [keys.ring.key(name).hex() for name in names]
 found += [keys.subject(f"member {n}", enrol=True).hex() for n in range(12)]
 found.append(keys.ring.token("serve", "device", b"d").hex())
@@ -205,14 +216,17 @@ def test_processes_that_start_at_once_agree_on_every_key_and_every_person(tmp_pa
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     environment = {**os.environ, "PYTHONPATH": ""}
     command = [sys.executable, "-c", MAKES, str(tmp_path / "home")]
-    workers = [subprocess.Popen(command, env=environment, **pipes) for _ in range(4)]
+    workers = [subprocess.Popen([*command, str(n)], env=environment, **pipes) for n in range(4)]
     for worker in workers:
         worker.stdin.write("\n")
         worker.stdin.flush()
     answers = {worker.communicate()[0] for worker in workers}
     assert [worker.returncode for worker in workers] == [0] * 4
     assert len(answers) == 1
-    assert len(set(answers.pop().split())) == 25
+    found = answers.pop().split()
+    assert len(set(found)) == len(found) == 37
+    kept = Keyring(tmp_path / "home" / "keys", load_kek(tmp_path / "home"))
+    assert [kept.key(f"key {n}").hex() for n in range(24)] == found[:24]
     assert {path.name for path in (tmp_path / "home" / "keys").iterdir()} == {
         "kek",
         "ring.json",

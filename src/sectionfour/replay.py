@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import get_args
@@ -108,20 +108,28 @@ def replay(
     *,
     notice: Notice,
     progress: Progress = lambda n: None,
-    load: Callable[[Sequence[Event]], int] | None = None,
+    load: Callable[[Iterable[Event]], int] | None = None,
 ) -> Report:
     """Take `steps`, in order of time, into ledger and windows. Returns what was done.
 
-    `load` fills the windows; without one they are filled here, in turn.
+    `load` fills the windows, in one call: until it returns, the store counts as not whole, so an
+    import that breaks off is followed by a rebuild. Without one the windows are filled here.
 
-    Raises HistoryError, before anything of the batch is written, for steps out of order and for a
-    history that begins before the newest event already kept.
+    Raises HistoryError, before anything is written, for a history that begins before the newest
+    event already kept.
     """
     report = Report()
-    load = load or parts.velocity.load
     parts.ledger.add_notice(
         notice, Leaf("notice", f"{notice.notice_id}@{notice.version}", msgspec.json.encode(notice))
     )
+    (load or parts.velocity.load)(_taken(steps, parts, notice, report, progress))
+    return report
+
+
+def _taken(
+    steps: Iterator[Step], parts: Parts, notice: Notice, report: Report, progress: Progress
+) -> Iterator[Event]:
+    """Yield what the windows must hold, each event once the ledger has it."""
     keys = _KnownKeys(parts.keys.ring, parts.keys.vault, parts.keys.region)
     snapshot = _Snapshot(parts.ledger.consents_of_all(parts.clock()))
     newest = parts.ledger.rows("SELECT COALESCE(MAX(at), 0) FROM events")[0][0]
@@ -138,17 +146,16 @@ def replay(
             _take_consent(step, keys, notice, snapshot, batch)
         elif isinstance(step, Known):
             newest = at
-            _take_label(step, at, parts, batch)
+            _take_label(step, at, parts, batch, report)
         else:
             newest = at
             why = _take_event(at, step[1], parts, keys, snapshot, batch)
             if why is not None:
                 report.left_out[why] += 1
         if len(batch.events) + len(batch.consents) >= BATCH:
-            _keep(batch, parts, report, progress, load)
+            yield from _keep(batch, parts, report, progress)
             batch = _Batch(known=batch.known)
-    _keep(batch, parts, report, progress, load)
-    return report
+    yield from _keep(batch, parts, report, progress)
 
 
 def _enrolled(steps: Iterator[Step], keys: Keys) -> Iterator[Step]:
@@ -207,10 +214,11 @@ def _take_event(
     return None
 
 
-def _take_label(step: Known, at: int, parts: Parts, batch: _Batch) -> None:
+def _take_label(step: Known, at: int, parts: Parts, batch: _Batch, report: Report) -> None:
     event = batch.known.get(step.event_id) or parts.ledger.event(step.event_id)
     if event is None:
-        return  # of an event without a basis, which was not kept
+        report.left_out["label of an event that was not kept"] += 1
+        return
     batch.labels.append(
         Label(
             label_id=step.label_id,
@@ -231,38 +239,22 @@ def known_event(event: Event, kind: str, label_id: str, at: int) -> Event:
     return msgspec.structs.replace(event, event_id=f"label:{label_id}", type=kind, at=at)
 
 
-def _keep(
-    batch: _Batch,
-    parts: Parts,
-    report: Report,
-    progress: Progress,
-    load: Callable[[Sequence[Event]], int],
-) -> None:
+def _keep(batch: _Batch, parts: Parts, report: Report, progress: Progress) -> list[Event]:
     with parts.ledger.transaction() as connection:
         parts.ledger.insert_consents(connection, batch.consents)
         parts.ledger.insert_events(connection, batch.events)
         parts.ledger.insert_labels(connection, batch.labels)
-    load(batch.windows)
     report.events += len(batch.events)
     report.consents += len(batch.consents)
     report.labels += len(batch.labels)
     progress(len(batch.events))
+    return batch.windows
 
 
 def rebuild(parts: Parts, progress: Progress = lambda n: None) -> int:
     """Make the windows anew from the ledger's events and labels. Returns how many went in."""
     parts.velocity.clear()
-    count = 0
-    chunk: list[Event] = []
-    for event in _kept(parts):
-        chunk.append(event)
-        if len(chunk) == BATCH:
-            count += parts.velocity.load(chunk)
-            progress(len(chunk))
-            chunk = []
-    count += parts.velocity.load(chunk)
-    progress(len(chunk))
-    return count
+    return parts.velocity.load(_kept(parts), progress)
 
 
 def _kept(parts: Parts) -> Iterator[Event]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from multiprocessing.queues import Queue
 
 import msgspec
@@ -15,10 +16,11 @@ from sectionfour.errors import HistoryError
 
 #: Batches on their way; more would only be memory.
 _AHEAD = 4
+_BATCH = 10_000
 
 
 @contextmanager
-def loading(url: str, *, gib: float) -> Iterator[Callable[[Sequence[Event]], int]]:
+def loading(url: str, *, gib: float) -> Iterator[Callable[[Iterable[Event]], int]]:
     """Give a `load` for the velocity store at `url`; all of it is in when the block ends.
 
     Raises HistoryError where the other process failed: the store is then not fresh, and is made
@@ -29,17 +31,23 @@ def loading(url: str, *, gib: float) -> Iterator[Callable[[Sequence[Event]], int
     process = context.Process(target=_load, args=(url, gib, queue), daemon=True)
     process.start()
 
-    def load(events: Sequence[Event]) -> int:
-        if not process.is_alive():
-            raise HistoryError("the windows could not be filled; `sectionfour rebuild` makes them")
-        queue.put(msgspec.msgpack.encode(events))
-        return len(events)
+    def load(events: Iterable[Event]) -> int:
+        rest, count = iter(events), 0
+        while batch := list(islice(rest, _BATCH)):
+            if not process.is_alive():
+                break
+            queue.put(msgspec.msgpack.encode(batch))
+            count += len(batch)
+        return count
 
     try:
         yield load
-    finally:
+    except BaseException:
+        process.kill()  # in the middle of its load, so that the store stays not fresh
+        raise
+    if process.is_alive():
         queue.put(b"")
-        process.join()
+    process.join()
     if process.exitcode:
         raise HistoryError("the windows could not be filled; `sectionfour rebuild` makes them")
 
