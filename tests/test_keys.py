@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import stat
 import subprocess
 import sys
@@ -214,9 +213,8 @@ print("\\n".join(found))
 
 def test_processes_that_start_at_once_agree_on_every_key_and_every_person(tmp_path: Path) -> None:
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    environment = {**os.environ, "PYTHONPATH": ""}
     command = [sys.executable, "-c", MAKES, str(tmp_path / "home")]
-    workers = [subprocess.Popen([*command, str(n)], env=environment, **pipes) for n in range(4)]
+    workers = [subprocess.Popen([*command, str(n)], **pipes) for n in range(4)]
     for worker in workers:
         worker.stdin.write("\n")
         worker.stdin.flush()

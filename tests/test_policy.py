@@ -141,6 +141,13 @@ def test_levels_and_actions_go_together() -> None:
         Thresholds(0.3, 0.2, 0.1)
 
 
+def test_of_actions_that_cost_the_same_the_mildest_is_taken() -> None:
+    nothing = thresholds(Costs(**dict.fromkeys(FIELDS, 0.0)))
+    assert [nothing.outcome(p).action for p in (0.0, 0.5, 0.999)] == ["allow"] * 3
+    useless = USUAL | {"challenge_friction": 0.0, "challenge_stops": 0.0}
+    assert thresholds(Costs(**useless)).outcome(1e-9).action == "allow"
+
+
 #: A review is the cheapest for a while, then the milder challenge is.
 CROSSED = {
     "review_stops": 0.5,

@@ -106,7 +106,7 @@ def closed(what: str) -> Iterator[None]:
     """Whatever a database has to say, it means that no basis can be looked for in it."""
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # an error's text may be damaged, too
         raise FailClosed(f"the {what} cannot be used") from error
 
 

@@ -27,9 +27,7 @@ class Settings:
     witness: Path | None = None  # where checkpoints are witnessed; home/checkpoints without one
     origin: str = "sectionfour.example/log"  # the name of the log in its checkpoints
     region: str = "CN"  # of phone numbers without a country code
-    durability: str = (
-        "full"  # full: on disk before it is acknowledged; normal: a power cut may lose it
-    )
+    durability: str = "full"  # full: on disk before an answer; normal: a power cut may lose it
     velocity_gib: float = 64  # the most that the velocity store may grow to
     checkpoint_seconds: float = 5.0  # between signed checkpoints
     metrics: bool = True  # whether /metrics answers

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 CHUNK = 5_000
 Row = tuple[Any, ...]
 #: What a row or an entry raises on being read that is not of its form.
-UNREADABLE = (BadRequest, msgspec.MsgspecError, LookupError, TypeError, ValueError, AttributeError)
+UNREADABLE = (BadRequest, LookupError, TypeError, ValueError, AttributeError)
 
 
 def verify(
@@ -76,7 +76,7 @@ def _entries(parts: Parts, progress: Callable[[int], object]) -> Iterator[str]:
     size = ledger.size()
     if ledger.rows("SELECT COUNT(*) FROM log WHERE idx < 0 OR typeof(idx) != 'integer'")[0][0]:
         yield "the log has an entry before its first"
-    newest, uses = -1, Counter[str]()
+    newest, uses = -1, Counter[tuple[str, str, str]]()
     for start in range(0, size, CHUNK):
         stop = min(size, start + CHUNK)
         assessed = {row[0]: row[1:] for row in ledger.rows(_ASSESSMENTS, start, stop)}
@@ -92,16 +92,30 @@ def _entries(parts: Parts, progress: Callable[[int], object]) -> Iterator[str]:
                     if seq is not None and seq <= newest:
                         yield f"assessment {ref}: its row is not in the order of the log"
                     newest = newest if seq is None else seq
-                    uses.update({b["ref"] for b in said.get("basis", ()) if "exception" in b})
+                    uses.update(_uses(said))
                 elif (check := _CHECKS.get(kind)) is not None:
                     yield from (f"{kind} {ref}: {fault}" for fault in check(parts, ref, body, said))
             except UNREADABLE as error:
                 yield f"entry {index}, {kind} {ref}, cannot be compared: {type(error).__name__}"
         progress(stop - start)
-    del uses["order"]  # the contract: it arises from the order itself, and nobody counts it
-    for name, count in uses.items():
-        if ledger.rows("SELECT COUNT(*) FROM grant_uses WHERE grant_id = ?", name)[0][0] < count:
-            yield f"exception {name}: fewer uses are on record than receipts rest on it"
+    for use, count in uses.items():
+        if ledger.rows(_COUNT_USES, *use)[0][0] < count:
+            yield f"exception {use[0]}: fewer such uses are on record than receipts rest on it"
+
+
+def _uses(said: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield each grant that a receipt rests on, with the purpose and the categories."""
+    by_grant: dict[str, list[str]] = {}
+    for basis in said.get("basis", ()):
+        if basis["kind"] == "exception":
+            by_grant.setdefault(basis["ref"], []).append(basis["category"])
+    for name, categories in by_grant.items():
+        yield name, said["purpose"], ",".join(categories)
+
+
+_COUNT_USES = (
+    "SELECT COUNT(*) FROM grant_uses WHERE grant_id = ? AND purpose = ? AND categories = ?"
+)
 
 
 def _name(said: dict[str, Any]) -> tuple[str, str]:

@@ -131,7 +131,7 @@ def load(path: Path | None = None) -> Policy:
         policy = msgspec.toml.decode(data, type=Policy)
     except OSError as error:
         raise SettingsError(f"{source.name}: cannot be read: {error.strerror}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise SettingsError(f"{source.name}: {error}") from error
     for model in ("transaction", "account"):
         try:

@@ -108,7 +108,7 @@ class Keyring:
             return msgspec.json.decode(self._path.read_bytes(), type=dict[str, bytes])
         except FileNotFoundError:
             return {}
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except ValueError as error:
             raise KeyringError("the ring of keys cannot be read: restore it from a copy") from error
 
     def wrap(self, key: bytes, name: bytes) -> bytes:
