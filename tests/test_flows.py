@@ -91,7 +91,8 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walked]:
 
 def served(parts: Parts) -> tuple[list[str], np.ndarray]:
     rows = parts.ledger.rows(
-        "SELECT a.event_id, a.vector FROM assessments a JOIN events e USING (event_id) ORDER BY e.at"
+        "SELECT a.event_id, a.vector FROM assessments a JOIN events e USING (event_id)"
+        " ORDER BY e.at"
     )
     return [row[0] for row in rows], np.array([np.frombuffer(row[1]) for row in rows])
 
@@ -100,7 +101,7 @@ def same_bits(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a == b) | (np.isnan(a) & np.isnan(b))
 
 
-def test_every_vector_served_is_to_the_bit_what_history_computes(walked: Walked) -> None:
+def test_every_vector_served_is_what_history_computes_to_the_bit(walked: Walked) -> None:
     assert walked.answered + walked.refused == EVENTS
     assert walked.refused > 100
     found = past.read(walked.parts.ledger)

@@ -19,12 +19,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from sectionfour import bootstrap
+from sectionfour import bootstrap, upkeep
 from sectionfour.decide import decide
-from sectionfour.domain import Assessed, Given, Label, Leaf
+from sectionfour.domain import Assessed, Given, Label, Leaf, Permit
 from sectionfour.errors import Conflict, FailClosed
+from sectionfour.features import online
 from sectionfour.parts import Parts
-from sectionfour.privacy import merkle, notes, receipts
+from sectionfour.privacy import entries, gate, merkle, notes, pseudonym, receipts
 from sectionfour.privacy.receipts import Notary
 from sectionfour.settings import Settings
 from sectionfour.stores.sqlite import SqliteLedger
@@ -376,6 +377,39 @@ def test_a_commit_that_fails_leaves_nothing_open(tmp_path: Path) -> None:
     assert ledger.label("lb") is None
     assert ledger.record(assessed(1))
     ledger.close()
+
+
+def test_a_lost_step_that_is_answered_later_is_kept_as_it_was_answered(
+    parts: Parts,
+    settings: Settings,
+    ask: Ask,
+    consented: Callable[..., str],
+    a_request: Callable[..., Any],
+) -> None:
+    """A worker is killed after the windows and before the ledger; upkeep keeps the step; consent
+    is withdrawn; the checkout asks again."""
+    record = consented(1)
+    given, at = msgspec.convert(a_request(1), Given), parts.clock()
+    request = pseudonym.claim(given, parts.keys, parts.regime)
+    permit = gate.check(given.purpose, request, parts.ledger, at)
+    assert isinstance(permit, Permit)
+    event = pseudonym.seal(request, permit, parts.keys, at=at, regime=parts.regime)
+    online.read_and_observe(event, parts.velocity)
+    upkeep.settle(parts, at + 10**9)
+    kept = parts.ledger.event("evt_0001")
+    assert kept is not None
+    assert kept.device is not None
+    subject, events = parts.ledger.consent_record(record, parts.clock()) or (b"", [])
+    gone = events[0]._replace(event_state="consent_withdrawn", event_time=parts.clock())
+    parts.ledger.add_consent_event(
+        subject, gone, gone.event_time, entries.consent(parts.keys, subject, gone, gone.event_time)
+    )
+    assert ask(1)[1]["status"] == "scored_masked"
+    kept = parts.ledger.event("evt_0001")
+    assert kept is not None
+    assert kept.device is None
+    a_notary(settings, parts).extend(parts.clock())
+    assert list(verify(parts, a_notary(settings, parts))) == []
 
 
 ASSESSES = """

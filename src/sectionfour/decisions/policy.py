@@ -97,10 +97,11 @@ def thresholds(costs: Costs) -> Thresholds:
     for low, high in pairwise(sorted(corners)):
         middle = (low + high) / 2
         price = [a + (b - a) * middle for a, b in zip(at_0, at_1, strict=True)]
-        cheapest = price.index(min(price))  # the mildest of equals
-        if cheapest < hardest:
+        equals = [action for action, cost in enumerate(price) if cost == min(price)]
+        cheapest = next((action for action in equals if action >= hardest), None)  # the mildest
+        if cheapest is None:
             raise SettingsError(
-                f"{ACTIONS[cheapest]} would be the cheapest again where fraud is likelier than"
+                f"{ACTIONS[equals[0]]} would be the cheapest again where fraud is likelier than"
                 f" where {ACTIONS[hardest]} is: look at the costs of these two"
             )
         for action in range(hardest + 1, cheapest + 1):
