@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +39,15 @@ def price(costs: dict[str, float], action: str, p: float) -> float:
     """Return what an action costs on average where a share `p` is fraud, event by event."""
     c = costs
     if action == "allow":
-        fraud, honest, always = c["missed_fraud"], 0.0, 0.0
+        fraud, honest, always = c["missed_fraud"], 0, 0
     elif action == "challenge":
         fraud, honest = c["missed_fraud"] * (1 - c["challenge_stops"]), c["challenge_friction"]
-        always = 0.0
+        always = 0
     elif action == "review":
         fraud, honest = c["missed_fraud"] * (1 - c["review_stops"]), c["review_delay"]
         always = c["review_minutes"] * c["reviewer_minute"]
     else:
-        fraud, honest, always = 0.0, c["wrong_block"], 0.0
+        fraud, honest, always = 0, c["wrong_block"], 0
     return p * fraud + (1 - p) * honest + always
 
 
@@ -77,15 +79,23 @@ def test_the_outcome_is_the_cheapest_action_at_every_probability(costs: dict[str
 
 
 def falls(costs: dict[str, float]) -> bool:
-    """Whether, as far as floats can tell, a harder action may be the cheapest below a probability
-    at which only milder ones are."""
-    edges = [10 ** (-n / 40) for n in range(600)]
+    """Whether, in fractions, a harder action is the cheapest below a probability at which only
+    milder ones are."""
+    exact: dict[str, Any] = {name: Fraction(value) for name, value in costs.items()}
+    ends = [[price(exact, action, Fraction(p)) for action in ACTIONS] for p in (0, 1)]
+    meet = {Fraction(0), Fraction(1)}
+    for one, other in combinations(range(4), 2):  # where two of them cost the same
+        gap, end = ends[0][one] - ends[0][other], ends[1][one] - ends[1][other]
+        meet |= {gap / (gap - end)} if gap != end else set()
+    inside = sorted(p for p in meet if 0 <= p <= 1)
+    between = [(low + high) / 2 for low, high in pairwise(inside)]
     hardest = 0
-    for p in sorted({0.0, *GRID, *edges, *(1 - edge for edge in edges)}):
-        best = max(cheapest(costs, p))
-        if best < hardest:
+    for p in sorted([*inside, *between]):
+        prices = [price(exact, action, p) for action in ACTIONS]  # type: ignore[arg-type]
+        equals = [place for place, found in enumerate(prices) if found == min(prices)]
+        if max(equals) < hardest:
             return True
-        hardest = best
+        hardest = max(hardest, min(equals))
     return False
 
 

@@ -27,6 +27,8 @@ from sectionfour.settings import Settings
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 #: Threads a worker: while one waits for the disk, others go on and share its commit.
 THREADS = 4
+#: Seconds after which a thread that computes lets another go on.
+SWITCH = 0.0005
 #: Seconds that a worker has to finish what it is about.
 PATIENCE = 20
 
@@ -117,6 +119,8 @@ def _counters(folder: Path) -> Path:
 def _worker(settings: Settings) -> Callable[..., Any]:
     """Return the application, in the process that will serve it."""
     threading.excepthook = _thread_failed
+    # A thread back from the disk would else wait 5 ms for its turn, several times a request.
+    sys.setswitchinterval(SWITCH)
     from sectionfour.web import create_app
 
     app = create_app(settings, upkeep=True)

@@ -29,7 +29,7 @@ SETTLE_AFTER = 60_000_000
 #: Entries a transaction: the windows are locked while it lasts, about a millisecond.
 BATCH = 200
 #: Seconds between two looks at what the tree of the log has to take in.
-GROW_EVERY = 0.1
+GROW_EVERY = 1.0
 
 _event = msgspec.msgpack.Decoder(Event).decode
 

@@ -38,6 +38,11 @@ def tutorial() -> Flask:
 
 
 def ours() -> Flask:
+    import sys
+
+    from sectionfour.serve import SWITCH
     from sectionfour.web import create_app
+
+    sys.setswitchinterval(SWITCH)  # as `sectionfour serve` does
 
     return create_app()

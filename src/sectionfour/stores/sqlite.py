@@ -84,7 +84,7 @@ CREATE TABLE checkpoints (size INTEGER PRIMARY KEY, at INTEGER NOT NULL, note TE
 """
 VERSION = 1
 #: Leaves that the tree takes in at a time: the ledger is locked for about a millisecond.
-GROWTH = 200
+GROWTH = 2_000
 
 
 class _Pending:
