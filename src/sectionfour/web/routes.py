@@ -71,7 +71,7 @@ def add(app: Flask, service: Service, route: Route) -> None:
     """Let `app` answer `route`, once the caller's key is found to have one of its roles."""
     handle, roles, ledger = route.handle, frozenset(route.roles), service.parts.ledger
     named = tuple(role for role in keys.ROLES if role in roles)
-    if route.body is not None:
+    if isinstance(route.body, type):
         json.Decoder(route.body)  # worked out here, before there are threads: see domain.Given
 
     def view(**values: str) -> Response:
