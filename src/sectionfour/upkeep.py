@@ -20,7 +20,7 @@ from sectionfour.errors import SectionFourError
 from sectionfour.parts import Parts
 from sectionfour.privacy.receipts import Notary
 from sectionfour.settings import Settings
-from sectionfour.stores.sqlite import GROWTH
+from sectionfour.stores.ledger.log import GROWTH
 
 log = logging.getLogger("sectionfour")
 
