@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from sectionfour import commands
+from sectionfour.commands import COMMANDS
 from sectionfour.errors import SectionFourError
 from sectionfour.settings import from_environment
 
@@ -109,17 +109,7 @@ def keys_revoke(key_id: str, ledger: str | None) -> None:
     click.echo(f"{key_id} is revoked", err=True)
 
 
-for command in (
-    commands.demo,
-    commands.simulate,
-    commands.import_,
-    commands.rebuild,
-    commands.train,
-    commands.models,
-    commands.benchmark,
-    commands.bench,
-    commands.verify,
-):
+for command in COMMANDS:
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -1,0 +1,95 @@
+"""Past events: simulate, import, rebuild."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from sectionfour.commands.opened import FILE, FOLDER, opened
+from sectionfour.settings import from_environment
+
+
+@click.command()
+@click.option("--seed", default=4, show_default=True)
+@click.option("--events", default=55_000, show_default=True)
+@click.option("--days", default=120, show_default=True)
+@click.option("--out", type=FOLDER, required=True, help="Folder for the parquet files.")
+def simulate(seed: int, events: int, days: int, out: Path) -> None:
+    """Write a simulated marketplace (parquet).
+
+    Example: sectionfour simulate --seed 4 --events 55000 --out market
+    """
+    from sectionfour import simulate as room
+
+    room.write(room.simulate(seed=seed, events=events, days=days), out)
+    click.echo(f"{events:,} events in {out}")
+
+
+@click.group(name="import")
+def import_() -> None:
+    """Replay past events into ledger and windows, through gate and seal."""
+
+
+def _import(kind: str, path: Path) -> None:
+    from tqdm import tqdm
+
+    from sectionfour import imports
+    from sectionfour.bootstrap import velocity_url
+    from sectionfour.replay import replay
+    from sectionfour.stores.loader import loading
+
+    with opened() as parts:
+        read = imports.market if kind == "events" else imports.handbook
+        notice = imports.MARKET_NOTICE if kind == "events" else imports.HANDBOOK_NOTICE
+        steps, count = read(path)
+        settings = from_environment()
+        with (
+            loading(velocity_url(settings), gib=settings.velocity_gib) as load,
+            tqdm(total=count, unit="event", unit_scale=True, file=sys.stderr) as bar,
+        ):
+            report = replay(steps, parts, notice=notice, progress=bar.update, load=load)
+    click.echo(
+        f"kept {report.events:,} events, {report.consents:,} consents, {report.labels:,} labels"
+    )
+    for why, number in report.left_out.items():
+        click.echo(f"left out {number:,}: {why}")
+
+
+@import_.command(name="events")
+@click.argument("folder", type=FILE)
+def import_events(folder: Path) -> None:
+    """Take in a marketplace's past: events, members, consents and labels in FOLDER (parquet).
+
+    Example: sectionfour import events data_samples/market
+    """
+    _import("events", folder)
+
+
+@import_.command(name="handbook")
+@click.argument("file", type=FILE)
+def import_handbook(file: Path) -> None:
+    """Take in the handbook's card transactions: a customer as member, a terminal as payee.
+
+    Example: sectionfour import handbook handbook.parquet
+    """
+    _import("handbook", file)
+
+
+@click.command()
+def rebuild() -> None:
+    """Make the windows anew from the ledger, as after a power cut.
+
+    Example: sectionfour rebuild
+    """
+    from tqdm import tqdm
+
+    from sectionfour.replay import rebuild as run
+
+    with opened() as parts, tqdm(unit="event", unit_scale=True, file=sys.stderr) as bar:
+        count = run(parts, bar.update)
+    click.echo(f"{count:,} events in the windows")
+
+
+COMMANDS = (simulate, import_, rebuild)
