@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from sectionfour.domain import CLEARED, FRAUD, Event
-from sectionfour.errors import FailClosed
+from sectionfour.errors import FailClosed, SettingsError
 from sectionfour.privacy import merkle
 from sectionfour.settings import Settings
 from sectionfour.web import create_app
@@ -435,3 +435,18 @@ def test_a_ledger_of_another_version_is_not_opened(settings: Settings):
     connection.close()
     with pytest.raises(FailClosed):
         create_app(settings)
+
+
+def test_a_clock_of_its_own_lets_a_service_live_through_the_past(settings: Settings, tmp_path):
+    clock = tmp_path / "clock"
+    clock.write_text("2018-08-08T02:00:00+02:00\n")
+    app = create_app(dataclasses.replace(settings, clock=clock))
+    parts = app.extensions["sectionfour"]
+    assert parts.clock() == 1_533_686_400_000_000
+    clock.write_text("2018-08-08T00:00:00.000001Z")
+    assert parts.clock() == 1_533_686_400_000_001
+    for text in ("yesterday", "2018-08-08T00:00:00", ""):
+        clock.write_text(text)
+        with pytest.raises(SettingsError, match="does not tell a time"):
+            parts.clock()
+    parts.close()

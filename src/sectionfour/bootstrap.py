@@ -8,7 +8,7 @@ from importlib import resources
 from sectionfour import stores
 from sectionfour.decisions import policy
 from sectionfour.learning.registry import Served
-from sectionfour.parts import Parts
+from sectionfour.parts import Parts, told_by
 from sectionfour.privacy import regime
 from sectionfour.privacy.keys import Keyring
 from sectionfour.privacy.pseudonym import open_keys
@@ -30,6 +30,7 @@ def open_parts(settings: Settings) -> Parts:
         models=Served(settings.models, trusted_keys(keys.ring)),
         policy=policy.load(settings.costs),
         regime=regime.load(settings.regime),
+        clock=told_by(settings.clock),
     )
 
 

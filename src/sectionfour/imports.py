@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -239,8 +240,12 @@ def read_handbook(path: Path) -> pd.DataFrame:
     return table.assign(at=at)
 
 
-def handbook(path: Path) -> tuple[Iterator[Step], int]:
-    """Return the steps of the handbook's transactions, in order of time, and their number."""
+def handbook(path: Path, until: int | None = None) -> tuple[Iterator[Step], int]:
+    """Return the steps of the handbook's transactions, in order of time, and their number.
+
+    With `until` (microseconds) there is nothing from that instant on: no transaction, and of those
+    before no label that became known later.
+    """
     table = read_handbook(path)
     consents = [
         Consent(
@@ -249,7 +254,9 @@ def handbook(path: Path) -> tuple[Iterator[Step], int]:
         for c in np.unique(table["CUSTOMER_ID"])
     ]
     merged = heapq.merge(consents, _purchases(table), _handbook_labels(table), key=at_of)
-    return merged, len(table)
+    if until is None:
+        return merged, len(table)
+    return takewhile(lambda step: at_of(step) < until, merged), int((table["at"] < until).sum())
 
 
 def _purchases(table: pd.DataFrame) -> Iterator[Step]:

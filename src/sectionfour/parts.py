@@ -5,9 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sectionfour.decisions.policy import Policy
+from sectionfour.domain import micros
+from sectionfour.errors import SettingsError
 from sectionfour.features.online import Velocity
 from sectionfour.learning.registry import Served
 from sectionfour.privacy.pseudonym import Keys
@@ -20,6 +24,24 @@ if TYPE_CHECKING:
 def now() -> int:
     """The service's clock: microseconds since the epoch, UTC."""
     return time.time_ns() // 1000
+
+
+def told_by(path: Path | None) -> Callable[[], int]:
+    """Return the clock whose time is in the file at `path`, RFC 3339; the machine's without one.
+
+    With such a clock a service lives through the past as it happened, at whatever speed the file
+    is moved on. SettingsError where the file does not tell a time.
+    """
+    if path is None:
+        return now
+
+    def read() -> int:
+        try:
+            return micros(datetime.fromisoformat(path.read_text("ascii").strip()))
+        except (OSError, ValueError, TypeError) as error:
+            raise SettingsError(f"{path.name} does not tell a time with an offset") from error
+
+    return read
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ class Settings:
     velocity_gib: float = 64  # the most that the velocity store may grow to
     checkpoint_seconds: float = 5.0  # between signed checkpoints
     metrics: bool = True  # whether /metrics answers
+    clock: Path | None = None  # a file that holds the time (RFC 3339), to live through the past
 
     def __post_init__(self) -> None:
         if self.durability not in ("full", "normal"):

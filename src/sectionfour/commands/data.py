@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from sectionfour.commands.opened import FILE, FOLDER, opened
 from sectionfour.settings import from_environment
+
+if TYPE_CHECKING:
+    from sectionfour.domain import Notice
+    from sectionfour.replay import Step
 
 
 @click.command()
@@ -32,24 +39,20 @@ def import_() -> None:
     """Replay past events into ledger and windows, through gate and seal."""
 
 
-def _import(kind: str, path: Path) -> None:
+def _import(steps: Iterator[Step], count: int, notice: Notice) -> None:
     from tqdm import tqdm
 
-    from sectionfour import imports
     from sectionfour.bootstrap import velocity_url
     from sectionfour.replay import replay
     from sectionfour.stores.loader import loading
 
-    with opened() as parts:
-        read = imports.market if kind == "events" else imports.handbook
-        notice = imports.MARKET_NOTICE if kind == "events" else imports.HANDBOOK_NOTICE
-        steps, count = read(path)
-        settings = from_environment()
-        with (
-            loading(velocity_url(settings), gib=settings.velocity_gib) as load,
-            tqdm(total=count, unit="event", unit_scale=True, file=sys.stderr) as bar,
-        ):
-            report = replay(steps, parts, notice=notice, progress=bar.update, load=load)
+    settings = from_environment()
+    with (
+        opened() as parts,
+        loading(velocity_url(settings), gib=settings.velocity_gib) as load,
+        tqdm(total=count, unit="event", unit_scale=True, file=sys.stderr) as bar,
+    ):
+        report = replay(steps, parts, notice=notice, progress=bar.update, load=load)
     click.echo(
         f"kept {report.events:,} events, {report.consents:,} consents, {report.labels:,} labels"
     )
@@ -64,17 +67,24 @@ def import_events(folder: Path) -> None:
 
     Example: sectionfour import events data_samples/market
     """
-    _import("events", folder)
+    from sectionfour import imports
+
+    _import(*imports.market(folder), imports.MARKET_NOTICE)
 
 
 @import_.command(name="handbook")
 @click.argument("file", type=FILE)
-def import_handbook(file: Path) -> None:
+@click.option("--until", type=click.DateTime(["%Y-%m-%d"]), help="Nothing from this day on, UTC.")
+def import_handbook(file: Path, until: datetime | None) -> None:
     """Take in the handbook's card transactions: a customer as member, a terminal as payee.
 
-    Example: sectionfour import handbook handbook.parquet
+    Example: sectionfour import handbook handbook.parquet --until 2018-08-08
     """
-    _import("handbook", file)
+    from sectionfour import imports
+    from sectionfour.domain import micros
+
+    end = None if until is None else micros(until.replace(tzinfo=UTC))
+    _import(*imports.handbook(file, end), imports.HANDBOOK_NOTICE)
 
 
 @click.command()
