@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Iterator
-from itertools import takewhile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from sectionfour.domain import (
     Consignee,
@@ -41,6 +41,7 @@ BASIC = ("member.required", "order", "payment", "consignee", "device", "location
 EVERYTHING = (
     *BASIC, "member.optional", "location.gps", "identity.document", "biometric.face",
 )  # fmt: skip
+Times = NDArray[np.int64]
 HANDBOOK_DELAY = 7 * DAY
 HANDBOOK_COLUMNS = ("TX_DATETIME", "CUSTOMER_ID", "TERMINAL_ID", "TX_AMOUNT", "TX_FRAUD")
 
@@ -247,16 +248,26 @@ def handbook(path: Path, until: int | None = None) -> tuple[Iterator[Step], int]
     before no label that became known later.
     """
     table = read_handbook(path)
+    at = table["at"].to_numpy()
     consents = [
-        Consent(
-            int(table["at"].iloc[0]) - SECOND, f"customer_{c}", "handbook", True, "security", BASIC
-        )
+        Consent(int(at[0]) - SECOND, f"customer_{c}", "handbook", True, "security", BASIC)
         for c in np.unique(table["CUSTOMER_ID"])
     ]
-    merged = heapq.merge(consents, _purchases(table), _handbook_labels(table), key=at_of)
-    if until is None:
-        return merged, len(table)
-    return takewhile(lambda step: at_of(step) < until, merged), int((table["at"] < until).sum())
+    told = np.full(len(consents), at[0] - SECOND)
+    parts = ((told, iter(consents)), (at, _purchases(table)), (at + HANDBOOK_DELAY, _known(table)))
+    end = np.inf if until is None else until
+    return _in_order(parts, end), int((at < end).sum())
+
+
+def _in_order(parts: Sequence[tuple[Times, Iterator[Step]]], until: float) -> Iterator[Step]:
+    """Merge steps whose times are known, each part in order, up to `until`; the first part first
+    where times are the same."""
+    times = np.concatenate([at for at, _ in parts])
+    source = np.repeat(np.arange(len(parts)), [len(at) for at, _ in parts])
+    order = np.argsort(times, kind="stable")
+    steps = [steps for _, steps in parts]
+    for part in source[order[times[order] < until]].tolist():
+        yield next(steps[part])
 
 
 def _purchases(table: pd.DataFrame) -> Iterator[Step]:
@@ -288,7 +299,7 @@ def _purchases(table: pd.DataFrame) -> Iterator[Step]:
         )
 
 
-def _handbook_labels(table: pd.DataFrame) -> Iterator[Step]:
+def _known(table: pd.DataFrame) -> Iterator[Step]:
     """A week after each transaction it is known what it was."""
     for number, at, fraud in zip(
         table.index.tolist(), table["at"].tolist(), table["TX_FRAUD"].tolist(), strict=True

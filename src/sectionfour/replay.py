@@ -15,13 +15,25 @@ from typing import get_args
 
 import msgspec
 
-from sectionfour.domain import Event, Given, Label, LabelName, Leaf, Notice, Refusal, known_as
+from sectionfour.domain import (
+    Event,
+    Given,
+    Label,
+    LabelName,
+    Leaf,
+    Notice,
+    Permit,
+    Refusal,
+    Request,
+    known_as,
+)
 from sectionfour.errors import HistoryError
 from sectionfour.parts import Parts
 from sectionfour.privacy import consent, gate, pseudonym
 from sectionfour.privacy.consent import ConsentEvent
 from sectionfour.privacy.exceptions import Grant
 from sectionfour.privacy.pseudonym import Keys
+from sectionfour.privacy.regime import Regime
 
 BATCH = 10_000
 EVENT_COLUMNS = Event.__struct_fields__
@@ -73,12 +85,30 @@ class _Snapshot:
 
     def __init__(self, consents: dict[bytes, list[ConsentEvent]]) -> None:
         self._consents = consents
+        self._answers: dict[bytes | None, dict[tuple[object, ...], Permit | Refusal]] = {}
 
     def consents(self, subject: bytes, at: int) -> Sequence[ConsentEvent]:
         return self._consents.get(subject, ())
 
     def add(self, subject: bytes, event: ConsentEvent) -> None:
         self._consents.setdefault(subject, []).append(event)
+        self._answers.pop(subject, None)
+
+    def asked(self, request: Request, at: int, regime: Regime) -> Permit | Refusal:
+        """Return what the gate says; what a subject asks again, with no consent given or taken back
+        in between, is not put to it again. A consent that ends by itself is looked at each time.
+        """
+        subject = request.subject
+        question = (request.purpose, request.event_type, request.order is None, request.uses)
+        answers = self._answers.setdefault(subject, {})
+        answer = answers.get(question)
+        if answer is None:
+            answer = gate.check(request.purpose, request, self, at, regime=regime)
+            events = self._consents.get(subject or b"", ())
+            lasts = all(e.expires_at is None and e.event_time <= at for e in events)
+            if lasts and subject is not None:
+                answers[question] = answer
+        return answer
 
     def grants(self, at: int) -> Sequence[tuple[Grant, int]]:
         return ()
@@ -204,7 +234,7 @@ def _take_event(
 ) -> str | None:
     """Put one event into the batch; returns why not, where it has no basis."""
     request = pseudonym.claim(given, keys, parts.regime)
-    verdict = gate.check(given.purpose, request, snapshot, at, regime=parts.regime)
+    verdict = snapshot.asked(request, at, parts.regime)
     if isinstance(verdict, Refusal):
         return verdict.why
     event = pseudonym.seal(request, verdict, keys, at=at, regime=parts.regime)

@@ -98,6 +98,8 @@ def search(
     rng = np.random.default_rng(plan.seed)
     # In float32, as ONNX will see them: a threshold must not fall between a value and its rounding.
     rows = dataset.drop_at_random(_rounded(learn), places, plan.drop_share, rng)
+    # What nobody has tells nothing: the same for all, it is never split on (bins need a value).
+    rows[:, np.isnan(rows).all(axis=0)] = 0.0
     held_out = _rounded(choose)
     weights = dataset.even_weights(rows, y_learn, places)
     drawn = ParameterSampler(SPACE, plan.candidates - 1, random_state=plan.seed)
