@@ -56,6 +56,7 @@ def filled(service: Any, models: Path, a_request: Any, a_consent: Any) -> FOUND:
             models=files(models),
             ledger=tables(service.home / "ledger.db"),
             vault=tables(service.home / "vault.db"),
+            persons=tables(service.home / "keys/persons.db"),
             velocity=spaces(service.home / "velocity"),
         )
     return _SEEN
