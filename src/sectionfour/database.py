@@ -87,6 +87,12 @@ class Database:
             finally:
                 fcntl.flock(self._lock_file, fcntl.LOCK_UN)
 
+    def cut(self) -> bool:
+        """Bring the write-ahead log into the file and empty it: it still holds, until then, what
+        was overwritten. False where somebody is in the way; try again."""
+        busy: int = self.read.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        return not busy
+
     def _check_file(self) -> None:
         """Raise where the file that we have open is not the one that anybody else would find."""
         if _identity(self.path) != self._file:

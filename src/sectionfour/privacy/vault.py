@@ -1,8 +1,9 @@
 """The only room that holds a raw identifier: who a subject is, each under a key of their own.
 
-A row is found by a keyed index of the member's id and opened with that person's data key, which is
-wrapped by the key-encryption key. Destroy the data key, and every token made from the random
-`subject_uid` in the row is an orphan, even for whoever holds all other keys.
+A row is found by a keyed index of the member's id and opened with that person's key, of two halves:
+a data key in the row, wrapped by the key-encryption key, and one that no backup has (`halves`).
+Destroy the second, and every token made from the random `subject_uid` in the row is an orphan, even
+for whoever holds all other keys and every older copy of the vault.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from sectionfour.database import Database, closed
 from sectionfour.errors import KeyringError
+from sectionfour.privacy.halves import Halves, name_of
 from sectionfour.privacy.keys import Keyring
 
 SCHEMA = """
@@ -50,7 +52,8 @@ class Person(msgspec.Struct, frozen=True):
 class Vault:
     def __init__(self, path: Path, ring: Keyring) -> None:
         with closed("vault"):
-            self._database = Database(path, SCHEMA, version=1)
+            self._database = Database(path, SCHEMA, version=2)
+        self._halves = Halves(path.with_name("keys") / "persons.db")
         self._ring = ring
         self._index_key = ring.key("vault:index")
         self._decoder = msgspec.msgpack.Decoder(Person)
@@ -58,26 +61,31 @@ class Vault:
     def find(self, member_id: str) -> bytes | None:
         """Return the `subject_uid` of a member, or None for one never met (or erased)."""
         lookup = self._lookup(member_id)
+        row = self._row(lookup)
+        found = None if row is None else self._open(lookup, *row)
+        return None if found is None else found.subject_uid
+
+    def _row(self, lookup: bytes) -> tuple[bytes, bytes] | None:
         with closed("vault"):
-            row = self._database.read.execute(
+            row: tuple[bytes, bytes] | None = self._database.read.execute(
                 "SELECT data_key, sealed FROM subjects WHERE lookup = ?", (lookup,)
             ).fetchone()
-        return None if row is None else self._open(lookup, *row).subject_uid
+        return row
 
     def enrol(self, member_id: str) -> bytes:
         """Return the `subject_uid` of a member, made now for one never met."""
-        found = self.find(member_id)
+        lookup = self._lookup(member_id)
+        dead = self._row(lookup)
+        found = None if dead is None else self._open(lookup, *dead)
         if found is not None:
-            return found
-        lookup, uid, key = self._lookup(member_id), secrets.token_bytes(16), secrets.token_bytes(32)
-        nonce = secrets.token_bytes(12)
-        person = msgspec.msgpack.encode(Person(uid, member_id))
-        row = (
-            lookup,
-            self._ring.wrap(key, lookup),
-            nonce + AESGCM(key).encrypt(nonce, person, lookup),
-        )
+            return found.subject_uid
+        *row, name, half = self._made(member_id)
+        self._halves.add([(name, half)])
         with closed("vault"), self._database.write() as connection:
+            if dead is not None:  # of somebody erased, put back from a backup
+                connection.execute(
+                    "DELETE FROM subjects WHERE lookup = ? AND sealed = ?", (lookup, dead[1])
+                )
             connection.execute("INSERT INTO subjects VALUES (?, ?, ?) ON CONFLICT DO NOTHING", row)
         again = self.find(member_id)  # another worker may have been first: its row counts
         assert again is not None
@@ -85,23 +93,62 @@ class Vault:
 
     def enrol_many(self, member_ids: list[str]) -> None:
         """Make rows for all of `member_ids` that are not yet known, in one transaction."""
-        rows = []
-        for member_id in member_ids:
-            lookup, key = self._lookup(member_id), secrets.token_bytes(32)
-            nonce = secrets.token_bytes(12)
-            person = msgspec.msgpack.encode(Person(secrets.token_bytes(16), member_id))
-            sealed = nonce + AESGCM(key).encrypt(nonce, person, lookup)
-            rows.append((lookup, self._ring.wrap(key, lookup), sealed))
+        made = [self._made(member_id) for member_id in member_ids]
+        self._halves.add([(name, half) for *_, name, half in made])
         with closed("vault"), self._database.write() as connection:
             connection.executemany(
-                "INSERT INTO subjects VALUES (?, ?, ?) ON CONFLICT DO NOTHING", rows
+                "INSERT INTO subjects VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+                [row for *row, _, _ in made],
             )
+
+    def _made(self, member_id: str) -> tuple[bytes, bytes, bytes, bytes, bytes]:
+        """Return a new row for a member, and the name and the bytes of the half that opens it."""
+        lookup, key, half = self._lookup(member_id), *map(secrets.token_bytes, (32, 32))
+        nonce = secrets.token_bytes(12)
+        person = msgspec.msgpack.encode(Person(secrets.token_bytes(16), member_id))
+        sealed = nonce + AESGCM(_joined(key, half)).encrypt(nonce, person, lookup)
+        return lookup, self._ring.wrap(key, lookup), sealed, name_of(sealed), half
+
+    # --- to be forgotten
+
+    def row_of(self, member_id: str) -> tuple[bytes, bytes] | None:
+        """Return (where the row of a member is, the name of its half); None for nobody's."""
+        lookup = self._lookup(member_id)
+        row = self._row(lookup)
+        return None if row is None else (lookup, name_of(row[1]))
+
+    def place(self, member_id: str) -> bytes:
+        """Return where the row of a member would be: a keyed digest of the id."""
+        return self._lookup(member_id)
+
+    def shred(self, lookup: bytes, name: bytes) -> None:
+        """Destroy a person's half key, and then the row; again is no news.
+
+        Whoever was given a row at the same place since then is somebody else, and stays.
+        """
+        self._halves.destroy(name)
+        row = self._row(lookup)
+        if row is not None and name_of(row[1]) == name:
+            with closed("vault"), self._database.write() as connection:
+                connection.execute(
+                    "DELETE FROM subjects WHERE lookup = ? AND sealed = ?", (lookup, row[1])
+                )
+
+    def cut(self) -> bool:
+        """Empty the write-ahead logs of what was overwritten; False where that has to wait."""
+        with closed("vault"):
+            done = self._database.cut()
+        return self._halves.cut() and done
 
     def _lookup(self, member_id: str) -> bytes:
         return hmac.digest(self._index_key, member_id.encode(), "sha256")
 
-    def _open(self, lookup: bytes, wrapped: bytes, sealed: bytes) -> Person:
-        key = self._ring.unwrap(wrapped, lookup)
+    def _open(self, lookup: bytes, wrapped: bytes, sealed: bytes) -> Person | None:
+        """Return who a row is of; None for somebody erased, whose row came back from a backup."""
+        half = self._halves.get(name_of(sealed))
+        if half is None:
+            return None
+        key = _joined(self._ring.unwrap(wrapped, lookup), half)
         try:
             return self._decoder.decode(AESGCM(key).decrypt(sealed[:12], sealed[12:], lookup))
         except (InvalidTag, ValueError) as error:
@@ -109,3 +156,9 @@ class Vault:
 
     def close(self) -> None:
         self._database.close()
+        self._halves.close()
+
+
+def _joined(key: bytes, half: bytes) -> bytes:
+    """Return the key of a row: of one half alone nobody can make it."""
+    return hmac.digest(key, half, "sha256")

@@ -1,0 +1,65 @@
+"""The half of each person's key that is in no backup.
+
+A vault row opens with two halves: a data key, wrapped, in the row; and this one, in a small file of
+its own beside the ring of keys, `keys/persons.db`. Backups of the vault are kept for a time, and
+would outlive an erasure; so this file is mirrored, never kept in older copies. A half destroyed
+here closes the row in every copy of the vault there ever was.
+
+A half is called by a digest of the sealed row that it opens, which says nothing about the person.
+That of somebody erased is empty, which tells an erasure from a loss: a row put back from a backup
+stays closed, and a row whose half is not here at all means that the file is not the newest one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from sectionfour.database import Database, closed
+from sectionfour.errors import KeyringError
+
+SCHEMA = """
+CREATE TABLE halves (name BLOB PRIMARY KEY, half BLOB) WITHOUT ROWID
+"""
+
+
+def name_of(sealed: bytes) -> bytes:
+    """Return what the half of a sealed row is called, 16 bytes."""
+    return hashlib.sha256(sealed).digest()[:16]
+
+
+class Halves:
+    def __init__(self, path: Path) -> None:
+        with closed("file of persons' keys"):
+            self._database = Database(path, SCHEMA, version=1)
+
+    def get(self, name: bytes) -> bytes | None:
+        """Return a half; None for that of somebody erased. KeyringError where it is not known."""
+        with closed("file of persons' keys"):
+            row = self._database.read.execute(
+                "SELECT half FROM halves WHERE name = ?", (name,)
+            ).fetchone()
+        if row is None:
+            raise KeyringError(
+                "a person's half key is not there: put the newest keys/persons.db back"
+            )
+        half: bytes | None = row[0]
+        return half
+
+    def add(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
+        """Keep the halves of (name, half); on disk when this returns."""
+        with closed("file of persons' keys"), self._database.write() as connection:
+            connection.executemany("INSERT INTO halves VALUES (?, ?)", rows)
+
+    def destroy(self, name: bytes) -> None:
+        """Overwrite a half, for good."""
+        with closed("file of persons' keys"), self._database.write() as connection:
+            connection.execute("UPDATE halves SET half = NULL WHERE name = ?", (name,))
+
+    def cut(self) -> bool:
+        with closed("file of persons' keys"):
+            return self._database.cut()
+
+    def close(self) -> None:
+        self._database.close()
