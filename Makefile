@@ -1,5 +1,6 @@
 # make demo [ONCE=1]   the whole walk, from a simulated marketplace to live answers
 # make test            all tests
+# make audit [LONG=1]  the auditor's tests T1 to T28: target, figure, verdict
 # make check           format, lint, types, import contracts
 
 PYTHON ?= python3
@@ -8,13 +9,16 @@ BIN := .venv/bin
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check clean
+.PHONY: demo test audit check clean
 
 demo: .venv/serving
 	$(BIN)/sectionfour demo $(if $(ONCE),--once)
 
 test: .venv/everything
 	$(BIN)/pytest -n 2 --dist loadfile -q
+
+audit: .venv/everything
+	.venv/bin/python tests/audit.py $(if $(LONG),--long)
 
 check: .venv/everything
 	$(BIN)/ruff format --check .

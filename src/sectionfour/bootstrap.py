@@ -8,7 +8,7 @@ from importlib import resources
 from sectionfour import stores
 from sectionfour.decisions import policy
 from sectionfour.learning.registry import Served
-from sectionfour.parts import Parts, told_by
+from sectionfour.parts import Parts, never_back, told_by
 from sectionfour.privacy import regime
 from sectionfour.privacy.keys import Keyring
 from sectionfour.privacy.pseudonym import open_keys
@@ -20,17 +20,18 @@ def open_parts(settings: Settings) -> Parts:
     """Open everything that a decision needs, under `settings.home`."""
     settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     keys = open_keys(settings.home, settings.region)
+    ledger = stores.open_ledger(
+        settings.ledger or f"sqlite:{settings.home / 'ledger.db'}",
+        synchronous=settings.durability.upper(),
+    )
     return Parts(
-        ledger=stores.open_ledger(
-            settings.ledger or f"sqlite:{settings.home / 'ledger.db'}",
-            synchronous=settings.durability.upper(),
-        ),
+        ledger=ledger,
         velocity=stores.open_velocity(velocity_url(settings), gib=settings.velocity_gib),
         keys=keys,
         models=Served(settings.models, trusted_keys(keys.ring)),
         policy=policy.load(settings.costs),
         regime=regime.load(settings.regime),
-        clock=told_by(settings.clock),
+        clock=never_back(told_by(settings.clock), ledger.newest()),
     )
 
 

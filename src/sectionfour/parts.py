@@ -44,6 +44,22 @@ def told_by(path: Path | None) -> Callable[[], int]:
     return read
 
 
+def never_back(clock: Callable[[], int], floor: int) -> Callable[[], int]:
+    """Return `clock`, but never a time before `floor` or before one that it has told.
+
+    A consent or a grant that has ended must not come to life because a clock was set back.
+    """
+    last = floor
+
+    def read() -> int:
+        nonlocal last
+        told = clock()
+        last = max(last, told)
+        return last
+
+    return read
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     ledger: SqliteLedger

@@ -24,5 +24,14 @@ class SqliteLedger(bases.Bases, assessments.Assessments, labels.Labels, api_keys
         with closed("ledger"):
             self._database = Database(path, SCHEMA, version=VERSION, synchronous=synchronous)
 
+    def newest(self) -> int:
+        """Return the latest instant on record, in microseconds; 0 of an empty ledger."""
+        found = self.rows(
+            "SELECT MAX(at) FROM events UNION ALL"
+            " SELECT * FROM (SELECT at FROM assessments ORDER BY seq DESC LIMIT 1) UNION ALL"
+            " SELECT * FROM (SELECT recorded_at FROM consent_events ORDER BY seq DESC LIMIT 1)"
+        )
+        return max((at for (at,) in found if at is not None), default=0)
+
     def close(self) -> None:
         self._database.close()
