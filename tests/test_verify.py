@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sectionfour import bootstrap, imports, upkeep
 from sectionfour.domain import Given, Leaf
 from sectionfour.errors import FailClosed
+from sectionfour.features import online
 from sectionfour.parts import Parts
 from sectionfour.privacy import notes
 from sectionfour.privacy.exceptions import Grant
@@ -470,7 +471,7 @@ def test_an_erased_assessment_still_has_its_place(
     assert faults()
 
 
-def test_what_an_import_brought_has_no_entry_and_is_no_fault(
+def test_what_an_import_brought_is_vouched_for_by_one_entry_a_batch(
     parts: Parts, settings: Settings, client: Callable[..., Any], raw: Callable[[str], str]
 ) -> None:
     member = raw("raw-member-imported")
@@ -493,8 +494,47 @@ def test_what_an_import_brought_has_no_entry_and_is_no_fault(
     upkeep.upkeep(parts, notary(settings, parts), parts.clock())
     assert parts.ledger.label("lb_past") is not None
     assert list(verify(parts, notary(settings, parts))) == []
-    change(parts, "DELETE FROM consent_events WHERE event_state = 'consent_withdrawn'")
-    assert list(verify(parts, notary(settings, parts)))
+    for sql in (
+        "DELETE FROM consent_events WHERE event_state = 'consent_withdrawn'",
+        "DELETE FROM consent_events WHERE event_state = 'consent_given'",
+        "DELETE FROM events",
+        "DELETE FROM labels",
+        "UPDATE events SET amount = 2",
+        "UPDATE labels SET label = 'legitimate'",
+        "UPDATE consent_events SET categories = 'device' WHERE event_state = 'consent_given'",
+        "INSERT INTO events (event_id, at, purpose, type, occurred_at, permitted)"
+        " VALUES ('evt_forged', 11, '', 'login', 11, 0)",
+        "INSERT INTO labels VALUES ('lb_forged', 21, 'chargeback', 'x', 21, 'evt_past', NULL, 0)",
+    ):
+        kept = {name: parts.ledger.rows(f"SELECT * FROM {name}") for name in IMPORTED}
+        change(parts, sql)
+        assert list(verify(parts, notary(settings, parts))), sql
+        for table, rows in kept.items():
+            change(parts, f"DELETE FROM {table}")
+            with parts.ledger.transaction() as connection:
+                marks = ", ".join("?" * len(rows[0]))
+                connection.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
+        assert list(verify(parts, notary(settings, parts))) == []
+
+
+IMPORTED = ("consent_events", "events", "labels")
+
+
+def test_a_step_that_was_never_answered_has_an_entry(
+    lived: Parts, settings: Settings, faults: Callable[[], list[str]]
+) -> None:
+    event = lived.ledger.event("evt_0002")
+    assert event is not None
+    at = lived.velocity.exchange(b"", 0, [], 0, None)[0]
+    lost = msgspec.structs.replace(event, event_id="evt_lost", at=at)
+    online.read_and_observe(lost, lived.velocity)
+    upkeep.upkeep(lived, notary(settings, lived), lived.clock() + upkeep.SETTLE_AFTER + 1_000_000)
+    assert lived.ledger.event("evt_lost") is not None
+    assert faults() == []
+    change(lived, "UPDATE events SET amount = 1 WHERE event_id = 'evt_lost'")
+    assert faults()
+    change(lived, "DELETE FROM events WHERE event_id = 'evt_lost'")
+    assert faults()
 
 
 # --- the file --------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ what has no basis is not kept. It is not scored and has no receipt: nobody asked
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ from sectionfour.domain import (
 )
 from sectionfour.errors import HistoryError
 from sectionfour.parts import Parts
-from sectionfour.privacy import consent, gate, pseudonym
+from sectionfour.privacy import consent, entries, gate, pseudonym
 from sectionfour.privacy.consent import ConsentEvent
 from sectionfour.privacy.exceptions import Grant
 from sectionfour.privacy.pseudonym import Keys
@@ -270,10 +271,17 @@ def known_event(event: Event, kind: str, label_id: str, at: int) -> Event:
 
 
 def _keep(batch: _Batch, parts: Parts, report: Report, progress: Progress) -> list[Event]:
-    with parts.ledger.transaction() as connection:
-        parts.ledger.insert_consents(connection, batch.consents)
-        parts.ledger.insert_events(connection, batch.events)
-        parts.ledger.insert_labels(connection, batch.labels)
+    if batch.consents or batch.events or batch.labels:
+        with parts.ledger.transaction() as connection:
+            tally, rows = parts.ledger.bring(
+                connection,
+                parts.keys.ring,
+                consents=batch.consents,
+                events=batch.events,
+                labels=batch.labels,
+            )
+            name = f"im_{secrets.token_hex(12)}"
+            parts.ledger.log(connection, entries.brought(name, rows, tally, parts.clock()))
     report.events += len(batch.events)
     report.consents += len(batch.consents)
     report.labels += len(batch.labels)

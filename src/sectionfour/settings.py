@@ -25,6 +25,7 @@ class Settings:
     costs: Path | None = None  # TOML; the packaged costs.toml without one
     regime: Path | None = None  # TOML; the packaged regime.toml without one
     witness: Path | None = None  # where checkpoints are witnessed; home/checkpoints without one
+    witness_to: str | None = None  # URL of a witness elsewhere, or a command that reads checkpoints
     origin: str = "sectionfour.example/log"  # the name of the log in its checkpoints
     region: str = "CN"  # of phone numbers without a country code
     durability: str = "full"  # full: on disk before an answer; normal: a power cut may lose it

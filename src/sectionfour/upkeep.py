@@ -18,7 +18,9 @@ import msgspec
 from sectionfour.domain import KNOWN, Event
 from sectionfour.errors import SectionFourError
 from sectionfour.parts import Parts
+from sectionfour.privacy import entries
 from sectionfour.privacy.receipts import Notary
+from sectionfour.privacy.witness import Publisher
 from sectionfour.settings import Settings
 from sectionfour.stores.ledger.log import GROWTH
 
@@ -45,10 +47,13 @@ def fresh(parts: Parts) -> bool:
     return parts.velocity.fresh and bool(clock > newest)
 
 
-def upkeep(parts: Parts, notary: Notary, at: int) -> None:
-    """Sign what the log has gained by `at`, and settle the steps that are old enough."""
+def upkeep(parts: Parts, notary: Notary, at: int, publisher: Publisher | None = None) -> None:
+    """Sign what the log has gained by `at`, settle the steps that are old enough, and tell the
+    witness."""
     notary.extend(at)
     settle(parts, at - SETTLE_AFTER)
+    if publisher is not None:  # last: a witness that does not answer must hold nothing up
+        publisher.publish()
 
 
 def settle(parts: Parts, before: int) -> None:
@@ -64,10 +69,20 @@ def settle(parts: Parts, before: int) -> None:
         # The step of a label waits for its label: it is no event that anybody asked about.
         lost = [s for s in steps if s[2].event_id not in answered and s[2].type not in KNOWN]
         if lost:
-            parts.ledger.add_events(event for _, _, event in lost)
+            _keep(parts, [event for _, _, event in lost])
             parts.velocity.settle([(at, key) for at, key, _ in lost], forget=False)
         kept = [(at, key) for at, key, event in steps if event.event_id in answered]
         parts.velocity.settle(kept, forget=True)
+
+
+def _keep(parts: Parts, lost: list[Event]) -> None:
+    """Put events that nobody was answered for into the ledger, each with an entry of its own."""
+    for event in lost:
+        with parts.ledger.transaction() as connection:
+            tally, rows = parts.ledger.bring(connection, parts.keys.ring, events=[event])
+            if rows["events"]:  # not answered since it was looked for
+                leaf = entries.step(parts.keys, event.event_id, tally, parts.clock())
+                parts.ledger.log(connection, leaf)
 
 
 class Upkeep:
@@ -75,6 +90,7 @@ class Upkeep:
 
     def __init__(self, parts: Parts, notary: Notary, settings: Settings) -> None:
         self._parts, self._notary = parts, notary
+        self._publisher = Publisher(parts.ledger, settings.witness_to)
         self._every = settings.checkpoint_seconds
         self._due = time.monotonic() + self._every
         self._lock = settings.home / "upkeep.lock"
@@ -103,7 +119,7 @@ class Upkeep:
         try:
             if due:
                 self._due = time.monotonic() + self._every
-                upkeep(self._parts, self._notary, self._parts.clock())
+                upkeep(self._parts, self._notary, self._parts.clock(), self._publisher)
             else:
                 self._parts.ledger.grow(GROWTH)
         except SectionFourError as error:  # tried again at the next turn

@@ -4,14 +4,15 @@ Three layers: the file is sound (SQLite's own check); the log is the one that it
 the ledger and with the witness, were signed for (`Notary.verify`); and each row that has an entry
 in the log still says what its entry says. Nothing is changed, and a service may go on beside it.
 
-What has no entry cannot be checked by one: events, consents and labels of an import, and events
-that nobody was answered for.
+What an import brought has one entry a batch, with a tally of its rows; what a sweep or an erasure
+took has one with a tally of it. So at the end the books must balance: rows without an entry of
+their own against what was brought, entries without a row against what was taken.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ from sectionfour.privacy import consent, entries, merkle, receipts
 from sectionfour.privacy.consent import ConsentEvent
 from sectionfour.privacy.exceptions import Grant
 from sectionfour.privacy.receipts import Notary
+from sectionfour.privacy.tally import Tally
+from sectionfour.stores.ledger.tallied import COLUMNS
 
 if TYPE_CHECKING:
     from sectionfour.stores.sqlite import SqliteLedger
@@ -35,20 +38,28 @@ UNREADABLE = (BadRequest, LookupError, TypeError, ValueError, AttributeError)
 
 
 def verify(
-    parts: Parts, notary: Notary, *, progress: Callable[[int], object] = lambda count: None
+    parts: Parts,
+    notary: Notary,
+    *,
+    progress: Callable[[int], object] = lambda count: None,
+    others: Mapping[str, Sequence[str]] = receipts.NOBODY,
 ) -> Iterator[str]:
     """Yield everything that does not match, one sentence each; nothing when all does.
+
+    `others` are checkpoints that witnesses elsewhere have seen, by what to call each.
 
     `progress` is told of entries as they are done; each is done twice, once for the log and once
     for what it speaks of.
     """
+    books = _Books(parts)
     checks: tuple[tuple[str, Callable[[], Iterator[str]]], ...] = (
         ("file", lambda: _file(parts.ledger)),
-        ("log", lambda: notary.verify(progress)),
-        ("entries", lambda: _entries(parts, progress)),
-        ("consents", lambda: _consents(parts)),
-        ("grants", lambda: _grants(parts)),
+        ("log", lambda: notary.verify(progress, others)),
+        ("entries", lambda: _entries(parts, books, progress)),
+        ("consents", lambda: _consents(parts, books)),
+        ("grants", lambda: _grants(parts, books)),
         ("rest", lambda: _without_entry(parts.ledger)),
+        ("books", books.balance),
     )
     for name, check in checks:
         try:
@@ -68,11 +79,73 @@ def _file(ledger: SqliteLedger) -> Iterator[str]:
         yield "the tables of the ledger are not those that it was made with"
 
 
+class _Books:
+    """Rows that no entry of their own vouches for, and entries whose rows are gone, against what
+    the log says was brought and taken."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._ledger, self._keys = parts.ledger, parts.keys
+        self.rows, self._brought = Tally(parts.keys.ring), Tally(parts.keys.ring)
+        self._lost, self._taken = Tally(parts.keys.ring), Tally(parts.keys.ring)
+        self._missing: list[str] = []
+        self._steps: dict[str, str] = {}
+
+    def open(self) -> None:
+        for table in COLUMNS:
+            self.rows.rows(table, self._ledger.tallied_rows(table))
+        for ref, leaf in self._ledger.rows("SELECT ref, leaf FROM log WHERE kind = 'step'"):
+            self._steps[ref] = msgspec.json.decode(leaf)["tally"]
+            self._brought.text_of(self._steps[ref])
+
+    def said(self, kind: str, said: dict[str, Any]) -> None:
+        """Take in what an entry says of many rows at once."""
+        if kind == "import":
+            self._brought.text_of(said["tally"])
+        gone = said.get("gone")
+        if gone is not None:
+            self._brought.text_of(gone["rows"], taken=True)
+            self._taken.text_of(gone["entries"])
+
+    def vouched(self, table: str, values: Sequence[Any]) -> None:
+        """An entry of its own vouches for this row."""
+        self.rows.row(table, values, taken=True)
+
+    def answered(self, event: Event) -> None:
+        """An assessment vouches for this event, whether or not it was kept as a step before."""
+        self.vouched("events", [getattr(event, name) for name in COLUMNS["events"]])
+        if self._steps:
+            tally = self._steps.get(entries.step_id(self._keys, event.event_id))
+            if tally is not None:
+                self._brought.text_of(tally, taken=True)
+
+    def missing(self, name: str, body: bytes) -> None:
+        """The row that this entry speaks of is not there."""
+        self._lost.entry(body)
+        if len(self._missing) < MOST_NAMED:
+            self._missing.append(name)
+
+    def balance(self) -> Iterator[str]:
+        if self.rows.total != self._brought.total:
+            yield (
+                "events, labels or consents that have no entry of their own are not those that"
+                " imports brought"
+            )
+        if self._lost.total != self._taken.total:
+            yield from (f"{name}: {MISSING}" for name in self._missing)
+            yield "the entries without a row are not those that sweeps and erasures took"
+
+
+#: How many missing rows are named, where more are missing than were taken.
+MOST_NAMED = 100
+MISSING = "its row is missing"
+
+
 # --- each entry, and what it speaks of -------------------------------------------------------
 
 
-def _entries(parts: Parts, progress: Callable[[int], object]) -> Iterator[str]:
+def _entries(parts: Parts, books: _Books, progress: Callable[[int], object]) -> Iterator[str]:
     ledger = parts.ledger
+    books.open()
     size = ledger.size()
     if ledger.rows("SELECT COUNT(*) FROM log WHERE idx < 0 OR typeof(idx) != 'integer'")[0][0]:
         yield "the log has an entry before its first"
@@ -87,19 +160,27 @@ def _entries(parts: Parts, progress: Callable[[int], object]) -> Iterator[str]:
                     yield f"entry {index} is filed as {kind} {ref}, which is not what it says"
                 elif kind == "assessment":
                     seq = assessed[index][0]
-                    faults = list(_assessment(assessed[index], body, said))
-                    yield from (f"assessment {ref}: {fault}" for fault in faults)
+                    if seq is None:
+                        books.missing(f"assessment {ref}", body)
+                    else:
+                        faults = list(_assessment(assessed[index], body, said, books))
+                        yield from (f"assessment {ref}: {fault}" for fault in faults)
                     if seq is not None and seq <= newest:
                         yield f"assessment {ref}: its row is not in the order of the log"
                     newest = newest if seq is None else seq
                     uses.update(_uses(said))
                 elif (check := _CHECKS.get(kind)) is not None:
-                    yield from (f"{kind} {ref}: {fault}" for fault in check(parts, ref, body, said))
+                    for fault in check(parts, books, ref, body, said):
+                        if fault is MISSING:
+                            books.missing(f"{kind} {ref}", body)
+                        else:
+                            yield f"{kind} {ref}: {fault}"
+                books.said(kind, said)
             except UNREADABLE as error:
                 yield f"entry {index}, {kind} {ref}, cannot be compared: {type(error).__name__}"
         progress(stop - start)
     for use, count in uses.items():
-        if ledger.rows(_COUNT_USES, *use)[0][0] < count:
+        if ledger.grant(use[0]) is not None and ledger.rows(_COUNT_USES, *use)[0][0] < count:
             yield f"exception {use[0]}: fewer such uses are on record than receipts rest on it"
 
 
@@ -143,16 +224,13 @@ _ASSESSMENTS = (
 )
 
 
-def _assessment(row: Row, body: bytes, said: dict[str, Any]) -> Iterator[str]:
+def _assessment(row: Row, body: bytes, said: dict[str, Any], books: _Books) -> Iterator[str]:
     """Compare an assessment and its event with its receipt.
 
     Where the nonce was destroyed nothing vouches for the rest, so none of it may be left.
     """
-    seq, name, event_id, asked, at, subject, purpose, status, http, answer, *rest = row
+    _, name, event_id, asked, at, subject, purpose, status, http, answer, *rest = row
     vector, nonce, key_id, *columns = rest
-    if seq is None:
-        yield "its row is missing"
-        return
     if (instant(at), purpose, status) != (said["at"], said["purpose"], said["status"]):
         yield "its time, purpose or status is not that of its receipt"
     if nonce is None:
@@ -183,10 +261,12 @@ def _assessment(row: Row, body: bytes, said: dict[str, Any]) -> Iterator[str]:
         "answer": msgspec.json.encode(told),
     }
     # An event under the id of one that was only evaluated came by itself: it is not committed to.
-    if not any(
-        receipts.commitment(nonce, event=of, **kept) == said["commitment"] for of in (event, None)
-    ):
-        yield "what is kept of it is not what its receipt was made for"
+    for of in dict.fromkeys((event, None)):
+        if receipts.commitment(nonce, event=of, **kept) == said["commitment"]:
+            if of is not None:
+                books.answered(of)
+            return
+    yield "what is kept of it is not what its receipt was made for"
 
 
 # --- the other kinds -------------------------------------------------------------------------
@@ -201,37 +281,44 @@ def _same(leaf: Leaf, body: bytes) -> Iterator[str]:
         yield "what is kept is not what its entry says"
 
 
-def _notice(parts: Parts, ref: str, body: bytes, said: dict[str, Any]) -> Iterator[str]:
+def _notice(
+    parts: Parts, books: _Books, ref: str, body: bytes, said: dict[str, Any]
+) -> Iterator[str]:
     name, _, version = ref.rpartition("@")
     kept = parts.ledger.notice(name, version)
     if kept is None:
-        yield "its row is missing"
+        yield MISSING
     elif body != msgspec.json.encode(kept):  # as an import writes it
         yield from _same(entries.notice(parts.regime, kept, _at(said)), body)
 
 
-def _label(parts: Parts, ref: str, body: bytes, said: dict[str, Any]) -> Iterator[str]:
+def _label(
+    parts: Parts, books: _Books, ref: str, body: bytes, said: dict[str, Any]
+) -> Iterator[str]:
     kept = parts.ledger.label(ref)
     if kept is None:
-        yield "its row is missing"
+        yield MISSING
     else:
+        books.vouched("labels", [getattr(kept, name) for name in COLUMNS["labels"]])
         yield from _same(entries.label(parts.keys, kept), body)
 
 
-def _review(parts: Parts, ref: str, body: bytes, said: dict[str, Any]) -> Iterator[str]:
+def _review(
+    parts: Parts, books: _Books, ref: str, body: bytes, said: dict[str, Any]
+) -> Iterator[str]:
     rows = parts.ledger.rows("SELECT assessment_id, at FROM reviews WHERE review_id = ?", ref)
     if not rows:
-        yield "its row is missing"
+        yield MISSING
     else:
         yield from _same(entries.review(ref, *rows[0]), body)
 
 
-def _key(parts: Parts, ref: str, body: bytes, said: dict[str, Any]) -> Iterator[str]:
+def _key(parts: Parts, books: _Books, ref: str, body: bytes, said: dict[str, Any]) -> Iterator[str]:
     rows = parts.ledger.rows(
         "SELECT hash, role, at, revoked_at FROM api_keys WHERE key_id = ?", ref
     )
     if not rows:
-        yield "its row is missing"
+        yield MISSING
         return
     digest, role, made, revoked = rows[0]
     if ref != f"k_{digest.hex()[:16]}":
@@ -252,7 +339,7 @@ _CHECKS: dict[str, Callable[[Parts, str, bytes, dict[str, Any]], Iterator[str]]]
 }
 
 
-def _consents(parts: Parts) -> Iterator[str]:
+def _consents(parts: Parts, books: _Books) -> Iterator[str]:
     """Compare each record's events, in their order, with the entries of that record."""
     ledger, after = parts.ledger, ""
     while refs := ledger.rows(
@@ -267,30 +354,40 @@ def _consents(parts: Parts) -> Iterator[str]:
                     "SELECT leaf FROM log WHERE ref = ? AND kind = 'consent' ORDER BY idx", after
                 )
             ]
-            kept = [
-                entries.consent(
-                    parts.keys,
-                    subject,
-                    ConsentEvent._make((*event[:3], event[3].split(","), *event[4:], False)),
-                    recorded_at,
-                ).body
-                for subject, recorded_at, *event in ledger.rows(_EVENTS_OF_RECORD, after)
-            ]
+            rows = ledger.rows(_EVENTS_OF_RECORD, after)
+            if not rows:
+                for body in said:
+                    books.missing(f"consent {after}", body)
+                continue
             # What an import began has no entry of its beginning, but one of its withdrawal here.
             began_here = msgspec.json.decode(said[0])["event_state"] == consent.GIVEN
-            if said != (kept if began_here else kept[-len(said) :]):
+            ours = rows if began_here else rows[-len(said) :]
+            if said != [_consent(parts, row) for row in ours]:
                 yield f"consent {after}: what is kept is not what its entries say"
+            for row in ours:
+                books.vouched("consent_events", row[1:])
+
+
+def _consent(parts: Parts, row: Row) -> bytes:
+    """Return the entry of a row of the consents."""
+    seq, subject, record_id, purpose, categories, *rest, recorded_at = row
+    event = ConsentEvent._make((seq, record_id, purpose, categories.split(","), *rest, False))
+    return entries.consent(parts.keys, subject, event, recorded_at).body
 
 
 _EVENTS_OF_RECORD = (
-    "SELECT subject, recorded_at, seq, record_id, purpose, categories, source, notice_id,"
-    " notice_version, event_type, event_state, event_time, expires_at FROM consent_events"
+    f"SELECT {', '.join(COLUMNS['consent_events'])} FROM consent_events"
     " WHERE record_id = ? ORDER BY seq"
 )
 
 
-def _grants(parts: Parts) -> Iterator[str]:
+def _grants(parts: Parts, books: _Books) -> Iterator[str]:
     ledger = parts.ledger
+    for name, body in ledger.rows(
+        "SELECT ref, leaf FROM log WHERE kind = 'exception'"
+        " AND NOT EXISTS (SELECT 1 FROM grants WHERE grant_id = ref)"
+    ):
+        books.missing(f"exception {name}", body)
     for name, live_until, body in ledger.rows("SELECT grant_id, live_until, body FROM grants"):
         leaves = ledger.rows(
             "SELECT leaf FROM log WHERE ref = ? AND kind = 'exception' ORDER BY idx", name

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
-from sectionfour.commands.opened import opened
+from sectionfour.commands.opened import FOLDER, opened
 from sectionfour.settings import from_environment
 
 
@@ -75,19 +77,35 @@ def bench(
 
 
 @click.command()
-def verify() -> None:
+@click.option(
+    "--witness",
+    "witnesses",
+    multiple=True,
+    metavar="URL_OR_FILE",
+    help="What a witness elsewhere has seen: its URL, or a copy of its file.",
+)
+@click.option(
+    "--witness-key", help="The witness's verifier key; its cosignatures are then checked."
+)
+def verify(witnesses: tuple[str, ...], witness_key: str | None) -> None:
     """Check the log against its checkpoints and the witness; status 1 where anything is off.
 
-    Example: sectionfour verify
+    Example: sectionfour verify --witness http://witness.example:8500
     """
+    import sys
+
+    from tqdm import tqdm
+
     from sectionfour.bootstrap import open_notary
+    from sectionfour.privacy.witness import seen_by
     from sectionfour.verify import verify as check
 
     settings = from_environment()
+    others = {f"witness {name}": seen_by(name, witness_key) for name in witnesses}
     with opened() as parts:
-        notary = open_notary(settings, parts)
-        faults = list(check(parts, notary))
-        size = parts.ledger.size()
+        notary, size = open_notary(settings, parts), parts.ledger.size()
+        with tqdm(total=2 * size, unit="entry", unit_scale=True, file=sys.stderr) as bar:
+            faults = list(check(parts, notary, progress=bar.update, others=others))
     for fault in faults:
         click.echo(fault)
     if faults:
@@ -95,4 +113,33 @@ def verify() -> None:
     click.echo(f"{size:,} entries match their checkpoints and the witness")
 
 
-COMMANDS = (demo, bench, verify)
+@click.command()
+@click.argument("vkey")
+@click.option("--folder", default="witness", show_default=True, type=FOLDER, help="What it keeps.")
+@click.option("--bind", default="127.0.0.1:8500", show_default=True, help="HOST:PORT to listen at.")
+@click.option("--name", default="witness.example", show_default=True, help="Its name as a signer.")
+def witness(vkey: str, folder: Path, bind: str, name: str) -> None:
+    """See the checkpoints of a log from another machine, and refuse every fork.
+
+    VKEY is the log's verifier key, as in every receipt. The service sends here with
+    SECTIONFOUR_WITNESS_TO=http://HOST:PORT, and `sectionfour verify --witness` asks here.
+
+    Example: sectionfour witness sectionfour.example/log+01234567+AbCd... --folder /srv/witness
+    """
+    from sectionfour.privacy.witness import Witness
+    from sectionfour.witness import listen
+
+    host, _, port = bind.rpartition(":")
+    if not host or not port.isdigit():
+        raise click.BadParameter("HOST:PORT is needed, like 127.0.0.1:8500", param_hint="--bind")
+    seeing = Witness(folder, vkey, name)
+    server = listen(seeing, host.strip("[]"), int(port))
+    click.echo(seeing.vkey)
+    click.echo(f"listening at http://{host}:{server.server_port}", err=True)
+    try:
+        server.serve_forever()
+    finally:
+        server.server_close()
+
+
+COMMANDS = (demo, bench, verify, witness)

@@ -116,3 +116,27 @@ def key(key_id: str, action: str, at: int, role: str | None = None) -> Leaf:
     """Return the entry of an API key that was made (with its role) or revoked (without)."""
     said = {"kind": "key", "at": instant(at), "key_id": key_id, "action": action}
     return Leaf("key", key_id, canonical(said | ({} if role is None else {"role": role})))
+
+
+def brought(import_id: str, rows: dict[str, int], tally: str, at: int) -> Leaf:
+    """Return the entry of a batch of an import: how many rows, and their tally."""
+    said = {
+        "kind": "import",
+        "at": instant(at),
+        "import_id": import_id,
+        "rows": rows,
+        "tally": tally,
+    }
+    return Leaf("import", import_id, canonical(said))
+
+
+def step_id(keys: Keys, event_id: str) -> str:
+    """Return the name under which the log knows a step that was never answered."""
+    return f"st_{keys.ring.token('audit', 'event', event_id.encode()).hex()}"
+
+
+def step(keys: Keys, event_id: str, tally: str, at: int) -> Leaf:
+    """Return the entry of a step of the windows that was never answered, and is kept all the
+    same."""
+    said = {"kind": "step", "at": instant(at), "step_id": step_id(keys, event_id), "tally": tally}
+    return Leaf("step", said["step_id"], canonical(said))

@@ -3,7 +3,8 @@
 A *note* is text with signature lines under it; a *checkpoint* is a note that states the size and
 the root of the log; a *proof* places one leaf under a checkpoint. All three can be checked offline,
 by anybody who has the log's verifier key (`vkey`). Forms: C2SP signed-note, tlog-checkpoint and
-tlog-proof@v1; signatures: Ed25519 (type 0x01).
+tlog-proof@v1; signatures: Ed25519 (type 0x01), and a witness's cosignature/v1 (type 0x04), which
+says at what time this was the largest checkpoint that it had seen.
 
 Text in, values out: no file, no clock, no store, and no private key but the one handed to `sign`.
 Reading is strict. A number with a leading zero, base64 that is not in its one canonical form, a
@@ -29,8 +30,10 @@ from sectionfour.privacy import merkle
 PROOF_HEADER = "c2sp.org/tlog-proof@v1"
 
 _ED25519 = b"\x01"
+_COSIGNATURE = b"\x04"
 _KEY_BYTES = 32
 _ID_BYTES = 4
+_BLANK = "\n\n"
 _MAX_SIGNATURES = 32  # the form asks that at least 16 be read
 _MAX_HASHES = 63  # the height of a tree of 2**63 leaves
 
@@ -72,35 +75,38 @@ class Proof:
 # Keys
 
 
-def key_id(name: str, public_key: Ed25519PublicKey) -> bytes:
+def key_id(name: str, public_key: Ed25519PublicKey, kind: bytes = _ED25519) -> bytes:
     """Return the 4 bytes by which a signature line names its key; a hint, not a proof."""
-    seed = name.encode() + b"\n" + _ED25519 + public_key.public_bytes_raw()
+    seed = name.encode() + b"\n" + kind + public_key.public_bytes_raw()
     return sha256(seed).digest()[:_ID_BYTES]
 
 
-def vkey(name: str, public_key: Ed25519PublicKey) -> str:
+def vkey(name: str, public_key: Ed25519PublicKey, *, cosigner: bool = False) -> str:
     """Return the verifier key, NAME+ID+KEY: one line that an auditor keeps."""
     _check_name(name)
+    kind = _COSIGNATURE if cosigner else _ED25519
     return "+".join(
         (
             name,
-            key_id(name, public_key).hex(),
-            _base64(_ED25519 + public_key.public_bytes_raw()),
+            key_id(name, public_key, kind).hex(),
+            _base64(kind + public_key.public_bytes_raw()),
         )
     )
 
 
-def parse_vkey(text: str) -> tuple[str, Ed25519PublicKey]:
+def parse_vkey(text: str, *, cosigner: bool = False) -> tuple[str, Ed25519PublicKey]:
     """Return the name and the key in a verifier key; LogError unless its parts agree."""
+    kind = _COSIGNATURE if cosigner else _ED25519
     name, *rest = text.split("+", 2)  # base64 has a plus of its own
     if len(rest) != 2 or not _KEY_ID.fullmatch(rest[0]):
         raise LogError("a verifier key reads NAME+ID+KEY, with the id as 8 hexadecimal digits")
     _check_name(name)
     raw = _unbase64(rest[1])
-    if len(raw) != 1 + _KEY_BYTES or raw[:1] != _ED25519:
-        raise LogError("a verifier key of this log is of type 1, Ed25519, and holds 32 bytes")
+    if len(raw) != 1 + _KEY_BYTES or raw[:1] != kind:
+        of = "a witness" if cosigner else "this log"
+        raise LogError(f"a verifier key of {of} is of type {kind[0]}, Ed25519, and holds 32 bytes")
     public_key = Ed25519PublicKey.from_public_bytes(raw[1:])
-    if key_id(name, public_key).hex() != rest[0]:
+    if key_id(name, public_key, kind).hex() != rest[0]:
         raise LogError("the id in the verifier key does not belong to its name and key")
     return name, public_key
 
@@ -132,6 +138,18 @@ def verified_text(note: str, name: str, public_key: Ed25519PublicKey) -> str:
     Signatures by other keys are passed over, good or not: a witness may have signed as well.
     Raises LogError for a note out of form, without our signature, with it twice, or with a bad one.
     """
+    text, found, ours = _signed(note, name, public_key, _ED25519)
+    try:
+        public_key.verify(found, _bytes_of(text))
+    except InvalidSignature:
+        raise LogError(f"the signature by {ours} does not fit the note") from None
+    return text
+
+
+def _signed(
+    note: str, name: str, public_key: Ed25519PublicKey, kind: bytes
+) -> tuple[str, bytes, str]:
+    """Return (text, signature by this key, its name) of a note; nothing is verified by this."""
     _bytes_of(note)
     text, blank, signatures = note.rpartition("\n\n")
     *lines, end = signatures.split("\n")
@@ -139,16 +157,41 @@ def verified_text(note: str, name: str, public_key: Ed25519PublicKey) -> str:
         raise LogError(
             "a note is text, an empty line, and 1 to 32 signature lines, with a newline at the end"
         )
-    text += "\n"
-    ours = key_id(name, public_key)
+    ours = key_id(name, public_key, kind)
     found = [raw[_ID_BYTES:] for by, raw in map(_signature, lines) if (by, raw[:4]) == (name, ours)]
     if len(found) != 1:
         raise LogError(f"the note needs one signature by {name}+{ours.hex()}, has {len(found)}")
+    return f"{text}\n", found[0], f"{name}+{ours.hex()}"
+
+
+# Witnesses
+
+
+def cosign(note: str, name: str, private_key: Ed25519PrivateKey, at: int) -> str:
+    """Return the signature line by which a witness says that it saw `note` at `at` (seconds).
+
+    Source: C2SP tlog-cosignature, cosignature/v1.
+    """
+    _check_name(name)
+    text = f"{note.rpartition(_BLANK)[0]}\n"
+    signature = private_key.sign(_cosigned(text, at))
+    ours = key_id(name, private_key.public_key(), _COSIGNATURE)
+    return f"\u2014 {name} {_base64(ours + at.to_bytes(8) + signature)}\n"
+
+
+def verify_cosignature(note: str, name: str, public_key: Ed25519PublicKey) -> int:
+    """Return the time, in seconds, at which a witness cosigned `note`; LogError if it did not."""
+    text, found, ours = _signed(note, name, public_key, _COSIGNATURE)
+    at = int.from_bytes(found[:8])
     try:
-        public_key.verify(found[0], _bytes_of(text))
+        public_key.verify(found[8:], _cosigned(text, at))
     except InvalidSignature:
-        raise LogError(f"the signature by {name}+{ours.hex()} does not fit the note") from None
-    return text
+        raise LogError(f"the cosignature by {ours} does not fit the note") from None
+    return at
+
+
+def _cosigned(text: str, at: int) -> bytes:
+    return f"cosignature/v1\ntime {at}\n".encode() + _bytes_of(text)
 
 
 def open_note(note: str, name: str, public_key: Ed25519PublicKey) -> Checkpoint:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hmac
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import msgspec
@@ -19,6 +20,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sectionfour.domain import Event
 from sectionfour.privacy import merkle, notes
 from sectionfour.privacy.notes import LogError
+
+NOBODY: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
@@ -104,11 +107,28 @@ class Notary:
         size, note = newest
         return leaf, notes.proof_text(index, merkle.inclusion_at(index, size, self._log.node), note)
 
-    def verify(self, progress: Callable[[int], object] = lambda count: None) -> Iterator[str]:
+    def consistency(self, first: int, second: int) -> list[bytes]:
+        """Return the proof that the log of `second` entries began as that of `first`.
+
+        Raises LogError where no checkpoint covers so many entries (RFC 6962, section 2.1.2).
+        """
+        newest = self._log.newest_checkpoint()
+        if newest is None or second > newest[0]:
+            raise LogError("no checkpoint covers so many entries yet")
+        if first > second:
+            raise LogError("the second size is not below the first")
+        return merkle.consistency_at(first, second, self._log.node)
+
+    def verify(
+        self,
+        progress: Callable[[int], object] = lambda count: None,
+        others: Mapping[str, Sequence[str]] = NOBODY,
+    ) -> Iterator[str]:
         """Yield, in words, everything about the log that does not match; nothing when all does.
 
         What entries say of other rows is for `sectionfour.verify`. Here leaves are hashed anew, and
         every checkpoint of the ledger and of the witness must be the root of a prefix of them.
+        So must those that `others` have seen: witnesses elsewhere, each by what to call it.
         Holds 64 bytes a leaf. `progress` is told of leaves as they are done. May run beside a
         service: what is read first was there before what is read later.
         """
@@ -126,8 +146,13 @@ class Notary:
             progress(stop - start)
         get = merkle.packed(bytes(leaves))
         yield from self._nodes(min(size, ledger[-1][0]) if ledger else 0, get)
-        noted = {note for _, note in ledger}
-        for source, found in (("ledger", ledger), ("witness", [(None, note) for note in witness])):
+        noted = {_body(note) for _, note in ledger}
+        elsewhere = [
+            (name, [(None, note) for note in found])
+            for name, found in {"witness": witness, **others}.items()
+        ]
+        yield from (f"{name} has seen no checkpoint" for name, seen in others.items() if not seen)
+        for source, found in (("ledger", ledger), *elsewhere):
             for column, note in found:
                 try:
                     checkpoint = notes.open_note(note, self._origin, self._key.public_key())
@@ -146,14 +171,14 @@ class Notary:
                     )
                 elif column not in (None, checkpoint.size):
                     yield f"the ledger has the checkpoint of {checkpoint.size} entries at {column}"
-                elif note not in noted:
-                    yield f"the ledger lacks a checkpoint of the witness, of {checkpoint.size}"
+                elif _body(note) not in noted:
+                    yield f"the ledger lacks a checkpoint of the {source}, of {checkpoint.size}"
         # A process killed between the two leaves the witness one behind, until the next.
         seen = set(witness)
         behind = next((n for n, (_, note) in enumerate(reversed(ledger)) if note in seen), 0)
         if behind > 1:
             yield f"the witness lacks the ledger's last {behind} checkpoints: it was cut"
-        if ledger and not seen.intersection(noted):
+        if ledger and not seen.intersection(note for _, note in ledger):
             yield "the witness file has no checkpoint, the ledger has"
         if size and not ledger:
             yield "the ledger has entries and no checkpoint"
@@ -171,12 +196,21 @@ class Notary:
             level += 1
 
 
+def _body(note: str) -> str:
+    """Return what a note's signatures cover: who else has signed makes it no other checkpoint."""
+    return note.partition("\n\n")[0]
+
+
 def read_witness(path: Path) -> list[str]:
     """Return the checkpoints in a witness file, oldest first; each ends with an empty line."""
     try:
-        text = path.read_text("utf-8")
+        return split_notes(path.read_text("utf-8"))
     except FileNotFoundError:
         return []
+
+
+def split_notes(text: str) -> list[str]:
+    """Return the notes in a text, each of which ends with an empty line."""
     blocks = text.split("\n\n")
     # A note is its body, an empty line, its signatures: two blocks each.
     return [

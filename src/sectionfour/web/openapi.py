@@ -71,11 +71,12 @@ def _operation(route: Route, schema_of: dict[Any, Any], examples: dict[str, Any]
         "description": f"{route.says}{roles}",
         "security": [{"key": []}] if route.roles else [],
     }
-    parameters = _PARAMETER.findall(route.path)
+    parameters = [(name, "path", True) for name in _PARAMETER.findall(route.path)]
+    parameters += [(name, "query", False) for name in route.query]
     if parameters:
         said["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-            for name in parameters
+            {"name": name, "in": where, "required": required, "schema": {"type": "string"}}
+            for name, where, required in parameters
         ]
     if route.body is not None:
         said["requestBody"] = {

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+import re
 
 import msgspec
 from flask import Response, request
 
-from sectionfour.errors import NotFound
+from sectionfour.errors import BadRequest, NotFound
 from sectionfour.privacy import notes
 from sectionfour.web import schemas
 from sectionfour.web.keys import ROLES, Caller
@@ -47,6 +48,34 @@ def read_checkpoint(service: Service, who: Caller) -> Response:
     return Response(note, content_type=TEXT)
 
 
+def read_consistency(service: Service, who: Caller) -> Response:
+    """A proof that the log of `second` entries began as the log of `first`.
+
+    Hashes in base64, as RFC 6962 has them (2.1.2); no `second` means the newest checkpoint.
+    """
+    newest = service.parts.ledger.newest_checkpoint()
+    covered = newest[0] if newest else 0
+    first, second = _size("first", None), _size("second", covered)
+    if second > covered:
+        raise BadRequest("no checkpoint covers so many entries yet", pointer="/second")
+    if first > second:
+        raise BadRequest("the log of `second` entries is the longer one", pointer="/first")
+    proof = service.notary.consistency(first, second)
+    said = [base64.b64encode(digest).decode() for digest in proof]
+    return answer({"first": first, "second": second, "consistency": said})
+
+
+def _size(name: str, otherwise: int | None) -> int:
+    text = request.args.get(name)
+    if text is None and otherwise is not None:
+        return otherwise
+    if text is None or not _NUMBER.fullmatch(text):
+        raise BadRequest(f"{name} is a number of entries", pointer=f"/{name}")
+    return int(text)
+
+
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
+
 ROUTES = (
     Route(
         method="GET",
@@ -63,5 +92,14 @@ ROUTES = (
         tag="Receipts",
         roles=ROLES,
         answers={200: TEXT},
+    ),
+    Route(
+        method="GET",
+        path="/v1/log/consistency",
+        handle=read_consistency,
+        tag="Receipts",
+        roles=ROLES,
+        query=("first", "second"),
+        answers={200: schemas.Consistency},
     ),
 )

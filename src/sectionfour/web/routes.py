@@ -51,6 +51,7 @@ class Route:
     roles: tuple[str, ...] = ()
     body: Any = None
     answers: Mapping[int, Any] = field(default_factory=dict)
+    query: tuple[str, ...] = ()  # the names of what may stand after a question mark
 
     @property
     def name(self) -> str:

@@ -257,5 +257,13 @@ class Receipt(Struct):
     checkpoint: str
 
 
+class Consistency(Struct):
+    """`consistency` are hashes in base64: RFC 6962, section 2.1.2."""
+
+    first: int
+    second: int
+    consistency: list[str]
+
+
 class State(Struct):
     status: Literal["up", "ready"]
