@@ -331,7 +331,7 @@ def _key(parts: Parts, books: _Books, ref: str, body: bytes, said: dict[str, Any
         yield from _same(entries.key(ref, said["action"], revoked), body)
 
 
-_CHECKS: dict[str, Callable[[Parts, str, bytes, dict[str, Any]], Iterator[str]]] = {
+_CHECKS: dict[str, Callable[[Parts, _Books, str, bytes, dict[str, Any]], Iterator[str]]] = {
     "notice": _notice,
     "label": _label,
     "review": _review,

@@ -107,18 +107,6 @@ class Notary:
         size, note = newest
         return leaf, notes.proof_text(index, merkle.inclusion_at(index, size, self._log.node), note)
 
-    def consistency(self, first: int, second: int) -> list[bytes]:
-        """Return the proof that the log of `second` entries began as that of `first`.
-
-        Raises LogError where no checkpoint covers so many entries (RFC 6962, section 2.1.2).
-        """
-        newest = self._log.newest_checkpoint()
-        if newest is None or second > newest[0]:
-            raise LogError("no checkpoint covers so many entries yet")
-        if first > second:
-            raise LogError("the second size is not below the first")
-        return merkle.consistency_at(first, second, self._log.node)
-
     def verify(
         self,
         progress: Callable[[int], object] = lambda count: None,
@@ -147,12 +135,11 @@ class Notary:
         get = merkle.packed(bytes(leaves))
         yield from self._nodes(min(size, ledger[-1][0]) if ledger else 0, get)
         noted = {_body(note) for _, note in ledger}
-        elsewhere = [
-            (name, [(None, note) for note in found])
-            for name, found in {"witness": witness, **others}.items()
-        ]
         yield from (f"{name} has seen no checkpoint" for name, seen in others.items() if not seen)
-        for source, found in (("ledger", ledger), *elsewhere):
+        sources: list[tuple[str, Sequence[tuple[int | None, str]]]] = [("ledger", ledger)]
+        for name, notes_of in {"witness": witness, **others}.items():
+            sources.append((name, [(None, note) for note in notes_of]))
+        for source, found in sources:
             for column, note in found:
                 try:
                     checkpoint = notes.open_note(note, self._origin, self._key.public_key())
