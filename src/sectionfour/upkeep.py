@@ -11,6 +11,9 @@ import fcntl
 import logging
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import IO
 
 import msgspec
@@ -23,6 +26,7 @@ from sectionfour.privacy.receipts import Notary
 from sectionfour.privacy.witness import Publisher
 from sectionfour.settings import Settings
 from sectionfour.stores.ledger.log import GROWTH
+from sectionfour.sweep import sweep
 
 log = logging.getLogger("sectionfour")
 
@@ -30,8 +34,11 @@ log = logging.getLogger("sectionfour")
 SETTLE_AFTER = 60_000_000
 #: Entries a transaction: the windows are locked while it lasts, about a millisecond.
 BATCH = 200
+#: Seconds between two sweeps of what is past its time; the first comes an hour after the start.
+SWEEP_EVERY, FIRST_SWEEP = 86_400.0, 3_600.0
 #: Seconds between two looks at what the tree of the log has to take in.
 GROW_EVERY = 1.0
+LOCK = "upkeep.lock"
 
 _event = msgspec.msgpack.Decoder(Event).decode
 
@@ -93,7 +100,8 @@ class Upkeep:
         self._publisher = Publisher(parts.ledger, settings.witness_to)
         self._every = settings.checkpoint_seconds
         self._due = time.monotonic() + self._every
-        self._lock = settings.home / "upkeep.lock"
+        self._sweep_due = time.monotonic() + FIRST_SWEEP
+        self._lock = settings.home / LOCK
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="upkeep")
         self._thread.start()
@@ -110,8 +118,18 @@ class Upkeep:
                 leads = leads or _taken(lock)
                 if leads:
                     self._turn(due=time.monotonic() >= self._due)
+                    self._sweep()
             fcntl.flock(lock, fcntl.LOCK_EX)  # whoever ends last signs what was answered last
             self._turn(due=True)
+
+    def _sweep(self) -> None:
+        if time.monotonic() < self._sweep_due:
+            return
+        self._sweep_due = time.monotonic() + SWEEP_EVERY
+        try:
+            sweep(self._parts, self._parts.clock())
+        except SectionFourError as error:  # tried again tomorrow
+            log.error("sweep: %s: %s", error.code, error.detail)
 
     def _turn(self, *, due: bool) -> None:
         """Let the tree grow by a bite, so that no checkout waits for many at once; all upkeep
@@ -124,6 +142,13 @@ class Upkeep:
                 self._parts.ledger.grow(GROWTH)
         except SectionFourError as error:  # tried again at the next turn
             log.error("upkeep: %s: %s", error.code, error.detail)
+
+
+@contextmanager
+def alone(home: Path) -> Iterator[bool]:
+    """Keep any service of this home from leading; False where one does already."""
+    with open(home / LOCK, "w") as lock:
+        yield _taken(lock)
 
 
 def _taken(lock: IO[str]) -> bool:

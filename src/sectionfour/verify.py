@@ -26,6 +26,7 @@ from sectionfour.privacy.consent import ConsentEvent
 from sectionfour.privacy.exceptions import Grant
 from sectionfour.privacy.receipts import Notary
 from sectionfour.privacy.tally import Tally
+from sectionfour.stores.ledger.retention import Hold
 from sectionfour.stores.ledger.tallied import COLUMNS
 
 if TYPE_CHECKING:
@@ -276,6 +277,24 @@ def _at(said: dict[str, Any]) -> int:
     return micros(datetime.fromisoformat(said["at"]))
 
 
+def _hold(
+    parts: Parts, books: _Books, ref: str, body: bytes, said: dict[str, Any]
+) -> Iterator[str]:
+    rows = parts.ledger.rows("SELECT * FROM holds WHERE hold_id = ?", ref)
+    if not rows:
+        yield MISSING
+        return
+    kept = Hold(*rows[0])
+    times = {"placed": kept.placed_at, "lifted": kept.lifted_at}
+    if times.get(said["action"], _at(said)) != _at(said):
+        yield "its time is not that of its entry"
+    if bytes(parts.ledger.rows(_NEWEST, ref, "hold")[0][0]) == body:
+        yield from _same(entries.hold(parts.keys, kept, said["action"], _at(said)), body)
+
+
+_NEWEST = "SELECT leaf FROM log WHERE ref = ? AND kind = ? ORDER BY idx DESC LIMIT 1"
+
+
 def _same(leaf: Leaf, body: bytes) -> Iterator[str]:
     if leaf.body != body:
         yield "what is kept is not what its entry says"
@@ -336,6 +355,7 @@ _CHECKS: dict[str, Callable[[Parts, _Books, str, bytes, dict[str, Any]], Iterato
     "label": _label,
     "review": _review,
     "key": _key,
+    "hold": _hold,
 }
 
 
@@ -437,4 +457,5 @@ _ENTERED = (
     ("exception", "grants", "grant_id"),
     ("review", "reviews", "review_id"),
     ("key", "api_keys", "key_id"),
+    ("hold", "holds", "hold_id"),
 )

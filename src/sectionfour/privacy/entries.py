@@ -7,7 +7,7 @@ audit domain; of documents there are kinds and digests alone. Receipts are in `r
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 from sectionfour.domain import Label, Leaf, Notice, instant
 from sectionfour.privacy.consent import ConsentEvent
@@ -140,3 +140,51 @@ def step(keys: Keys, event_id: str, tally: str, at: int) -> Leaf:
     same."""
     said = {"kind": "step", "at": instant(at), "step_id": step_id(keys, event_id), "tally": tally}
     return Leaf("step", said["step_id"], canonical(said))
+
+
+def sweep(sweep_id: str, deleted: dict[str, int], gone: dict[str, str], at: int) -> Leaf:
+    """Return the entry of rows that were deleted when their time had come, with tallies of them."""
+    said = {
+        "kind": "sweep",
+        "at": instant(at),
+        "sweep_id": sweep_id,
+        "deleted": deleted,
+        "gone": gone,
+    }
+    return Leaf("sweep", sweep_id, canonical(said))
+
+
+class Held(Protocol):
+    """A legal hold, as far as its entry speaks of it."""
+
+    @property
+    def hold_id(self) -> str: ...
+    @property
+    def subject(self) -> bytes | None: ...
+    @property
+    def order_ref(self) -> bytes | None: ...
+    @property
+    def law(self) -> str: ...
+    @property
+    def placed_by(self) -> str: ...
+    @property
+    def lift_asked_by(self) -> str | None: ...
+    @property
+    def lifted_by(self) -> str | None: ...
+
+
+def hold(keys: Keys, kept: Held, action: str, at: int) -> Leaf:
+    """Return the entry of a legal hold as it stands once `action` was taken at `at`."""
+    said = {
+        "kind": "hold",
+        "at": instant(at),
+        "hold_id": kept.hold_id,
+        "action": action,
+        "subject": None if kept.subject is None else keys.alias(kept.subject, "audit").hex(),
+        "order": None if kept.order_ref is None else keys.alias(kept.order_ref, "audit").hex(),
+        "law": kept.law,
+        "placed_by": kept.placed_by,
+        "lift_asked_by": kept.lift_asked_by,
+        "lifted_by": kept.lifted_by,
+    }
+    return Leaf("hold", kept.hold_id, canonical(said))

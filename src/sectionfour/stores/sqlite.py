@@ -9,16 +9,24 @@ from __future__ import annotations
 from pathlib import Path
 
 from sectionfour.database import Database, closed
-from sectionfour.stores.ledger import api_keys, assessments, bases, labels, log
+from sectionfour.stores.ledger import api_keys, assessments, bases, labels, log, retention
 from sectionfour.stores.ledger.tallied import Tallied
 
 #: Every table, from the rooms that hold them.
-SCHEMA = ";\n".join(room.SCHEMA.strip() for room in (bases, assessments, labels, api_keys, log))
+SCHEMA = ";\n".join(
+    room.SCHEMA.strip() for room in (bases, assessments, labels, api_keys, log, retention)
+)
 VERSION = 1
 
 
 class SqliteLedger(
-    bases.Bases, assessments.Assessments, labels.Labels, api_keys.ApiKeys, log.Log, Tallied
+    bases.Bases,
+    assessments.Assessments,
+    labels.Labels,
+    api_keys.ApiKeys,
+    log.Log,
+    Tallied,
+    retention.Retained,
 ):
     schema = SCHEMA
 

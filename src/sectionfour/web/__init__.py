@@ -14,6 +14,7 @@ from sectionfour.web import (
     body,
     consents,
     exceptions,
+    holds,
     labels,
     openapi,
     operations,
@@ -31,6 +32,7 @@ ROUTES = (
     *labels.ROUTES,
     *receipts.ROUTES,
     *reports.ROUTES,
+    *holds.ROUTES,
     *operations.ROUTES,
     *operations.TO_COME,
 )

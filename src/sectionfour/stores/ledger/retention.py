@@ -1,0 +1,379 @@
+"""Legal holds, and the taking away of what is due: nothing that is held, and nothing untold.
+
+Each transaction that deletes rows leaves an entry in the log, with tallies of what went: so
+`verify` can tell a sweep from a loss.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from sectionfour.domain import Event, Leaf
+from sectionfour.errors import Conflict
+from sectionfour.privacy import consent, entries, receipts
+from sectionfour.privacy.consent import ConsentEvent
+from sectionfour.privacy.exceptions import Grant
+from sectionfour.privacy.pseudonym import Keys
+from sectionfour.privacy.retention import Retention
+from sectionfour.privacy.tally import Tally
+from sectionfour.stores.ledger.connected import Connected
+from sectionfour.stores.ledger.tallied import COLUMNS, counted
+
+SCHEMA = """
+CREATE TABLE holds (
+  hold_id TEXT PRIMARY KEY, subject BLOB, order_ref BLOB, law TEXT NOT NULL,
+  placed_at INTEGER NOT NULL, placed_by TEXT NOT NULL, lift_asked_by TEXT, lifted_at INTEGER,
+  lifted_by TEXT)
+"""
+#: Rows a transaction: a checkout waits for no more.
+BITE = 200
+
+
+class Hold(msgspec.Struct, frozen=True):
+    """The law forbids to delete what is of this person, or of this order (tokens)."""
+
+    hold_id: str
+    subject: bytes | None
+    order_ref: bytes | None
+    law: str
+    placed_at: int
+    placed_by: str
+    lift_asked_by: str | None = None
+    lifted_at: int | None = None
+    lifted_by: str | None = None
+
+
+class Gone:
+    """What one transaction takes away: numbers, and tallies for the log."""
+
+    def __init__(self, keys: Keys, connection: sqlite3.Connection) -> None:
+        self._keys, self._connection = keys, connection
+        self.rows, self.entries = Tally(keys.ring), Tally(keys.ring)
+        self.deleted: Counter[str] = Counter()
+
+    def delete(self, table: str, key: str, value: Any) -> int:
+        sql = f"DELETE FROM {table} WHERE {key} = ?"
+        count = self._connection.execute(sql, (value,)).rowcount
+        self.deleted[table] += count
+        return count
+
+    def entered(self, kind: str, ref: str) -> list[bytes]:
+        """The rows of these entries go. Returns the entries."""
+        found = self._connection.execute(
+            "SELECT leaf FROM log WHERE ref = ? AND kind = ? ORDER BY idx", (ref, kind)
+        )
+        bodies = [bytes(row[0]) for row in found]
+        for body in bodies:
+            self.entries.entry(body)
+        return bodies
+
+    def event(self, row: Sequence[Any], *, vouched: bool) -> None:
+        """An event goes; `vouched`: by an assessment, whether or not it was a step before."""
+        event_id = row[COLUMNS["events"].index("event_id")]
+        if vouched:
+            found = self._connection.execute(
+                "SELECT leaf FROM log WHERE ref = ? AND kind = 'step'",
+                (entries.step_id(self._keys, event_id),),
+            ).fetchone()
+            if found is not None:
+                self.rows.text_of(msgspec.json.decode(found[0])["tally"])
+        else:
+            self.rows.row("events", row)
+        self.delete("events", "event_id", event_id)
+
+    def label(self, row: Sequence[Any]) -> None:
+        if not self.entered("label", row[0]):
+            self.rows.row("labels", row)
+        self.delete("labels", "label_id", row[0])
+
+    def leaf(self, at: int) -> Leaf | None:
+        """Return the entry of all this; None where nothing went."""
+        if not +self.deleted:
+            return None
+        gone = {"rows": self.rows.text(), "entries": self.entries.text()}
+        return entries.sweep(f"sw_{secrets.token_hex(12)}", dict(+self.deleted), gone, at)
+
+
+Held = tuple[set[bytes], set[bytes]]
+
+
+class Retained(Connected):
+    # --- holds
+
+    def holds(self) -> list[Hold]:
+        return [Hold(*row) for row in self.rows("SELECT * FROM holds ORDER BY placed_at, hold_id")]
+
+    def add_hold(self, hold: Hold, leaf: Leaf) -> None:
+        with self.transaction() as connection:
+            marks = ", ".join("?" * len(Hold.__struct_fields__))
+            connection.execute(f"INSERT INTO holds VALUES ({marks})", msgspec.structs.astuple(hold))
+            self.log(connection, leaf)
+
+    def change_hold(self, hold_id: str, change: Callable[[Hold], tuple[Hold, Leaf]]) -> Hold | None:
+        """Put what `change` makes of a hold in its place; None where there is none."""
+        with self.transaction() as connection:
+            row = connection.execute("SELECT * FROM holds WHERE hold_id = ?", (hold_id,)).fetchone()
+            if row is None:
+                return None
+            hold, leaf = change(Hold(*row))
+            connection.execute(
+                "UPDATE holds SET lift_asked_by = ?, lifted_at = ?, lifted_by = ?"
+                " WHERE hold_id = ?",
+                (hold.lift_asked_by, hold.lifted_at, hold.lifted_by, hold_id),
+            )
+            self.log(connection, leaf)
+            return hold
+
+    # --- sweeping
+
+    def sweep(self, keys: Keys, rules: Retention, at: int) -> Iterator[Counter[str]]:
+        """Delete what is due at `at` and not held; yields what went, a transaction each.
+
+        An event goes with its assessment and all that became known of it, once the last of that is
+        due; a consent or a grant as long after its end as its class says.
+        """
+        before = rules.cutoff("security_3y", at)
+        for take, ids in (
+            (self._events, self._numbers("events", "at", before)),
+            (self._assessments, self._numbers("assessments", "seq", before)),
+            (self._labels, self._numbers("labels", "rowid", before)),
+            (self._consents, self._ended(rules.cutoff("consent_3y", at), at)),
+            (self._grants, self._over(rules.cutoff("audit_3y", at))),
+            (self._lifted, self._released(rules.cutoff("audit_3y", at))),
+        ):
+            lot: list[Any] = []
+            for name in ids:
+                lot.append(name)
+                if len(lot) == BITE:
+                    yield self._bite(keys, rules, at, take, lot, before)
+                    lot = []
+            if lot:
+                yield self._bite(keys, rules, at, take, lot, before)
+
+    def _bite(
+        self, keys: Keys, rules: Retention, at: int, take: Any, lot: list[Any], before: int
+    ) -> Counter[str]:
+        with self.transaction() as connection:
+            gone = Gone(keys, connection)
+            held = _held(connection, rules, at)
+            for name in lot:
+                take(connection, gone, held, name, before)
+            leaf = gone.leaf(at)
+            if leaf is not None:
+                self.log(connection, leaf)
+        return gone.deleted
+
+    def _numbers(self, table: str, key: str, before: int) -> Iterator[int]:
+        after = -1
+        while found := self.rows(
+            f"SELECT {key}, at FROM {table} WHERE {key} > ? ORDER BY {key} LIMIT 5000", after
+        ):
+            yield from (number for number, at in found if at < before)
+            after = found[-1][0]
+            if key == "at" and after >= before:
+                return
+
+    def _ended(self, before: int, at: int) -> Iterator[str]:
+        """Yield each consent record that ended before `before`."""
+        after = ""
+        while found := self.rows(
+            "SELECT record_id FROM consent_events WHERE record_id > ? GROUP BY record_id"
+            " HAVING MAX(recorded_at) < ? ORDER BY record_id LIMIT 1000",
+            after,
+            before,
+        ):
+            for (after,) in found:
+                if self._consent_ended(after, at) < before:
+                    yield after
+
+    def _consent_ended(self, record_id: str, at: int) -> int:
+        """Return when a record ended; `at` where it stands."""
+        rows = self.rows(_CONSENT, record_id)
+        events = []
+        for row in rows:
+            over = row[11] is not None and row[11] <= at
+            categories = frozenset(row[3].split(","))
+            events.append(ConsentEvent._make((*row[:3], categories, *row[4:11], over)))
+        state = consent.state(events, at)
+        if state in (consent.GIVEN, consent.RENEWED):
+            return at
+        ends = [max(row[9], row[12]) for row in rows]  # event_time and recorded_at
+        if state == consent.EXPIRED:
+            ends += [row[10] for row in rows if row[10] is not None]
+        if state == consent.INVALIDATED:
+            ends += [row[11] for row in rows if row[11] is not None]
+        return int(min(at, max(ends)))
+
+    def _over(self, before: int) -> list[str]:
+        found = []
+        for (body,) in self.rows("SELECT body FROM grants"):
+            grant = msgspec.json.decode(body, type=Grant)
+            end = grant.expires_at if grant.revoked_at is None else grant.revoked_at
+            if max(end, grant.requested_at) < before:
+                found.append(grant.grant_id)
+        return found
+
+    def _released(self, before: int) -> list[str]:
+        return [h.hold_id for h in self.holds() if h.lifted_at is not None and h.lifted_at < before]
+
+    # --- one by one, inside a transaction
+
+    def _events(
+        self, connection: sqlite3.Connection, gone: Gone, held: Held, at: int, before: int
+    ) -> None:
+        columns = ", ".join(COLUMNS["events"])
+        row = connection.execute(f"SELECT {columns} FROM events WHERE at = ?", (at,)).fetchone()
+        if row is None:
+            return
+        event = Event(**dict(zip(COLUMNS["events"], row, strict=True)))
+        if event.member in held[0] or event.order_ref in held[1]:
+            return
+        labels = _labels_of(connection, "event_id", event.event_id)
+        assessed = connection.execute(_ASSESSED, (event.event_id,)).fetchone()
+        subject = None if assessed is None else assessed[2]
+        if subject in held[0] or any(label[1] >= before for label in labels):
+            return
+        if assessed is not None and assessed[1] >= before:
+            return
+        vouched = assessed is not None and self._assessment(connection, gone, assessed, event)
+        gone.event(row, vouched=vouched)
+        for label in labels:
+            gone.label(label)
+
+    def _assessments(
+        self, connection: sqlite3.Connection, gone: Gone, held: Held, seq: int, before: int
+    ) -> None:
+        """Those without an event: refused, or asked in mode `evaluate`."""
+        row = connection.execute(
+            _ASSESSED.replace("event_id = ?", "seq = ?") + " AND NOT EXISTS"
+            " (SELECT 1 FROM events e WHERE e.event_id = assessments.event_id)",
+            (seq,),
+        ).fetchone()
+        if row is not None and row[2] not in held[0]:
+            self._assessment(connection, gone, row, None)
+
+    def _assessment(
+        self, connection: sqlite3.Connection, gone: Gone, row: Sequence[Any], event: Event | None
+    ) -> bool:
+        """An assessment goes. Returns whether it vouched for the event."""
+        name, _, subject, nonce, asked, key_id, vector, answer = row
+        said = [msgspec.json.decode(body) for body in gone.entered("assessment", name)]
+        vouched = False
+        if event is not None and nonce is not None and said:
+            told = msgspec.json.decode(answer)
+            told.pop("receipt", None)
+            commitment = receipts.commitment(
+                nonce,
+                asked=asked,
+                subject=subject,
+                key_id=key_id,
+                vector=vector,
+                event=event,
+                answer=msgspec.json.encode(told),
+            )
+            vouched = commitment == said[0]["commitment"]
+        for (review,) in connection.execute(
+            "SELECT review_id FROM reviews WHERE assessment_id = ?", (name,)
+        ).fetchall():
+            gone.entered("review", review)
+            gone.delete("reviews", "review_id", review)
+        gone.delete("assessments", "assessment_id", name)
+        return vouched
+
+    def _labels(
+        self, connection: sqlite3.Connection, gone: Gone, held: Held, number: int, before: int
+    ) -> None:
+        """Those of a member, or of an event that is gone."""
+        for row in _labels_of(connection, "rowid", number):
+            member, event_id = row[6], row[5]
+            there = connection.execute("SELECT 1 FROM events WHERE event_id = ?", (event_id,))
+            if member not in held[0] and there.fetchone() is None:
+                gone.label(row)
+
+    def _consents(
+        self, connection: sqlite3.Connection, gone: Gone, held: Held, name: str, before: int
+    ) -> None:
+        columns = ", ".join(COLUMNS["consent_events"])
+        rows = connection.execute(
+            f"SELECT {columns} FROM consent_events WHERE record_id = ? ORDER BY seq", (name,)
+        ).fetchall()
+        if not rows or any(row[1] in held[0] or row[-1] >= before for row in rows):
+            return
+        vouched = len(gone.entered("consent", name))
+        for row in rows[: len(rows) - vouched]:
+            gone.rows.row("consent_events", counted("consent_events")(row))
+        gone.delete("consent_events", "record_id", name)
+
+    def _grants(
+        self, connection: sqlite3.Connection, gone: Gone, held: Held, name: str, before: int
+    ) -> None:
+        row = connection.execute("SELECT body FROM grants WHERE grant_id = ?", (name,)).fetchone()
+        if row is None:
+            return
+        scope = msgspec.json.decode(row[0], type=Grant).scope
+        if scope.members & held[0] or scope.order in held[1]:
+            return
+        gone.entered("exception", name)
+        gone.delete("grant_uses", "grant_id", name)
+        gone.delete("grants", "grant_id", name)
+
+    def _lifted(
+        self, connection: sqlite3.Connection, gone: Gone, held: Held, name: str, before: int
+    ) -> None:
+        gone.entered("hold", name)
+        gone.delete("holds", "hold_id", name)
+
+
+def _held(connection: sqlite3.Connection, rules: Retention, at: int) -> Held:
+    """Return the persons and the orders of which nothing may go."""
+    found = connection.execute("SELECT subject, order_ref FROM holds WHERE lifted_at IS NULL")
+    members: set[bytes] = set()
+    orders: set[bytes] = set()
+    for subject, order in found.fetchall():
+        members |= set() if subject is None else {subject}
+        orders |= set() if order is None else {order}
+    for (body,) in connection.execute(
+        "SELECT body FROM grants WHERE live_until > ?", (at,)
+    ).fetchall():
+        grant = msgspec.json.decode(body, type=Grant)
+        if rules.keeps(grant.exception):
+            members |= grant.scope.members
+            orders |= set() if grant.scope.order is None else {grant.scope.order}
+    return members, orders
+
+
+def _labels_of(connection: sqlite3.Connection, key: str, value: Any) -> list[tuple[Any, ...]]:
+    columns = ", ".join(COLUMNS["labels"])
+    return connection.execute(f"SELECT {columns} FROM labels WHERE {key} = ?", (value,)).fetchall()
+
+
+def lifted(hold: Hold, by: str, at: int) -> Hold:
+    """Return the hold once `by` asks for its lifting; the second key to ask lifts it."""
+    if hold.lifted_at is not None:
+        raise Conflict("the hold is lifted already")
+    if hold.lift_asked_by is None:
+        return msgspec.structs.replace(hold, lift_asked_by=by)
+    if hold.lift_asked_by == by:
+        raise Conflict("another key than the one that asked has to lift it")
+    return msgspec.structs.replace(hold, lifted_at=at, lifted_by=by)
+
+
+_ASSESSED = (
+    "SELECT assessment_id, at, subject, nonce, asked, key_id, vector, answer FROM assessments"
+    " WHERE event_id = ?"
+)
+# The last two: when a newer notice, with a material change, came into force; when it was recorded.
+_CONSENT = """
+SELECT c.seq, c.record_id, c.purpose, c.categories, c.source, c.notice_id, c.notice_version,
+  c.event_type, c.event_state, c.event_time, c.expires_at,
+  (SELECT MIN(n.valid_from) FROM notices n JOIN notices o ON n.notice_id = o.notice_id
+    WHERE o.notice_id = c.notice_id AND o.version = c.notice_version AND n.material
+    AND (n.valid_from, n.seq) > (o.valid_from, o.seq)),
+  c.recorded_at
+FROM consent_events c WHERE c.record_id = ? ORDER BY c.seq"""

@@ -1,0 +1,46 @@
+"""What is due goes: the retention sweep, once a day beside a service, or from the shell."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from sectionfour.errors import SettingsError
+from sectionfour.features import catalog
+from sectionfour.parts import Parts
+from sectionfour.privacy import retention
+from sectionfour.privacy.retention import DAY, Retention
+
+#: Days beyond the longest window that an event is kept at least: no window may miss one.
+MARGIN = 7
+
+
+def sweep(
+    parts: Parts,
+    at: int,
+    *,
+    rules: Retention | None = None,
+    progress: Callable[[int], object] = lambda count: None,
+) -> Counter[str]:
+    """Delete from the ledger what is due at `at`, and not held. Returns how much, by table.
+
+    The windows are not touched: what goes is older than any window reaches. `progress` is told of
+    rows as they go. Raises SettingsError where the rules would take what a window still needs.
+    """
+    rules = rules or retention.load()
+    longest = longest_window()
+    if rules.cutoff("security_3y", at) > at - longest - MARGIN * DAY:
+        raise SettingsError(
+            f"retention.toml: security_3y is shorter than the longest window, {longest // DAY}"
+            f" days, and {MARGIN} more"
+        )
+    total: Counter[str] = Counter()
+    for gone in parts.ledger.sweep(parts.keys, rules, at):
+        total += gone
+        progress(sum(gone.values()))
+    return total
+
+
+def longest_window() -> int:
+    """Return how far back the longest window reaches, in microseconds."""
+    return max(getattr(feature, "over", None) or 0 for feature in catalog.FEATURES)
