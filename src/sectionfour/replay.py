@@ -28,7 +28,7 @@ from sectionfour.domain import (
     Request,
     known_as,
 )
-from sectionfour.errors import HistoryError
+from sectionfour.errors import Ceased, HistoryError
 from sectionfour.parts import Parts
 from sectionfour.privacy import consent, entries, gate, pseudonym
 from sectionfour.privacy.consent import ConsentEvent
@@ -149,6 +149,8 @@ def replay(
     Raises HistoryError, before anything is written, for a history that begins before the newest
     event already kept.
     """
+    if parts.ledger.cessation() is not None:
+        raise Ceased("operation has ceased: nothing is imported any more")
     report = Report()
     parts.ledger.add_notice(
         notice, Leaf("notice", f"{notice.notice_id}@{notice.version}", msgspec.json.encode(notice))

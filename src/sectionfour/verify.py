@@ -26,6 +26,7 @@ from sectionfour.privacy.consent import ConsentEvent
 from sectionfour.privacy.exceptions import Grant
 from sectionfour.privacy.receipts import Notary
 from sectionfour.privacy.tally import Tally
+from sectionfour.stores.ledger.cessation import notified
 from sectionfour.stores.ledger.retention import Hold
 from sectionfour.stores.ledger.tallied import COLUMNS
 
@@ -295,6 +296,22 @@ def _hold(
 _NEWEST = "SELECT leaf FROM log WHERE ref = ? AND kind = ? ORDER BY idx DESC LIMIT 1"
 
 
+def _cessation(
+    parts: Parts, books: _Books, ref: str, body: bytes, said: dict[str, Any]
+) -> Iterator[str]:
+    ending, newest = parts.ledger.cessation(), parts.ledger.rows(_NEWEST, ref, "cessation")[0][0]
+    if ending is None:
+        yield "the flag is not set any more"
+    elif ref == "ceased":
+        yield from _same(entries.ceased(ending.announcement, ending.by, ending.at), body)
+    elif ref == "attested":
+        yield from _same(entries.attested(ending.attestation or "", _at(said)), body)
+    elif ref == "notified" and bytes(newest) == body:
+        rows = parts.ledger.rows("SELECT * FROM notifications")
+        tally = notified(parts.keys, rows)
+        yield from _same(entries.notified(len(rows), tally, _at(said)), body)
+
+
 def _same(leaf: Leaf, body: bytes) -> Iterator[str]:
     if leaf.body != body:
         yield "what is kept is not what its entry says"
@@ -356,6 +373,7 @@ _CHECKS: dict[str, Callable[[Parts, _Books, str, bytes, dict[str, Any]], Iterato
     "review": _review,
     "key": _key,
     "hold": _hold,
+    "cessation": _cessation,
 }
 
 

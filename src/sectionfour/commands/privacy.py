@@ -80,4 +80,35 @@ def sweep() -> None:
                         rebuild(parts, bar.update)
 
 
-COMMANDS = (report, sweep)
+@click.command()
+@click.option("--announcement", required=True, help="Where people are told, in one line.")
+@click.option("--confirm", is_flag=True, help="It cannot be undone.")
+def cease(announcement: str, confirm: bool) -> None:
+    """End operation for good: collection and scoring stop, notices are recorded, everything goes.
+
+    Prints an attestation that the log's key has signed. Begun again, it goes on.
+
+    Example: sectionfour cease --announcement https://market.example/end --confirm
+    """
+    from sectionfour import cessation
+    from sectionfour.bootstrap import open_notary
+    from sectionfour.settings import from_environment
+
+    if not confirm:
+        raise click.BadParameter("this cannot be undone", param_hint="--confirm")
+    if len(announcement) > 512 or not announcement.isprintable() or len(announcement) < 3:
+        raise click.BadParameter("one line of 3 to 512 letters", param_hint="--announcement")
+    settings = from_environment()
+    with opened() as parts:
+        ended = cessation.cease(
+            parts,
+            open_notary(settings, parts),
+            settings,
+            announcement=announcement,
+            by="shell",
+            say=lambda text: click.echo(f"... {text}", err=True),
+        )
+    click.echo(ended.attestation, nl=False)
+
+
+COMMANDS = (report, sweep, cease)

@@ -109,6 +109,9 @@ class Velocity(Protocol):
         `clear` it is fresh again with the first load that is completed.
         """
 
+    def empty(self) -> int:
+        """Delete everything, for good; returns how many keys there were."""
+
     def clear(self) -> None:
         """Drop everything, to be made anew by `load`; the store is not fresh until then."""
 

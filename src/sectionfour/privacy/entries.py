@@ -7,6 +7,7 @@ audit domain; of documents there are kinds and digests alone. Receipts are in `r
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, Protocol
 
 from sectionfour.domain import Label, Leaf, Notice, instant
@@ -152,6 +153,28 @@ def sweep(sweep_id: str, deleted: dict[str, int], gone: dict[str, str], at: int)
         "gone": gone,
     }
     return Leaf("sweep", sweep_id, canonical(said))
+
+
+def ceased(announcement: str, by: str, at: int) -> Leaf:
+    """Return the entry of the end of operation."""
+    said = {"kind": "cessation", "at": instant(at), "action": "ceased"}
+    said |= {"cessation_id": "ceased", "announcement": announcement, "by": by}
+    return Leaf("cessation", "ceased", canonical(said))
+
+
+def notified(count: int, tally: str, at: int) -> Leaf:
+    """Return the entry of who was told of the end, as a number and a tally."""
+    said = {"kind": "cessation", "at": instant(at), "action": "notified", "tally": tally}
+    return Leaf(
+        "cessation", "notified", canonical(said | {"cessation_id": "notified", "people": count})
+    )
+
+
+def attested(note: str, at: int) -> Leaf:
+    """Return the entry of the attestation, by its digest."""
+    said = {"kind": "cessation", "at": instant(at), "action": "attested"}
+    said |= {"cessation_id": "attested", "sha256": hashlib.sha256(note.encode()).hexdigest()}
+    return Leaf("cessation", "attested", canonical(said))
 
 
 class Held(Protocol):

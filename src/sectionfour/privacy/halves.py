@@ -57,6 +57,13 @@ class Halves:
         with closed("file of persons' keys"), self._database.write() as connection:
             connection.execute("UPDATE halves SET half = NULL WHERE name = ?", (name,))
 
+    def destroy_all(self) -> int:
+        """Overwrite every half, for good; returns how many there were."""
+        with closed("file of persons' keys"), self._database.write() as connection:
+            return connection.execute(
+                "UPDATE halves SET half = NULL WHERE half IS NOT NULL"
+            ).rowcount
+
     def cut(self) -> bool:
         with closed("file of persons' keys"):
             return self._database.cut()

@@ -140,6 +140,14 @@ class Vault:
             done = self._database.cut()
         return self._halves.cut() and done
 
+    def clear(self) -> int:
+        """Destroy every half key, then every row; returns how many of either there were."""
+        count = self._halves.destroy_all()
+        with closed("vault"), self._database.write() as connection:
+            count += connection.execute("DELETE FROM subjects").rowcount
+        self.cut()
+        return count
+
     def _lookup(self, member_id: str) -> bytes:
         return hmac.digest(self._index_key, member_id.encode(), "sha256")
 

@@ -163,6 +163,16 @@ class LmdbVelocity:
             txn.put(_META, b"")
         self.fresh, self._whole = False, True
 
+    def empty(self) -> int:
+        """Delete everything but what the store was made by; returns how many keys there were."""
+        with _closed(), self._env.begin(write=True) as txn:
+            count = int(txn.stat()["entries"]) - (txn.get(_META) is not None)
+            stamp = txn.get(_META)
+            txn.drop(self._env.open_db(txn=txn), delete=False)
+            if stamp is not None:
+                txn.put(_META, stamp)
+        return count
+
     def unsettled(self, before: int) -> Sequence[tuple[int, bytes, bytes]]:
         found: list[tuple[int, bytes, bytes]] = []
         with _closed(), self._env.begin() as txn, txn.cursor() as cursor:

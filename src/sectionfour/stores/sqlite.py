@@ -9,12 +9,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from sectionfour.database import Database, closed
-from sectionfour.stores.ledger import api_keys, assessments, bases, labels, log, retention
+from sectionfour.stores.ledger import (
+    api_keys,
+    assessments,
+    bases,
+    cessation,
+    labels,
+    log,
+    retention,
+)
 from sectionfour.stores.ledger.tallied import Tallied
 
 #: Every table, from the rooms that hold them.
 SCHEMA = ";\n".join(
-    room.SCHEMA.strip() for room in (bases, assessments, labels, api_keys, log, retention)
+    room.SCHEMA.strip()
+    for room in (bases, assessments, labels, api_keys, log, retention, cessation)
 )
 VERSION = 1
 
@@ -27,6 +36,7 @@ class SqliteLedger(
     log.Log,
     Tallied,
     retention.Retained,
+    cessation.Cessation,
 ):
     schema = SCHEMA
 

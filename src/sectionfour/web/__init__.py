@@ -12,6 +12,7 @@ from sectionfour.upkeep import Upkeep
 from sectionfour.web import (
     assess,
     body,
+    cessation,
     consents,
     exceptions,
     holds,
@@ -33,6 +34,7 @@ ROUTES = (
     *receipts.ROUTES,
     *reports.ROUTES,
     *holds.ROUTES,
+    *cessation.ROUTES,
     *operations.ROUTES,
     *operations.TO_COME,
 )

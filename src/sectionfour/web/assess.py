@@ -14,7 +14,14 @@ from flask import Response, request
 
 from sectionfour.decide import decide
 from sectionfour.domain import Given
-from sectionfour.errors import BadRequest, NotFound, SectionFourError, TooLarge, WrongMediaType
+from sectionfour.errors import (
+    BadRequest,
+    Ceased,
+    NotFound,
+    SectionFourError,
+    TooLarge,
+    WrongMediaType,
+)
 from sectionfour.parts import Parts
 from sectionfour.privacy import entries
 from sectionfour.web import body, problems, schemas
@@ -91,6 +98,8 @@ def _each(service: Service, who: Caller, stream: Any) -> Iterator[bytes]:
         with said:
             if number > MOST_LINES:
                 raise TooLarge(f"a batch has at most {MOST_LINES:,} lines; the rest is not read")
+            if service.parts.ledger.cessation() is not None:
+                raise Ceased("operation has ceased since this batch began")
             if len(line.rstrip(b"\r\n")) > body.LIMIT:
                 _skip(line, stream)
                 raise TooLarge("a line has at most 64 KiB")

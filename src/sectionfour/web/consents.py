@@ -263,6 +263,7 @@ ROUTES = (
         method="POST",
         path="/v1/consents/{record_id}/withdraw",
         handle=withdraw_consent,
+        stays=True,
         tag="Consent",
         roles=("consent",),
         answers={200: schemas.ConsentEnded},

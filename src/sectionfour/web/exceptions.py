@@ -126,6 +126,7 @@ ROUTES = (
         method="POST",
         path="/v1/exceptions/{grant_id}/revoke",
         handle=revoke_exception,
+        stays=True,
         tag="Exceptions",
         roles=("privacy",),
         answers={200: schemas.GrantNow},

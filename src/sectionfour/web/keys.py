@@ -22,10 +22,12 @@ _BEARER = re.compile(r"[Bb]earer +(s4_[A-Za-z0-9_-]{43})")
 
 
 class Caller(NamedTuple):
-    """Whose key a call bears; both empty where none is asked for."""
+    """Whose key a call bears; both empty where none is asked for. `ceased`: whether operation has,
+    which is read together with the key."""
 
     key_id: str = ""
     role: str = ""
+    ceased: int = 0
 
 
 ANYBODY = Caller()

@@ -65,7 +65,6 @@ TO_COME = tuple(
         ("GET", "/v1/members/{member_id}/export"),
         ("POST", "/v1/members/{member_id}/erasure"),
         ("GET", "/v1/erasures/{erasure_id}"),
-        ("POST", "/v1/cessation"),
         ("GET", "/console"),
     )
 )

@@ -12,6 +12,7 @@ from typing import Any, Concatenate
 from flask import Flask, Response, request
 from msgspec import json
 
+from sectionfour.errors import Ceased
 from sectionfour.parts import Parts
 from sectionfour.privacy.receipts import Notary
 from sectionfour.settings import Settings
@@ -51,6 +52,7 @@ class Route:
     roles: tuple[str, ...] = ()
     body: Any = None
     answers: Mapping[int, Any] = field(default_factory=dict)
+    stays: bool | None = None  # open after operation has ceased; None: what only reads does
     query: tuple[str, ...] = ()  # the names of what may stand after a question mark
 
     @property
@@ -70,6 +72,7 @@ class Route:
 
 def add(app: Flask, service: Service, route: Route) -> None:
     """Let `app` answer `route`, once the caller's key is found to have one of its roles."""
+    stays = route.method == "GET" if route.stays is None else route.stays
     handle, roles, ledger = route.handle, frozenset(route.roles), service.parts.ledger
     named = tuple(role for role in keys.ROLES if role in roles)
     if isinstance(route.body, type):
@@ -79,6 +82,8 @@ def add(app: Flask, service: Service, route: Route) -> None:
         who = ANYBODY
         if named:
             who = keys.caller(ledger, request.environ.get("HTTP_AUTHORIZATION"), named)
+            if who.ceased and not stays:
+                raise Ceased("operation has ceased: nothing is collected or scored any more")
         return handle(service, who, **values)
 
     app.add_url_rule(route.rule, f"{route.method} {route.path}", view, methods=[route.method])

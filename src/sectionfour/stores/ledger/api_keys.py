@@ -13,10 +13,12 @@ CREATE TABLE api_keys (
 
 
 class ApiKeys(Connected):
-    def key(self, digest: bytes) -> tuple[str, str] | None:
-        """Return (key_id, roles) of a key that stands."""
+    def key(self, digest: bytes) -> tuple[str, str, int] | None:
+        """Return (key_id, roles, whether operation has ceased) of a key that stands."""
         rows = self.rows(
-            "SELECT key_id, role FROM api_keys WHERE hash = ? AND revoked_at IS NULL", digest
+            "SELECT key_id, role, EXISTS (SELECT 1 FROM cessation) FROM api_keys"
+            " WHERE hash = ? AND revoked_at IS NULL",
+            digest,
         )
         return rows[0] if rows else None
 

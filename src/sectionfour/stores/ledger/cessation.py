@@ -1,0 +1,145 @@
+"""The end of operation: a flag that every call sees, who was told, and the taking of everything."""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from sectionfour.domain import Leaf
+from sectionfour.privacy import entries
+from sectionfour.privacy.pseudonym import Keys
+from sectionfour.privacy.retention import Retention
+from sectionfour.privacy.tally import Tally
+from sectionfour.stores.ledger import retention
+from sectionfour.stores.ledger.connected import Connected
+
+SCHEMA = """
+CREATE TABLE cessation (
+  one INTEGER PRIMARY KEY CHECK (one = 1), at INTEGER NOT NULL, announcement TEXT NOT NULL,
+  by TEXT NOT NULL, attestation TEXT);
+CREATE TABLE notifications (
+  pseudonym BLOB PRIMARY KEY, status TEXT NOT NULL, at INTEGER NOT NULL) WITHOUT ROWID
+"""
+#: What stays, for without it nothing can be proven: every other table is emptied.
+STAYS = frozenset(
+    ("log", "nodes", "checkpoints", "notices", "api_keys", "cessation", "notifications", "erased")
+)
+#: Kinds of entries whose rows are in the tables that are emptied.
+GOES = ("assessment", "label", "review", "consent", "exception", "hold")
+#: Where somebody is known by a token.
+_PEOPLE = (
+    ("events", "member"),
+    ("assessments", "subject"),
+    ("consent_events", "subject"),
+    ("labels", "member"),
+)
+
+
+class Ending(msgspec.Struct, frozen=True):
+    """That operation has ceased: since when, as announced where, by whom; and the attestation."""
+
+    at: int
+    announcement: str
+    by: str
+    attestation: str | None
+
+
+class Cessation(Connected):
+    def cessation(self) -> Ending | None:
+        rows = self.rows("SELECT at, announcement, by, attestation FROM cessation")
+        return Ending(*rows[0]) if rows else None
+
+    def cease(self, ending: Ending, leaf: Leaf) -> Ending:
+        """Set the flag, once: every worker sees it at its next call. Returns what stands."""
+        with self.transaction() as connection:
+            set_now = connection.execute(
+                "INSERT OR IGNORE INTO cessation VALUES (1, ?, ?, ?, NULL)",
+                (ending.at, ending.announcement, ending.by),
+            )
+            if set_now.rowcount:
+                self.log(connection, leaf)
+        found = self.cessation()
+        assert found is not None  # set now, or before
+        return found
+
+    def notify(self, keys: Keys, at: int) -> int:
+        """Record, for everybody of whom something is held, that the announcement is their notice.
+
+        Returns how many are on record by now.
+        """
+        with self.transaction() as connection:
+            new = 0
+            for table, column in _PEOPLE:
+                tokens = connection.execute(
+                    f"SELECT DISTINCT {column} FROM {table} WHERE {column} IS NOT NULL"
+                ).fetchall()
+                for (token,) in tokens:
+                    new += connection.execute(
+                        "INSERT OR IGNORE INTO notifications VALUES (?, 'announcement', ?)",
+                        (keys.alias(token, "audit"), at),
+                    ).rowcount
+            if new:
+                rows = connection.execute("SELECT * FROM notifications").fetchall()
+                self.log(connection, entries.notified(len(rows), notified(keys, rows), at))
+        return int(self.rows("SELECT COUNT(*) FROM notifications")[0][0])
+
+    def spoken_for(self, rules: Retention, at: int) -> int:
+        """Return of how many persons and orders the law, or a live grant, forbids the deletion."""
+        with self.transaction() as connection:
+            members, orders = retention._held(connection, rules, at)
+        return len(members) + len(orders)
+
+    def take_everything(self, keys: Keys, at: int) -> Counter[str]:
+        """Empty every table that does not stay, in one step, with an entry that accounts for it."""
+        gone: Counter[str] = Counter()
+        with self.transaction() as connection:
+            connection.execute("PRAGMA defer_foreign_keys = ON")
+            tables = connection.execute(
+                "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+            ).fetchall()
+            for (table,) in tables:
+                if table not in STAYS:
+                    gone[table] += connection.execute(f"DELETE FROM {table}").rowcount
+            if +gone:
+                rows, lost = Tally(keys.ring), Tally(keys.ring)
+                marks = ", ".join("?" * len(GOES))
+                for kind, leaf in connection.execute(
+                    "SELECT kind, leaf FROM log WHERE kind IN"
+                    f" ({marks}, 'import', 'step') OR instr(leaf, CAST('\"gone\"' AS BLOB))",
+                    GOES,
+                ):
+                    _account(kind, bytes(leaf), rows, lost)
+                took = {"rows": rows.text(), "entries": lost.text()}
+                name = f"sw_{secrets.token_hex(12)}"
+                self.log(connection, entries.sweep(name, dict(+gone), took, at))
+        self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+        return +gone
+
+    def attest(self, note: str, leaf: Leaf) -> None:
+        with self.transaction() as connection:
+            connection.execute("UPDATE cessation SET attestation = ?", (note,))
+            self.log(connection, leaf)
+
+
+def notified(keys: Keys, rows: Iterable[tuple[Any, ...]]) -> str:
+    """Return the tally of the notifications."""
+    tally = Tally(keys.ring)
+    tally.rows("notifications", rows)
+    return tally.text()
+
+
+def _account(kind: str, leaf: bytes, rows: Tally, lost: Tally) -> None:
+    """Add up what was ever brought and entered, less what sweeps and erasures took before."""
+    if kind in GOES:
+        lost.entry(leaf)
+        return
+    said = msgspec.json.decode(leaf)
+    if kind in ("import", "step"):
+        rows.text_of(said["tally"])
+    if (gone := said.get("gone")) is not None:
+        rows.text_of(gone["rows"], taken=True)
+        lost.text_of(gone["entries"], taken=True)

@@ -1,0 +1,329 @@
+"""T23: operation ends by one command: nothing is collected or scored any more, people are told,
+nothing of anybody is left, and the log still proves what was done."""
+
+from __future__ import annotations
+
+import runpy
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from sectionfour import bootstrap, cessation, imports
+from sectionfour.domain import Given
+from sectionfour.errors import Ceased
+from sectionfour.parts import Parts
+from sectionfour.privacy import notes
+from sectionfour.replay import Consent, Known, replay
+from sectionfour.settings import Settings
+from sectionfour.stores import open_ledger
+from sectionfour.stores.ledger.cessation import STAYS
+from sectionfour.verify import verify
+
+END = {"announcement": "https://market.example/notices/end", "confirm": True}
+LOGIN = {"type": "login", "occurred_at": "2026-11-23T09:00:00+08:00"}
+ACCOUNT = {"purpose": "security.account_risk", "transaction": None, "event": LOGIN}
+independent = runpy.run_path(str(Path(__file__).with_name("independent_verifier.py")))["verify"]
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cessation.cease, "__kwdefaults__",
+                        cessation.cease.__kwdefaults__ | {"wait": 0.0})  # fmt: skip
+
+
+@pytest.fixture
+def lived(
+    client: Callable[..., Any],
+    parts: Parts,
+    notice: Any,
+    a_request: Any,
+    a_consent: Any,
+    an_exception: Any,
+    raw: Any,
+) -> dict[str, str]:
+    """A service that has seen some of everything; names of some of it."""
+    member = raw("raw-member-imported")
+    purchase = {
+        "event_id": "evt_past",
+        "purpose": "security.transaction_risk",
+        "event": {"type": "purchase", "occurred_at": "2025-01-01T00:00:00Z"},
+        "member": {"id": member},
+        "transaction": {"order_id": "o_past", "amount": 1, "currency": "CNY"},
+    }
+    steps = [
+        Consent(5, member, "c1", True, "security", ("member.required", "order")),
+        (10, msgspec.convert(purchase, Given)),
+        Known(20, "lb_past", "evt_past", "chargeback", "past"),
+    ]
+    replay(iter(steps), parts, notice=imports.MARKET_NOTICE)
+    consents, checkout, privacy = client("consent"), client("checkout"), client("privacy")
+    for number in (1, 2, 3):
+        record = consents.post("/v1/consents", json=a_consent(number)).json["record_id"]
+    consents.post(f"/v1/consents/{record}/withdraw")
+    first = checkout.post("/v1/assessments", json=a_request(1)).json["assessment_id"]
+    checkout.post("/v1/assessments", json=a_request(2, mode="evaluate"))
+    checkout.post("/v1/assessments", json=a_request(4, **ACCOUNT))
+    label = {"event_id": "evt_0001", "label": "chargeback", "source": "bank"}
+    assert checkout.post("/v1/labels", json=label).status_code == 201
+    checkout.post(f"/v1/assessments/{first}/review")
+    grant = privacy.post("/v1/exceptions", json=an_exception()).json["grant_id"]
+    client("privacy").post(f"/v1/exceptions/{grant}/approve")
+    checkout.post("/v1/assessments", json=a_request(1, **ACCOUNT | {"event_id": "evt_g"}))
+    return {"assessment": first, "record": record, "grant": grant}
+
+
+def test_t23_one_call_ends_it_all_and_proves_it(
+    client: Callable[..., Any],
+    parts: Parts,
+    settings: Settings,
+    lived: dict[str, str],
+    a_request: Any,
+    a_consent: Any,
+    a_notice: Any,
+    an_exception: Any,
+) -> None:
+    privacy, checkout, consents = client("privacy"), client("checkout"), client("consent")
+    proven = privacy.get(f"/v1/receipts/{lived['assessment']}").json
+    assert client("admin").get("/v1/cessation").status_code == 404
+    answer = client("admin").post("/v1/cessation", json=END)
+    assert answer.status_code == 200, answer.json
+    assert answer.json["notified"] == 4  # three who consented or were rated, one imported
+    # nothing is collected or scored
+    line = msgspec.json.encode(a_request(9))
+    for status in (
+        checkout.post("/v1/assessments", json=a_request(9)),
+        checkout.post("/v1/assessments", json=a_request(1)),  # not even again
+        checkout.post("/v1/assessments/batch", data=line, content_type="application/x-ndjson"),
+        checkout.post("/v1/labels", json={"event_id": "evt_0001", "label": "legitimate"}),
+        consents.post("/v1/consents", json=a_consent(9)),
+        consents.put("/v1/notices/pn_other", json=a_notice()),
+        privacy.post("/v1/exceptions", json=an_exception()),
+        privacy.post(f"/v1/exceptions/{lived['grant']}/approve"),
+    ):
+        assert (status.status_code, status.json["type"]) == (410, "/problems/ceased")
+    assert consents.post(f"/v1/consents/{lived['record']}/withdraw").status_code == 404
+    with pytest.raises(Ceased):
+        replay(iter([]), parts, notice=imports.MARKET_NOTICE)
+    # nothing is left of anybody
+    for (table,) in parts.ledger.rows("SELECT name FROM sqlite_master WHERE type = 'table'"):
+        if table not in STAYS:
+            assert parts.ledger.rows(f"SELECT COUNT(*) FROM {table}") == [(0,)], table
+    with sqlite3.connect(settings.home / "vault.db") as vault:
+        assert vault.execute("SELECT COUNT(*) FROM subjects").fetchone() == (0,)
+    vault.close()
+    assert parts.velocity.empty() == 0
+    assert parts.keys.subject("raw-member-1") is None
+    # what was proven is proven, and the attestation is signed
+    again = privacy.get(f"/v1/receipts/{lived['assessment']}")
+    vkey = answer.json["vkey"]
+    for said in (proven, {**proven, "proof": again.json["proof"] if again.json else ""}):
+        assert independent(vkey, msgspec.json.encode(proven["receipt"]), said["proof"])
+    name, key = notes.parse_vkey(vkey)
+    text = notes.verified_text(answer.json["attestation"], name, key)
+    assert "announcement https://market.example/notices/end\n" in text
+    assert "deleted ledger.assessments 4\n" in text
+    assert "deleted vault.subjects " in text
+    assert "left 0\n" in text
+    assert list(verify(parts, bootstrap.open_notary(settings, parts))) == []
+    # again it is the same
+    repeated = client("admin").post("/v1/cessation", json=END | {"announcement": "elsewhere"})
+    assert repeated.json == answer.json
+    assert client("privacy").get("/v1/cessation").json == answer.json
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "DELETE FROM cessation",
+        "UPDATE cessation SET attestation = attestation || ' '",
+        "UPDATE cessation SET announcement = 'elsewhere'",
+        "DELETE FROM notifications WHERE pseudonym = (SELECT MAX(pseudonym) FROM notifications)",
+        "UPDATE notifications SET status = 'delivered'",
+        "INSERT INTO labels VALUES ('lb', 1, 'chargeback', 'x', 1, NULL, x'00', 0)",
+        "DELETE FROM log WHERE idx = (SELECT MAX(idx) FROM log)",
+    ],
+)
+def test_whatever_is_changed_afterwards_is_found(
+    client: Any, parts: Parts, settings: Settings, lived: Any, sql: str
+) -> None:
+    assert client("admin").post("/v1/cessation", json=END).status_code == 200
+    notary = bootstrap.open_notary(settings, parts)
+    assert list(verify(parts, notary)) == []
+    with parts.ledger.transaction() as connection:
+        connection.execute(sql)
+    assert list(verify(parts, notary))
+
+
+def test_a_legal_hold_makes_the_deletion_wait_and_nothing_else(
+    client: Any, parts: Parts, settings: Settings, lived: Any, a_request: Any
+) -> None:
+    hold = client("privacy").post("/v1/holds", json={"member_id": "raw-member-1", "law": "art. 54"})
+    admin = client("admin")
+    answer = admin.post("/v1/cessation", json=END)
+    assert (answer.status_code, answer.json["type"]) == (409, "/problems/conflict")
+    assert client("checkout").post("/v1/assessments", json=a_request(9)).status_code == 410
+    assert parts.ledger.rows("SELECT COUNT(*) FROM assessments") == [(4,)]
+    assert admin.get("/v1/cessation").json["attestation"] is None
+    for _ in range(2):
+        client("privacy").post(f"/v1/holds/{hold.json['hold_id']}/lift")
+    assert admin.post("/v1/cessation", json=END).json["attestation"] is not None
+    assert parts.ledger.rows("SELECT COUNT(*) FROM holds") == [(0,)]
+    assert list(verify(parts, bootstrap.open_notary(settings, parts))) == []
+
+
+def test_broken_off_anywhere_it_goes_on(
+    parts: Parts, settings: Settings, lived: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notary = bootstrap.open_notary(settings, parts)
+
+    def end() -> cessation.Ceased:
+        return cessation.cease(
+            parts, notary, settings, announcement="https://market.example/end", by="shell"
+        )
+
+    class Broken(Exception):
+        pass
+
+    def broken(*args: Any, **values: Any) -> Any:
+        raise Broken
+
+    ledger = type(parts.ledger)
+    for owner, name in (
+        (ledger, "notify"),
+        (ledger, "take_everything"),
+        (type(parts.velocity), "empty"),
+        (cessation, "_attested"),
+        (ledger, "attest"),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(owner, name, broken)
+            with pytest.raises(Broken):
+                end()
+        assert list(verify(parts, notary)) == [], name
+    assert "left 0" in end().attestation
+    assert list(verify(parts, notary)) == []
+
+
+def test_what_a_late_call_leaves_is_taken_too(
+    parts: Parts, settings: Settings, lived: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notary = bootstrap.open_notary(settings, parts)
+    late = iter([None, None])
+    take = cessation._everything
+
+    def everything(of: Parts) -> Any:
+        gone = take(of)
+        for _ in late:
+            of.keys.subject("raw-member-late", enrol=True)
+            break
+        return gone
+
+    monkeypatch.setattr(cessation, "_everything", everything)
+    note = cessation.cease(parts, notary, settings, announcement="x", by="shell").attestation
+    assert parts.keys.subject("raw-member-late") is None
+    assert "left 0" in note
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"announcement": "x" * 9, "confirm": False}, "/confirm"),
+        ({"announcement": "x" * 9}, "/confirm"),
+        ({"announcement": "x" * 9, "confirm": "yes"}, "/confirm"),
+        ({"announcement": "", "confirm": True}, "/announcement"),
+        ({"announcement": "a\nb\nc", "confirm": True}, "/announcement"),
+        ({"announcement": "x" * 513, "confirm": True}, "/announcement"),
+        ({"confirm": True}, "/announcement"),
+    ],
+)
+def test_it_does_not_happen_by_mistake(client: Any, parts: Parts, body: Any, pointer: str) -> None:
+    answer = client("admin").post("/v1/cessation", json=body)
+    assert (answer.status_code, answer.json["errors"][0]["pointer"]) == (400, pointer)
+    for role in ("checkout", "consent", "analyst", "privacy", "trainer"):
+        assert client(role).post("/v1/cessation", json=END).status_code == 403
+    assert parts.ledger.cessation() is None
+
+
+def test_the_flag_costs_no_read_of_its_own(
+    client: Any, parts: Parts, notice: Any, a_request: Any
+) -> None:
+    """It is part of the statement that looks the key up."""
+    checkout = client("checkout")
+    checkout.post("/v1/assessments", json=a_request(1))
+    said: list[str] = []
+    parts.ledger._database.read.set_trace_callback(said.append)
+    checkout.post("/v1/assessments", json=a_request(2))
+    parts.ledger._database.read.set_trace_callback(None)
+    assert sum("cessation" in sql for sql in said) == 1
+    assert next(sql for sql in said if "cessation" in sql).count("api_keys") == 1
+
+
+def test_from_the_shell_beside_a_service_of_two_workers(
+    a_server: Callable[..., Any], a_request: Any, a_notice: Any, a_consent: Any
+) -> None:
+    """Traffic goes on while it ends: after the command not a row of anybody is there."""
+    with a_server(checkpoint_seconds="0.5") as server:
+        server.call("PUT", "/v1/notices/pn_security", a_notice(), role="consent")
+        server.call("POST", "/v1/consents", a_consent(1), role="consent")
+        statuses: list[tuple[float, int]] = []
+        over = threading.Event()
+
+        def traffic(worker: int) -> None:
+            connection = server.connect()
+            number = 0
+            while not over.is_set():
+                body = a_request(1, event_id=f"evt_{worker}_{number}")
+                status, _ = server.call(
+                    "POST", "/v1/assessments", body, role="checkout", connection=connection
+                )
+                statuses.append((time.monotonic(), status))
+                number += 1
+            connection.close()
+
+        threads = [threading.Thread(target=traffic, args=(n,)) for n in range(3)]
+        for thread in threads:
+            thread.start()
+        time.sleep(1)
+        command = [sys.executable, "-m", "sectionfour.cli", "cease", "--confirm", "--announcement"]
+        run = subprocess.run(
+            [*command, "https://market.example/end"],
+            env=server.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        done = time.monotonic()
+        time.sleep(0.5)
+        over.set()
+        for thread in threads:
+            thread.join()
+        assert run.returncode == 0, run.stderr
+        assert "left 0\n" in run.stdout
+        scored = [at for at, status in statuses if status == 200]
+        ended = [at for at, status in statuses if status == 410]
+        assert scored
+        assert ended
+        assert {status for _, status in statuses} == {200, 410}
+        assert max(scored) - min(ended) < cessation.PROPAGATION  # within one interval
+        assert max(scored) < done
+        ledger = open_ledger(f"sqlite:{server.home / 'ledger.db'}")
+        for table in ("assessments", "events", "consent_events"):
+            assert ledger.rows(f"SELECT COUNT(*) FROM {table}") == [(0,)]
+        ledger.close()
+        time.sleep(1)
+        checked = subprocess.run(
+            [sys.executable, "-m", "sectionfour.cli", "verify"],
+            env=server.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert checked.returncode == 0, checked.stdout
