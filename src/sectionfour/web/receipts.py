@@ -21,11 +21,12 @@ def read_receipt(service: Service, who: Caller, assessment_id: str) -> Response:
     With `Accept: text/plain` the proof alone. `vkey` is all else that a verifier needs.
     """
     parts = service.parts
-    proven = None
-    if parts.ledger.assessment(assessment_id) is not None:
-        proven = service.notary.prove(assessment_id, parts.clock())
-    if proven is None:
+    # By the log alone: what was kept of the assessment may be gone, and the receipt is not.
+    found = parts.ledger.find(assessment_id)
+    if found is None or msgspec.json.decode(found[1]).get("receipt_id") != assessment_id:
         raise NotFound("there is no receipt of this id")
+    proven = service.notary.prove(assessment_id, parts.clock())
+    assert proven is not None  # found above, and the log only grows
     leaf, proof = proven
     if request.accept_mimetypes.best_match(["application/json", "text/plain"]) == "text/plain":
         return Response(proof, content_type=TEXT)
