@@ -29,6 +29,13 @@ MAY = {
     "POST /v1/labels": {"checkout", "analyst"},
     "GET /v1/receipts/{assessment_id}": {"privacy"},
     "GET /v1/log/checkpoint": set(ROLES),
+    "GET /v1/log/consistency": set(ROLES),
+    "GET /v1/reports/data-use": {"privacy"},
+    "POST /v1/holds": {"privacy"},
+    "POST /v1/holds/{hold_id}/lift": {"privacy"},
+    "GET /v1/holds": {"privacy"},
+    "POST /v1/cessation": {"admin"},
+    "GET /v1/cessation": {"admin", "privacy"},
 }
 
 
