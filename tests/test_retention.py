@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import runpy
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
-from sectionfour import bootstrap, sweep
+from sectionfour import bootstrap, sweep, upkeep
+from sectionfour.cli import main
 from sectionfour.domain import Event, Label
 from sectionfour.errors import SettingsError
 from sectionfour.parts import Parts
@@ -21,6 +24,7 @@ from sectionfour.privacy.consent import ConsentEvent
 from sectionfour.privacy.exceptions import Grant, Scope
 from sectionfour.privacy.retention import DAY
 from sectionfour.settings import Settings
+from sectionfour.stores import open_velocity
 from sectionfour.stores.ledger.retention import Hold
 from sectionfour.verify import verify
 
@@ -344,3 +348,46 @@ def test_a_hold_is_placed_by_one_key_and_lifted_by_two(
         assert (answer.status_code, answer.json["errors"][0]["pointer"]) == (status, pointer)
     for role in ("checkout", "consent", "analyst", "trainer", "admin"):
         assert client(role).post("/v1/holds", json={}).status_code == 403
+
+
+# --- by itself, and from the shell -----------------------------------------------------------
+
+
+def test_a_service_sweeps_by_itself(
+    parts: Parts, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(parts, [Case(1, KEPT + DAY, "none", "none", "old"), Case(2, 0, "none", "none", "none")])
+    monkeypatch.setattr(upkeep, "FIRST_SWEEP", 0.0)
+    notary = bootstrap.open_notary(settings, parts)
+    frozen = replace(parts, clock=lambda: NOW)
+    thread = upkeep.Upkeep(frozen, notary, replace(settings, checkpoint_seconds=0.05))
+    for _ in range(200):
+        if parts.ledger.rows("SELECT event_id FROM events") == [("evt_2",)]:
+            break
+        time.sleep(0.05)
+    thread.stop()
+    assert parts.ledger.rows("SELECT event_id FROM events") == [("evt_2",)]
+    assert list(verify(parts, notary)) == []
+
+
+def test_from_the_shell_the_windows_are_made_anew(
+    parts: Parts, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECTIONFOUR_HOME", str(settings.home))
+    monkeypatch.setenv("SECTIONFOUR_MODELS", str(settings.models))
+    monkeypatch.setenv("SECTIONFOUR_VELOCITY", f"lmdb:{settings.home / 'other'}")  # one is open
+    monkeypatch.setenv("SECTIONFOUR_VELOCITY_GIB", "0.05")
+    cases = [Case(1, KEPT + DAY, "none", "none", "old"), Case(2, 0, "none", "none", "none")]
+    for case in cases:  # by the machine's clock: a decade ago, and now
+        case.at = 1_400_000_000_000_000 if case.number == 1 else parts.clock()
+    make(parts, cases)
+    run = CliRunner().invoke(main, ["sweep"])
+    assert run.exit_code == 0, run.output
+    assert "events: 1 deleted" in run.stdout
+    assert parts.ledger.rows("SELECT event_id FROM events") == [("evt_2",)]
+    other = open_velocity(f"lmdb:{settings.home / 'other'}", gib=0.05)
+    assert other.fresh
+    assert other.empty() > 1  # of the event that is kept
+    other.close()
+    run = CliRunner().invoke(main, ["sweep"])
+    assert "nothing is due" in run.stdout

@@ -58,7 +58,7 @@ def protect(cells: Mapping[str, Cell], threshold: int) -> dict[str, int | None]:
     if withheld:
         rest = sorted(cells.keys() - withheld, key=lambda name: (cells[name].calls, name))
         together = set().union(*(cells[name].people for name in withheld))
-        while rest and (len(withheld) < 2 or len(together) < threshold):
+        while rest and len(together) < threshold:  # so at least one more
             withheld.add(name := rest.pop(0))
             together |= cells[name].people
     shown: dict[str, int | None] = {
