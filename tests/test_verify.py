@@ -337,10 +337,8 @@ def vouched(table: str, columns: list[str], row: tuple[Any, ...]) -> list[Any]:
     """Return of a row what its entry vouches for."""
     found = []
     for column, value in zip(columns, row, strict=True):
-        if (table, column) == ("grants", "body"):  # what was said to the approvers is theirs
-            grant = msgspec.json.decode(value, type=Grant)
-            documents = tuple((document.kind, document.sha256) for document in grant.documents)
-            value = replace(grant, necessity="", documents=documents)  # type: ignore[arg-type]
+        if (table, column) == ("grants", "body"):
+            value = msgspec.json.decode(value, type=Grant)
         elif (table, column) == ("notices", "material"):  # 5 is as true as 1
             value = bool(value)
         elif (table, column) == ("api_keys", "hash"):  # with other bytes the key opens nothing

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any, Protocol
 
+import msgspec
+
 from sectionfour.domain import Label, Leaf, Notice, instant
 from sectionfour.privacy.consent import ConsentEvent
 from sectionfour.privacy.exceptions import Grant
@@ -69,6 +71,8 @@ def grant(keys: Keys, kept: Grant, action: str, at: int) -> Leaf:
         "approved_by": list(kept.approved_by),
         "revoked_by": kept.revoked_by,
         "documents": [{"kind": d.kind, "sha256": d.sha256} for d in kept.documents],
+        # What was said to the approvers is theirs: the log vouches for it, and does not repeat it.
+        "told": keys.ring.digest(msgspec.msgpack.encode((kept.necessity, kept.documents))).hex(),
         "scope": {
             "categories": sorted(scope.categories),
             "purposes": sorted(scope.purposes),
