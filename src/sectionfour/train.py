@@ -16,7 +16,7 @@ import pandas as pd
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
-from sectionfour.domain import Permit, Request, Use, instant
+from sectionfour.domain import Permit, Request, instant
 from sectionfour.errors import HistoryError
 from sectionfour.features import history
 from sectionfour.features.catalog import NAMES, columns, fingerprint
@@ -24,7 +24,7 @@ from sectionfour.learning import dataset, evaluate, fit, past, registry
 from sectionfour.learning.model import Model, feature_list, session
 from sectionfour.learning.progress import Stages
 from sectionfour.parts import Parts
-from sectionfour.privacy import gate
+from sectionfour.privacy import gate, pseudonym
 from sectionfour.privacy.regime import Regime
 
 PURPOSE = "security.record_audit_analyse"
@@ -95,15 +95,16 @@ def permit(
     answer, so each question is put once.
     """
     events = found.events
-    answers: dict[tuple[object, int], Permit | str] = {}
+    answers: dict[tuple[object, int, str | None], Permit | str] = {}
     member = events["member"].to_numpy(dtype=np.float64, na_value=-1).astype(np.int64)
     held = events["permitted"].to_numpy()
     allowed = np.zeros(len(events), dtype=np.int64)
     left_out: Counter[str] = Counter()
-    for place, question in enumerate(zip(member.tolist(), held.tolist(), strict=True)):
+    brought = events["brought"].tolist()
+    for place, question in enumerate(zip(member.tolist(), held.tolist(), brought, strict=True)):
         answer = answers.get(question)
         if answer is None:
-            who, bits = question
+            who, bits, told = question
             verdict = gate.check(
                 PURPOSE,
                 Request(
@@ -111,7 +112,7 @@ def permit(
                     event_type="",
                     kind="guest" if who < 0 else "member",
                     subject=None if who < 0 else found.subjects[who],
-                    uses=tuple(Use(category) for category in regime.unmask(bits)),
+                    uses=pseudonym.uses_of(bits, told, regime),
                 ),
                 ledger,
                 at,

@@ -24,6 +24,7 @@ from sectionfour.privacy import consent, entries, merkle, receipts
 from sectionfour.privacy.consent import ConsentEvent
 from sectionfour.privacy.exceptions import Grant
 from sectionfour.privacy.receipts import Notary
+from sectionfour.stores.ledger.attestations import live_until
 
 if TYPE_CHECKING:
     from sectionfour.stores.sqlite import SqliteLedger
@@ -47,6 +48,7 @@ def verify(
         ("log", lambda: notary.verify(progress)),
         ("entries", lambda: _entries(parts, progress)),
         ("consents", lambda: _consents(parts)),
+        ("attestations", lambda: _attestations(parts)),
         ("grants", lambda: _grants(parts)),
         ("rest", lambda: _without_entry(parts.ledger)),
     )
@@ -130,7 +132,11 @@ def _name(said: dict[str, Any]) -> tuple[str, str]:
     return kind, said[_NAMED_BY.get(kind, f"{kind}_id")]
 
 
-_NAMED_BY = {"consent": "record_id", "exception": "grant_id"}
+_NAMED_BY = {
+    "consent": "record_id",
+    "exception": "grant_id",
+    "third_person": "attestation_id",
+}
 
 _EVENT = Event.__struct_fields__
 _ASSESSMENTS = (
@@ -271,13 +277,14 @@ def _consents(parts: Parts) -> Iterator[str]:
                 entries.consent(
                     parts.keys,
                     subject,
-                    ConsentEvent._make((*event[:3], event[3].split(","), *event[4:], False)),
+                    ConsentEvent._make((*event[:3], event[3].split(","), *event[4:], False, False)),
                     recorded_at,
                 ).body
                 for subject, recorded_at, *event in ledger.rows(_EVENTS_OF_RECORD, after)
             ]
             # What an import began has no entry of its beginning, but one of its withdrawal here.
-            began_here = msgspec.json.decode(said[0])["event_state"] == consent.GIVEN
+            begins = (consent.GIVEN, consent.REFUSED)
+            began_here = msgspec.json.decode(said[0])["event_state"] in begins
             if said != (kept if began_here else kept[-len(said) :]):
                 yield f"consent {after}: what is kept is not what its entries say"
 
@@ -289,9 +296,36 @@ _EVENTS_OF_RECORD = (
 )
 
 
+def _attestations(parts: Parts) -> Iterator[str]:
+    """Compare each attestation with its newest entry, and its first with what it was then."""
+    ledger, keys = parts.ledger, parts.keys
+    for kind, table in (("attestation", "attestations"), ("third_person", "third_persons")):
+        for (name,) in ledger.rows(f"SELECT attestation_id FROM {table}"):
+            leaves = ledger.rows(
+                "SELECT leaf FROM log WHERE ref = ? AND kind = ? ORDER BY idx", name, kind
+            )
+            if not leaves:
+                continue  # said of all that has no entry, below
+            said = msgspec.json.decode(leaves[-1][0])
+            if kind == "attestation":
+                kept = ledger.attestation(name)
+                assert kept is not None
+                leaf = entries.attestation(kept, said["action"], _at(said))
+                columns = (kept.source, live_until(kept))
+                row = "SELECT source, live_until FROM attestations WHERE attestation_id = ?"
+                same = leaf.body == leaves[-1][0] and ledger.rows(row, name)[0] == columns
+            else:
+                word = ledger.third_person(name)
+                assert word is not None
+                leaf = entries.third_person(keys, word, said["action"], _at(said))
+                same = leaf.body == leaves[-1][0]
+            if not same:
+                yield f"{kind} {name}: what is kept is not what its entries say"
+
+
 def _grants(parts: Parts) -> Iterator[str]:
     ledger = parts.ledger
-    for name, live_until, body in ledger.rows("SELECT grant_id, live_until, body FROM grants"):
+    for name, until, body in ledger.rows("SELECT grant_id, live_until, body FROM grants"):
         leaves = ledger.rows(
             "SELECT leaf FROM log WHERE ref = ? AND kind = 'exception' ORDER BY idx", name
         )
@@ -305,7 +339,7 @@ def _grants(parts: Parts) -> Iterator[str]:
         if (
             last.body != leaves[-1][0]
             or times != (grant.requested_at, grant.live_at, grant.revoked_at)
-            or live_until != (grant.expires_at if grant.state == "live" else 0)
+            or until != (grant.expires_at if grant.state == "live" else 0)
         ):
             yield f"exception {name}: what is kept is not what its entries say"
 
@@ -337,6 +371,8 @@ def _without_entry(ledger: SqliteLedger) -> Iterator[str]:
 _ENTERED = (
     ("assessment", "assessments", "assessment_id"),
     ("notice", "notices", "notice_id || '@' || version"),
+    ("attestation", "attestations", "attestation_id"),
+    ("third_person", "third_persons", "attestation_id"),
     ("exception", "grants", "grant_id"),
     ("review", "reviews", "review_id"),
     ("key", "api_keys", "key_id"),

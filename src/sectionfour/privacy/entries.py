@@ -1,4 +1,4 @@
-"""What the log says of notices, consents, grants, labels, reviews and API keys.
+"""What the log says of notices, consents, attestations, grants, labels, reviews and API keys.
 
 One function a kind, from what is kept to the leaf: whoever writes an entry and whoever verifies it
 later make the same bytes of the same rows. Subjects, orders and events are under tokens of the
@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from sectionfour.domain import Label, Leaf, Notice, instant
+from sectionfour.privacy.attestations import SourceAttestation, ThirdPerson
 from sectionfour.privacy.consent import ConsentEvent
 from sectionfour.privacy.exceptions import Grant
 from sectionfour.privacy.pseudonym import Keys
@@ -82,6 +83,47 @@ def grant(keys: Keys, kept: Grant, action: str, at: int) -> Leaf:
         "sealed": kept.sealed,
     }
     return Leaf("exception", kept.grant_id, canonical(said))
+
+
+def attestation(kept: SourceAttestation, action: str, at: int) -> Leaf:
+    """Return the entry of an attestation of a source as it stands once `action` was taken."""
+    said = {
+        "kind": "attestation",
+        "at": instant(at),
+        "attestation_id": kept.attestation_id,
+        "action": action,
+        "source": kept.source,
+        "legal_ground": kept.legal_ground,
+        "citation": kept.citation,
+        "evidence_sha256": kept.evidence_sha256,
+        "categories": list(kept.categories),
+        "purposes": list(kept.purposes),
+        "verified_by": kept.verified_by,
+        "verified_at": instant(kept.verified_at),
+        "expires_at": instant(kept.expires_at),
+        "revoked_by": kept.revoked_by,
+        "revoked_at": None if kept.revoked_at is None else instant(kept.revoked_at),
+    }
+    return Leaf("attestation", kept.attestation_id, canonical(said))
+
+
+def third_person(keys: Keys, kept: ThirdPerson, action: str, at: int) -> Leaf:
+    """Return the entry of a member's word about a consignee, once `action` was taken at `at`."""
+    said = {
+        "kind": "third_person",
+        "at": instant(at),
+        "attestation_id": kept.attestation_id,
+        "action": action,
+        "subject": {"kind": "member", "pseudonym": keys.alias(kept.subject, "audit").hex()},
+        "order": keys.alias(kept.order_ref, "audit").hex(),
+        "wording_version": kept.wording_version,
+        "attested_at": instant(kept.attested_at),
+        "recorded_by": kept.recorded_by,
+        "recorded_at": instant(kept.recorded_at),
+        "revoked_by": kept.revoked_by,
+        "revoked_at": None if kept.revoked_at is None else instant(kept.revoked_at),
+    }
+    return Leaf("third_person", kept.attestation_id, canonical(said))
 
 
 def label(keys: Keys, kept: Label) -> Leaf:

@@ -87,6 +87,24 @@ class Regime:
             )
         return rule
 
+    def data(self, text: str, *, pointer: str = "/categories") -> CategoryRule:
+        """Return the category that a consent names, alone or with a type: "CATEGORY:TYPE".
+
+        Raises BadRequest for what is not in the closed lists.
+        """
+        key, colon, kind = text.partition(":")
+        rule = self.category(key, pointer=pointer)
+        if colon:
+            self.type_of(rule, kind, pointer=pointer)
+        return rule
+
+    def type_of(self, rule: CategoryRule, kind: str, *, pointer: str) -> str:
+        """Return `kind`, a type of document of a category, or raise BadRequest."""
+        if kind not in rule.types:
+            types = ", ".join(rule.types) or "none: leave it out"
+            raise BadRequest(f"the types of {rule.key} are {types}", pointer=pointer)
+        return kind
+
     def source(self, text: str, *, pointer: str = "/source") -> SourceRule:
         """Return the rule for `first_party`, `affiliate:ID` and so on, or raise BadRequest.
 

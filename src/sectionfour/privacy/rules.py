@@ -67,6 +67,8 @@ class CategoryRule:
     permission: str | None
     third_person: bool
     result_only: bool
+    attested: bool
+    types: tuple[str, ...]
     part_of: str | None
     collected_for: tuple[str, ...]
     withholds: tuple[str, ...]
@@ -74,6 +76,11 @@ class CategoryRule:
     key: str = ""
     bit: int = 0
     contract: bool = False
+
+    @property
+    def own_result(self) -> bool:
+        """Whether it is made here, under section Four, and not collected: scores and labels."""
+        return self.section == "Four" and self.security == "yes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -323,6 +330,8 @@ def in_category(
             yield "part_of", f"{rule.part_of!r} is not a category that has parts"
     if not rule.collected_for:
         yield "collected_for", "no purpose is named"
+    if rule.types and rule.security != "explicit":
+        yield "types", "only what needs an explicit consent has one for each type"
     for key in rule.collected_for:
         if rule.security == "denied" and purposes[key].section_four:
             yield "collected_for", f"is denied for security, yet collected for {key!r}"

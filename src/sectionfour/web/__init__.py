@@ -11,6 +11,7 @@ from sectionfour.settings import Settings, from_environment
 from sectionfour.upkeep import Upkeep
 from sectionfour.web import (
     assess,
+    attestations,
     body,
     consents,
     exceptions,
@@ -26,6 +27,7 @@ from sectionfour.web.metrics import Metrics
 ROUTES = (
     *assess.ROUTES,
     *consents.ROUTES,
+    *attestations.ROUTES,
     *exceptions.ROUTES,
     *labels.ROUTES,
     *receipts.ROUTES,

@@ -40,6 +40,8 @@ class NoticeRef(Raw, frozen=True, kw_only=True):
 
 
 class ConsentBody(Raw, frozen=True, kw_only=True):
+    """A yes, or a no. A category may name a type of document: "identity.document:passport"."""
+
     member_id: Identifier
     notice: NoticeRef
     purpose: Key
@@ -47,6 +49,9 @@ class ConsentBody(Raw, frozen=True, kw_only=True):
     event_type: Literal["explicitly_expressed", "implicitly_expressed"]
     event_time: Instant
     source: Annotated[str, Meta(min_length=1, max_length=160)] = "first_party"
+    event_state: Annotated[
+        Literal["consent_given", "consent_refused"], Meta(description="a no is recorded, too")
+    ] = "consent_given"
     validity_duration: Annotated[str, Meta(max_length=32, description="ISO 8601: P1Y")] | None = (
         None
     )

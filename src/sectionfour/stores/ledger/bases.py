@@ -29,8 +29,9 @@ CREATE INDEX consent_of_record ON consent_events (record_id, seq);
 CREATE TABLE grants (grant_id TEXT PRIMARY KEY, live_until INTEGER NOT NULL, body BLOB NOT NULL);
 CREATE TABLE grant_uses (
   grant_id TEXT NOT NULL REFERENCES grants, at INTEGER NOT NULL, purpose TEXT NOT NULL,
-  categories TEXT NOT NULL);
-CREATE INDEX use_of_grant ON grant_uses (grant_id)
+  categories TEXT NOT NULL, operation TEXT NOT NULL, subject BLOB);
+CREATE INDEX use_of_grant ON grant_uses (grant_id);
+CREATE INDEX use_of_subject ON grant_uses (subject)
 """
 
 
@@ -60,7 +61,16 @@ class Bases(Connected):
             )
         ]
 
-    def take(self, grant_id: str, at: int, purpose: str, categories: Sequence[str]) -> bool:
+    def take(
+        self,
+        grant_id: str,
+        at: int,
+        purpose: str,
+        categories: Sequence[str],
+        *,
+        subject: bytes | None,
+        operation: str,
+    ) -> bool:
         with self.transaction() as connection:
             row = connection.execute(
                 "SELECT body FROM grants WHERE grant_id = ? AND live_until > ?", (grant_id, at)
@@ -69,9 +79,18 @@ class Bases(Connected):
                 return False
             grant = _grant(row[0])
             taken = connection.execute(
-                "INSERT INTO grant_uses SELECT ?, ?, ?, ?"
+                "INSERT INTO grant_uses SELECT ?, ?, ?, ?, ?, ?"
                 " WHERE (SELECT COUNT(*) FROM grant_uses WHERE grant_id = ?) < ?",
-                (grant_id, at, purpose, ",".join(categories), grant_id, grant.max_uses),
+                (
+                    grant_id,
+                    at,
+                    purpose,
+                    ",".join(categories),
+                    operation,
+                    subject,
+                    grant_id,
+                    grant.max_uses,
+                ),
             )
             return taken.rowcount == 1
 
@@ -194,13 +213,16 @@ class Bases(Connected):
 
 
 # A version of a notice is superseded when a later one of the same notice, with a material change,
-# has come into force; and one that is not on record is as good as superseded.
+# has come into force; and one that is not on record is as good as superseded. What was over at the
+# newest assessment stays over, though the clock be set back.
 _CONSENTS = """
 SELECT c.seq, c.record_id, c.purpose, c.categories, c.source, c.notice_id, c.notice_version,
   c.event_type, c.event_state, c.event_time, c.expires_at,
   COALESCE((SELECT EXISTS (SELECT 1 FROM notices n WHERE n.notice_id = o.notice_id
       AND n.material AND (n.valid_from, n.seq) > (o.valid_from, o.seq) AND n.valid_from <= ?)
-    FROM notices o WHERE o.notice_id = c.notice_id AND o.version = c.notice_version), 1)
+    FROM notices o WHERE o.notice_id = c.notice_id AND o.version = c.notice_version), 1),
+  c.expires_at IS NOT NULL
+    AND c.expires_at <= (SELECT at FROM assessments ORDER BY seq DESC LIMIT 1)
 FROM consent_events c"""
 
 
@@ -215,7 +237,9 @@ def _grant(body: bytes) -> Grant:
 
 
 def _consent_event(row: Sequence[Any]) -> ConsentEvent:
-    return ConsentEvent._make((*row[:3], frozenset(row[3].split(",")), *row[4:11], bool(row[11])))
+    return ConsentEvent._make(
+        (*row[:3], frozenset(row[3].split(",")), *row[4:11], bool(row[11]), bool(row[12]))
+    )
 
 
 def _notice(row: Sequence[Any]) -> Notice:
