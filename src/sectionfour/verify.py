@@ -117,6 +117,7 @@ def _uses(said: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 _COUNT_USES = (
     "SELECT COUNT(*) FROM grant_uses WHERE grant_id = ? AND purpose = ? AND categories = ?"
+    " AND operation = 'score'"
 )
 
 
@@ -234,16 +235,16 @@ def _review(parts: Parts, ref: str, body: bytes, said: dict[str, Any]) -> Iterat
 
 def _key(parts: Parts, ref: str, body: bytes, said: dict[str, Any]) -> Iterator[str]:
     rows = parts.ledger.rows(
-        "SELECT hash, role, at, revoked_at FROM api_keys WHERE key_id = ?", ref
+        "SELECT hash, role, at, revoked_at, office FROM api_keys WHERE key_id = ?", ref
     )
     if not rows:
         yield "its row is missing"
         return
-    digest, role, made, revoked = rows[0]
+    digest, role, made, revoked, office = rows[0]
     if ref != f"k_{digest.hex()[:16]}":
         yield "its digest is not that of the key"
     if said["action"] == "created":
-        yield from _same(entries.key(ref, "created", made, role), body)
+        yield from _same(entries.key(ref, "created", made, role, office), body)
     elif revoked is None:
         yield "it was revoked, and stands again"
     else:

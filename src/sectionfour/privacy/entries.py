@@ -67,6 +67,11 @@ def grant(keys: Keys, kept: Grant, action: str, at: int) -> Leaf:
         "state": kept.state,
         "requested_by": kept.requested_by,
         "approved_by": list(kept.approved_by),
+        "offices": list(kept.offices),
+        "controller_type": kept.controller_type,
+        "consent_attempts": len(kept.consent_attempts),
+        "reviewed": _done(kept.reviewed_by, kept.reviewed_at),
+        "unsealed": _done(kept.unsealed_by, kept.unsealed_at),
         "revoked_by": kept.revoked_by,
         "documents": [{"kind": d.kind, "sha256": d.sha256} for d in kept.documents],
         "scope": {
@@ -154,7 +159,15 @@ def review(review_id: str, assessment_id: str, at: int) -> Leaf:
     return Leaf("review", review_id, canonical(said))
 
 
-def key(key_id: str, action: str, at: int, role: str | None = None) -> Leaf:
-    """Return the entry of an API key that was made (with its role) or revoked (without)."""
+def _done(by: str | None, at: int | None) -> dict[str, str] | None:
+    return None if by is None or at is None else {"by": by, "at": instant(at)}
+
+
+def key(
+    key_id: str, action: str, at: int, role: str | None = None, office: str | None = None
+) -> Leaf:
+    """Return the entry of an API key that was made (with role and office) or revoked (without)."""
     said = {"kind": "key", "at": instant(at), "key_id": key_id, "action": action}
-    return Leaf("key", key_id, canonical(said | ({} if role is None else {"role": role})))
+    particulars = {"role": role, "office": office}
+    said |= {name: value for name, value in particulars.items() if value is not None}
+    return Leaf("key", key_id, canonical(said))

@@ -117,6 +117,11 @@ class ExceptionRule:
     title: str
     law: str | None
     documents: tuple[str, ...]
+    hashed: tuple[str, ...]
+    ends_with: str | None
+    review_days: int
+    controllers: tuple[str, ...]
+    asks_first: bool
     approvers: tuple[str, ...]
     ratifiers: tuple[str, ...]
     ratify_within_hours: int
@@ -185,6 +190,7 @@ NAMES_OF = {
     "brings": "categories",
     "categories": "categories",
     "sources": "sources",
+    "controllers": "controllers",
     "withholds": "services",
     "never_affects": "services",
 }
@@ -363,6 +369,11 @@ def in_exception(rule: ExceptionRule) -> Faults:
             yield key, "this exception is never granted"
         if not rule.never and not getattr(rule, key):
             yield key, "without it nothing could be granted"
+    for key in rule.hashed + ((rule.ends_with,) if rule.ends_with else ()):
+        if key not in rule.documents:
+            yield "documents", f"{key!r} is spoken of, and not asked for"
+    if bool(rule.review_days) and rule.review_days < 0:
+        yield "review_days", "is less than nothing"
     if rule.max_life_days < 0:
         yield "max_life_days", "is less than nothing"
     if bool(rule.approvers) == (rule.never or rule.auto):

@@ -21,6 +21,7 @@ from sectionfour.web import (
     problems,
     receipts,
     routes,
+    services,
 )
 from sectionfour.web.metrics import Metrics
 
@@ -28,6 +29,7 @@ ROUTES = (
     *assess.ROUTES,
     *consents.ROUTES,
     *attestations.ROUTES,
+    *services.ROUTES,
     *exceptions.ROUTES,
     *labels.ROUTES,
     *receipts.ROUTES,

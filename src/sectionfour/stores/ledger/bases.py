@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from sectionfour.domain import Leaf, Notice
+from sectionfour.domain import Leaf, Notice, instant
 from sectionfour.errors import Conflict, FailClosed
 from sectionfour.privacy.consent import ConsentEvent
-from sectionfour.privacy.exceptions import Grant
+from sectionfour.privacy.exceptions import Grant, hidden
 from sectionfour.stores.ledger.connected import Connected
 
 SCHEMA = """
@@ -207,6 +207,32 @@ class Bases(Connected):
         )
         self.log(connection, leaf)
 
+    def uses_of(self, subject: bytes) -> list[dict[str, Any]]:
+        """Return each use of an exception on one person, for them to see: what, when, by whom.
+
+        Under a seal that is not lifted it is left out (R-36). `receipt_id` and `actor` (the id of
+        an API key) are those of the assessment that it was for, whose name begins with its instant.
+        """
+        found = []
+        for body, at, purpose, categories, operation, receipt_id, actor in self.rows(
+            _USES, subject, subject
+        ):
+            grant = _grant(body)
+            if not hidden(grant):
+                found.append(
+                    {
+                        "grant_id": grant.grant_id,
+                        "exception": grant.exception,
+                        "at": instant(at),
+                        "purpose": purpose,
+                        "operation": operation,
+                        "categories": categories.split(","),
+                        "receipt_id": receipt_id,
+                        "actor": actor,
+                    }
+                )
+        return found
+
     def grant(self, grant_id: str) -> Grant | None:
         rows = self.rows("SELECT body FROM grants WHERE grant_id = ?", grant_id)
         return _grant(rows[0][0]) if rows else None
@@ -224,6 +250,17 @@ SELECT c.seq, c.record_id, c.purpose, c.categories, c.source, c.notice_id, c.not
   c.expires_at IS NOT NULL
     AND c.expires_at <= (SELECT at FROM assessments ORDER BY seq DESC LIMIT 1)
 FROM consent_events c"""
+
+
+# Of somebody not met before the call the use does not know the subject: the assessment does.
+_USES = """
+SELECT g.body, u.at, u.purpose, u.categories, u.operation, a.assessment_id, a.key_id
+FROM grant_uses u JOIN grants g USING (grant_id)
+LEFT JOIN assessments a ON a.assessment_id >= printf('as_%013x', u.at)
+  AND a.assessment_id < printf('as_%013x', u.at + 1)
+  AND instr(CAST(a.answer AS TEXT), u.grant_id) AND (u.subject IS NULL OR a.subject = u.subject)
+WHERE u.subject = ? OR (u.subject IS NULL AND a.subject = ?)
+ORDER BY u.at"""
 
 
 _decode_grant = msgspec.json.Decoder(Grant).decode
