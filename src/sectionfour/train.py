@@ -16,7 +16,7 @@ import pandas as pd
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
-from sectionfour.domain import Permit, Request, instant
+from sectionfour.domain import Permit, Request, Use, instant
 from sectionfour.errors import HistoryError
 from sectionfour.features import history
 from sectionfour.features.catalog import NAMES, columns, fingerprint
@@ -28,6 +28,8 @@ from sectionfour.privacy import gate, pseudonym
 from sectionfour.privacy.regime import Regime
 
 PURPOSE = "security.record_audit_analyse"
+#: Scores and labels are data too (R-32).
+RESULTS = "derived.risk"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,9 +88,17 @@ def train(
 
 
 def permit(
-    found: past.Past, ledger: gate.Ledger, *, at: int, regime: Regime
+    found: past.Past,
+    ledger: gate.Ledger,
+    *,
+    at: int,
+    regime: Regime,
+    purpose: str = PURPOSE,
+    operation: str = "train",
 ) -> tuple[dataset.Mask, Counter[str], dict[str, dataset.Mask]]:
-    """Pass every row through the gate for training, as of `at`.
+    """Pass every row through the gate, as of `at`: for training, or for what else is declared.
+
+    With the operation export a row is there only where its scores and labels may be used as well.
 
     Returns which rows may be learnt from, how many may not and why, and, a category, the rows in
     which it must be masked. Rows that ask the same of the gate, at the same instant, get the same
@@ -105,21 +115,25 @@ def permit(
         answer = answers.get(question)
         if answer is None:
             who, bits, told = question
+            uses = pseudonym.uses_of(bits, told, regime)
             verdict = gate.check(
-                PURPOSE,
+                purpose,
                 Request(
-                    purpose=PURPOSE,
+                    purpose=purpose,
                     event_type="",
                     kind="guest" if who < 0 else "member",
                     subject=None if who < 0 else found.subjects[who],
-                    uses=pseudonym.uses_of(bits, told, regime),
+                    uses=uses if operation == "train" else (*uses, Use(RESULTS)),
                 ),
                 ledger,
                 at,
-                operation="train",
+                operation=operation,
                 regime=regime,
             )
             answer = verdict if isinstance(verdict, Permit) else verdict.why
+            if operation != "train" and isinstance(answer, Permit):
+                results = answer.permitted & regime.categories[RESULTS].bit
+                answer = answer if results else "purpose_change"
             answers[question] = answer
         if isinstance(answer, str):
             left_out[answer] += 1

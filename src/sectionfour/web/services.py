@@ -1,7 +1,7 @@
 """Which services stand open for a member, and why: for the checkout to ask before it withholds one.
 
-A service is withheld for a no that the member has said, and never for one that nobody asked for; and
-only where the regime lets that no cost that service.
+A service is withheld for a no that the member has said, and never for one that nobody asked for;
+and only where the regime lets that no cost that service.
 """
 
 from __future__ import annotations
