@@ -96,7 +96,8 @@ def check(
             shared = _attested(use, rule, ledger, at)
         if (source.attestation or category.attested) and not shared:
             hindrance = hindrance or "no_attestation"
-        if hindrance is None and category.own_result and admission == "yes":
+        own = operation == "export" and category.own_result and source.key == "first_party"
+        if own and hindrance is None and admission == "yes":
             basis = Basis(use.category, "own_result")
         elif hindrance is None and request.kind == "guest":
             basis = _guest(use, admission, rule)
