@@ -31,6 +31,7 @@ from sectionfour import bootstrap
 from sectionfour.learning import registry
 from sectionfour.parts import Parts, now
 from sectionfour.privacy.keys import Keyring, load_kek
+from sectionfour.privacy.regime import load
 from sectionfour.settings import Settings
 from sectionfour.stores import open_ledger
 from sectionfour.web import create_app
@@ -191,7 +192,15 @@ def _consent(number: int = 1, **changes: Any) -> dict[str, Any]:
 def _exception(**changes: Any) -> dict[str, Any]:
     return {
         "exception": 4,
-        "documents": [{"kind": "incident", "ref": "INC-881", "sha256": "ab" * 32}],
+        "documents": [
+            {"kind": kind, "ref": "INC-881", "sha256": "ab" * 32}
+            for kind in load().exceptions[changes.get("exception", 4)].documents
+        ]
+        if changes.get("exception", 4) in load().exceptions
+        else [],
+        "consent_attempts": [
+            {"at": "2026-11-22T09:00:00Z", "channel": "call", "result": "no_answer"}
+        ],
         "necessity": "An account is being emptied while its owner cannot be reached.",
         "scope": {
             "members": [raw("raw-member-1")],
@@ -323,11 +332,11 @@ def client(app: Flask, parts: Parts) -> Callable[..., Client]:
     """Return a client with a new key of a role; without a role, without a key."""
     app.test_client_class = Client
 
-    def make(role: str | None = None) -> Client:
+    def make(role: str | None = None, office: str | None = None) -> Client:
         made = app.test_client()
         assert isinstance(made, Client)
         if role is not None:
-            made.key = create_key(parts.ledger, role, parts.clock())
+            made.key = create_key(parts.ledger, role, parts.clock(), office)
         return made
 
     return make

@@ -162,7 +162,9 @@ def test_the_example_requests_get_answers_of_the_forms_shown(client, contract, r
     exception["expires_at"], exception["not_before"] = _in_days(2), _in_days(0)
     asked = privacy.post("/v1/exceptions", json=exception)
     hold(contract, "ask_exception", asked)
-    live = client("privacy").post(f"/v1/exceptions/{asked.json['grant_id']}/approve")
+    live = client("privacy", "duty_manager").post(
+        f"/v1/exceptions/{asked.json['grant_id']}/approve"
+    )
     hold(contract, "approve_exception", live)
 
 

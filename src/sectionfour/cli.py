@@ -64,16 +64,21 @@ def _ledger(url: str | None) -> Any:
 
 @keys.command(name="create")
 @click.option("--role", required=True, help="checkout, consent, analyst, privacy, trainer, admin.")
+@click.option("--office", help="Whose approval it speaks, of exceptions; for the role privacy.")
 @click.option("--ledger", help="URL of the ledger, sqlite:PATH.")
-def keys_create(role: str, ledger: str | None) -> None:
+def keys_create(role: str, office: str | None, ledger: str | None) -> None:
     """Make a key and print it, this once; only a digest of it is kept.
 
-    Example: sectionfour keys create --role checkout
+    Example: sectionfour keys create --role privacy --office general_counsel
     """
     from sectionfour.parts import now
+    from sectionfour.privacy import regime
     from sectionfour.web.keys import create_key, key_id
 
-    key = create_key(_ledger(ledger), role, now())
+    offices = regime.load(from_environment(ledger=ledger).regime).offices
+    if office is not None and office not in offices:
+        raise click.BadParameter(f"one of {', '.join(offices)}", param_hint="--office")
+    key = create_key(_ledger(ledger), role, now(), office)
     click.echo(key)
     click.echo(f"{key_id(key)}: role {role}", err=True)
 

@@ -125,6 +125,7 @@ class Consignee(Raw, frozen=True, kw_only=True):
     phone: Identifier | None = None
     address: Text | None = None
     is_member: bool | None = None
+    attestation_id: Identifier | None = None  # of a person's authorisation who is not the member
 
 
 class Transaction(Raw, frozen=True, kw_only=True):
@@ -168,6 +169,7 @@ class Identity(Raw, frozen=True, kw_only=True):
     """Results of verification; a document or a face never comes this way."""
 
     document_verified: bool | None = None
+    document_type: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
     face_match_level: Annotated[int, Meta(ge=0, le=9)] | None = None
     credit_band: Annotated[int, Meta(ge=0, le=9)] | None = None
 
@@ -206,12 +208,23 @@ class Use(Struct, frozen=True):
     """One category of data that a request would use.
 
     `hindrance` is a reason, known before any basis is looked for, why it may not be:
-    `no_permission` or `third_person`.
+    `no_permission` or `third_person`. `attribute` is the type of document, where the request names
+    one; `attestation` is the one said to lift `third_person`, still to be looked up.
     """
 
     category: str
     source: str = "first_party"
     hindrance: str | None = None
+    attribute: str | None = None
+    attestation: str | None = None
+
+
+class Spelt(Raw, frozen=True, kw_only=True):
+    """Identifiers of a request in their one spelling, raw still: the address with its network."""
+
+    phone: str | None = None
+    email: str | None = None
+    ip: tuple[bytes, bytes] | None = None
 
 
 class Request(Struct, frozen=True, kw_only=True):
@@ -224,16 +237,26 @@ class Request(Struct, frozen=True, kw_only=True):
     subject: bytes | None = None
     order: bytes | None = None
     given: Given | None = None
+    spelt: Spelt | None = None
 
 
 class Basis(Struct, frozen=True, omit_defaults=True):
-    """Why one category may be used: `kind` is consent, contract, exception or non_personal."""
+    """Why one category may be used.
+
+    `kind` is consent, contract, exception or non_personal; of what an affiliate or a partner shares
+    it is the ground that was attested, subject_authorised or statutory; of scores and labels, for
+    the purposes that they are made for, own_result. `attestation` is that of the source,
+    `third_person` that of a consignee who is not the member, `attribute` the type of document.
+    """
 
     category: str
     kind: str
     ref: str | None = None
     notice: str | None = None
     exception: int | None = None
+    attestation: str | None = None
+    third_person: str | None = None
+    attribute: str | None = None
 
 
 class Masked(Struct, frozen=True):
@@ -267,7 +290,11 @@ class Refusal(Struct, frozen=True, kw_only=True):
 
 
 class Event(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A sealed event: tokens (16 bytes) for identifiers; None where masked or never given."""
+    """A sealed event: tokens (16 bytes) for identifiers; None where masked or never given.
+
+    `brought` is JSON, by category, of what did not plainly come from the member: whoever asks later
+    (training, an analyst) asks the gate with the true source.
+    """
 
     event_id: str
     at: int
@@ -294,6 +321,7 @@ class Event(Struct, frozen=True, kw_only=True, omit_defaults=True):
     seconds_on_page: float | None = None
     document_verified: int | None = None
     face_match_level: int | None = None
+    brought: str | None = None
 
 
 class Label(Struct, frozen=True, kw_only=True):

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from sectionfour.learning.registry import Card
     from sectionfour.privacy.regime import Regime
 
+#: What is read for where nothing else is declared.
+PURPOSE = "security.record_audit_analyse"
 #: What an analyst is not shown, whatever was permitted: how somebody browsed and searched.
 NOT_SHOWN = frozenset({"log"})
 #: The numbers of a simulated market may be the same each time: nobody stands behind them.
@@ -44,8 +46,12 @@ def open_home(
     models: Path | str | None = None,
     *,
     trusted: Collection[bytes] | None = None,
+    purpose: str = PURPOSE,
 ) -> Reader:
     """Read the ledger of `home` and the models that are served; the environment's without them.
+
+    `purpose` is declared: for one outside section Four there are only the rows of members who have
+    consented to that very purpose before, for their scores and labels too (section Five).
 
     `trusted` are the public keys whose models are believed. Without them they are looked up in the
     home's ring, for which its key-encryption key is needed; nothing else here needs a key.
@@ -60,7 +66,7 @@ def open_home(
         from sectionfour.privacy.keys import Keyring, load_kek
 
         trusted = trusted_keys(Keyring(settings.home / "keys", load_kek(settings.home)))
-    return _read(settings, trusted, seed=None)
+    return _read(settings, trusted, seed=None, purpose=purpose)
 
 
 def sample(market: Path | str, models: Path | str | None = None) -> Reader:
@@ -95,7 +101,9 @@ def _path(given: Path | str | None) -> Path | None:
     return None if given is None else Path(given)
 
 
-def _read(settings: Settings, trusted: Collection[bytes], *, seed: int | None) -> Reader:
+def _read(
+    settings: Settings, trusted: Collection[bytes], *, seed: int | None, purpose: str = PURPOSE
+) -> Reader:
     """Read a ledger, pass what it holds through the gate, and draw the numbers of this session."""
     import numpy as np
 
@@ -110,7 +118,9 @@ def _read(settings: Settings, trusted: Collection[bytes], *, seed: int | None) -
     ledger = stores.open_ledger(settings.ledger or f"sqlite:{settings.home / 'ledger.db'}")
     try:
         found = past.read(ledger)
-        permitted, _, masked = permit(found, ledger, at=now(), regime=rules)
+        permitted, _, masked = permit(
+            found, ledger, at=now(), regime=rules, purpose=purpose, operation="export"
+        )
     finally:
         ledger.close()
     _renumber(found, np.random.default_rng(seed))

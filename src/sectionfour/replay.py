@@ -31,6 +31,7 @@ from sectionfour.domain import (
 from sectionfour.errors import Ceased, HistoryError
 from sectionfour.parts import Parts
 from sectionfour.privacy import consent, entries, gate, pseudonym
+from sectionfour.privacy.attestations import SourceAttestation, ThirdPerson
 from sectionfour.privacy.consent import ConsentEvent
 from sectionfour.privacy.exceptions import Grant
 from sectionfour.privacy.pseudonym import Keys
@@ -82,7 +83,8 @@ class Report:
 
 class _Snapshot:
     """The ledger's consents in memory, kept up by the import itself, which is the one writer of
-    the time that it replays. Grants do not reach back: an import rests on consent and contract."""
+    the time that it replays. Grants and attestations do not reach back: an import rests on consent
+    and contract."""
 
     def __init__(self, consents: dict[bytes, list[ConsentEvent]]) -> None:
         self._consents = consents
@@ -114,8 +116,14 @@ class _Snapshot:
     def grants(self, at: int) -> Sequence[tuple[Grant, int]]:
         return ()
 
-    def take(self, grant_id: str, at: int, purpose: str, categories: Sequence[str]) -> bool:
+    def take(self, *use: object, **about: object) -> bool:
         return False
+
+    def attestations(self, source: str, at: int) -> Sequence[SourceAttestation]:
+        return ()
+
+    def third_person(self, attestation_id: str) -> ThirdPerson | None:
+        return None
 
 
 @dataclass(frozen=True, slots=True)

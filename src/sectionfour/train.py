@@ -24,10 +24,12 @@ from sectionfour.learning import dataset, evaluate, fit, past, registry
 from sectionfour.learning.model import Model, feature_list, session
 from sectionfour.learning.progress import Stages
 from sectionfour.parts import Parts
-from sectionfour.privacy import gate
+from sectionfour.privacy import gate, pseudonym
 from sectionfour.privacy.regime import Regime
 
 PURPOSE = "security.record_audit_analyse"
+#: Scores and labels are data too (R-32).
+RESULTS = "derived.risk"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,39 +88,52 @@ def train(
 
 
 def permit(
-    found: past.Past, ledger: gate.Ledger, *, at: int, regime: Regime
+    found: past.Past,
+    ledger: gate.Ledger,
+    *,
+    at: int,
+    regime: Regime,
+    purpose: str = PURPOSE,
+    operation: str = "train",
 ) -> tuple[dataset.Mask, Counter[str], dict[str, dataset.Mask]]:
-    """Pass every row through the gate for training, as of `at`.
+    """Pass every row through the gate, as of `at`: for training, or for what else is declared.
+
+    With the operation export a row is there only where its scores and labels may be used as well.
 
     Returns which rows may be learnt from, how many may not and why, and, a category, the rows in
     which it must be masked. Rows that ask the same of the gate, at the same instant, get the same
     answer, so each question is put once.
     """
     events = found.events
-    answers: dict[tuple[object, int], Permit | str] = {}
+    answers: dict[tuple[object, int, str | None], Permit | str] = {}
     member = events["member"].to_numpy(dtype=np.float64, na_value=-1).astype(np.int64)
     held = events["permitted"].to_numpy()
     allowed = np.zeros(len(events), dtype=np.int64)
     left_out: Counter[str] = Counter()
-    for place, question in enumerate(zip(member.tolist(), held.tolist(), strict=True)):
+    brought = events["brought"].tolist()
+    for place, question in enumerate(zip(member.tolist(), held.tolist(), brought, strict=True)):
         answer = answers.get(question)
         if answer is None:
-            who, bits = question
+            who, bits, told = question
+            uses = pseudonym.uses_of(bits, told, regime)
             verdict = gate.check(
-                PURPOSE,
+                purpose,
                 Request(
-                    purpose=PURPOSE,
+                    purpose=purpose,
                     event_type="",
                     kind="guest" if who < 0 else "member",
                     subject=None if who < 0 else found.subjects[who],
-                    uses=tuple(Use(category) for category in regime.unmask(bits)),
+                    uses=uses if operation == "train" else (*uses, Use(RESULTS)),
                 ),
                 ledger,
                 at,
-                operation="train",
+                operation=operation,
                 regime=regime,
             )
             answer = verdict if isinstance(verdict, Permit) else verdict.why
+            if operation != "train" and isinstance(answer, Permit):
+                results = answer.permitted & regime.categories[RESULTS].bit
+                answer = answer if results else "purpose_change"
             answers[question] = answer
         if isinstance(answer, str):
             left_out[answer] += 1

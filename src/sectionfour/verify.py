@@ -26,6 +26,7 @@ from sectionfour.privacy.consent import ConsentEvent
 from sectionfour.privacy.exceptions import Grant
 from sectionfour.privacy.receipts import Notary
 from sectionfour.privacy.tally import Tally
+from sectionfour.stores.ledger.attestations import live_until
 from sectionfour.stores.ledger.cessation import notified
 from sectionfour.stores.ledger.retention import Hold
 from sectionfour.stores.ledger.tallied import COLUMNS
@@ -59,6 +60,7 @@ def verify(
         ("log", lambda: notary.verify(progress, others)),
         ("entries", lambda: _entries(parts, books, progress)),
         ("consents", lambda: _consents(parts, books)),
+        ("attestations", lambda: _attestations(parts)),
         ("grants", lambda: _grants(parts, books)),
         ("rest", lambda: _without_entry(parts.ledger)),
         ("books", books.balance),
@@ -198,6 +200,7 @@ def _uses(said: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 _COUNT_USES = (
     "SELECT COUNT(*) FROM grant_uses WHERE grant_id = ? AND purpose = ? AND categories = ?"
+    " AND operation = 'score'"
 )
 
 
@@ -213,7 +216,11 @@ def _name(said: dict[str, Any]) -> tuple[str, str]:
     return kind, said[_NAMED_BY.get(kind, f"{kind}_id")]
 
 
-_NAMED_BY = {"consent": "record_id", "exception": "grant_id"}
+_NAMED_BY = {
+    "consent": "record_id",
+    "exception": "grant_id",
+    "third_person": "attestation_id",
+}
 
 _EVENT = Event.__struct_fields__
 _ASSESSMENTS = (
@@ -351,16 +358,16 @@ def _review(
 
 def _key(parts: Parts, books: _Books, ref: str, body: bytes, said: dict[str, Any]) -> Iterator[str]:
     rows = parts.ledger.rows(
-        "SELECT hash, role, at, revoked_at FROM api_keys WHERE key_id = ?", ref
+        "SELECT hash, role, at, revoked_at, office FROM api_keys WHERE key_id = ?", ref
     )
     if not rows:
         yield MISSING
         return
-    digest, role, made, revoked = rows[0]
+    digest, role, made, revoked, office = rows[0]
     if ref != f"k_{digest.hex()[:16]}":
         yield "its digest is not that of the key"
     if said["action"] == "created":
-        yield from _same(entries.key(ref, "created", made, role), body)
+        yield from _same(entries.key(ref, "created", made, role, office), body)
     elif revoked is None:
         yield "it was revoked, and stands again"
     else:
@@ -398,7 +405,8 @@ def _consents(parts: Parts, books: _Books) -> Iterator[str]:
                     books.missing(f"consent {after}", body)
                 continue
             # What an import began has no entry of its beginning, but one of its withdrawal here.
-            began_here = msgspec.json.decode(said[0])["event_state"] == consent.GIVEN
+            begins = (consent.GIVEN, consent.REFUSED)
+            began_here = msgspec.json.decode(said[0])["event_state"] in begins
             ours = rows if began_here else rows[-len(said) :]
             if said != [_consent(parts, row) for row in ours]:
                 yield f"consent {after}: what is kept is not what its entries say"
@@ -409,7 +417,9 @@ def _consents(parts: Parts, books: _Books) -> Iterator[str]:
 def _consent(parts: Parts, row: Row) -> bytes:
     """Return the entry of a row of the consents."""
     seq, subject, record_id, purpose, categories, *rest, recorded_at = row
-    event = ConsentEvent._make((seq, record_id, purpose, categories.split(","), *rest, False))
+    event = ConsentEvent._make(
+        (seq, record_id, purpose, categories.split(","), *rest, False, False)
+    )
     return entries.consent(parts.keys, subject, event, recorded_at).body
 
 
@@ -419,6 +429,33 @@ _EVENTS_OF_RECORD = (
 )
 
 
+def _attestations(parts: Parts) -> Iterator[str]:
+    """Compare each attestation with its newest entry, and its first with what it was then."""
+    ledger, keys = parts.ledger, parts.keys
+    for kind, table in (("attestation", "attestations"), ("third_person", "third_persons")):
+        for (name,) in ledger.rows(f"SELECT attestation_id FROM {table}"):
+            leaves = ledger.rows(
+                "SELECT leaf FROM log WHERE ref = ? AND kind = ? ORDER BY idx", name, kind
+            )
+            if not leaves:
+                continue  # said of all that has no entry, below
+            said = msgspec.json.decode(leaves[-1][0])
+            if kind == "attestation":
+                kept = ledger.attestation(name)
+                assert kept is not None
+                leaf = entries.attestation(kept, said["action"], _at(said))
+                columns = (kept.source, live_until(kept))
+                row = "SELECT source, live_until FROM attestations WHERE attestation_id = ?"
+                same = leaf.body == leaves[-1][0] and ledger.rows(row, name)[0] == columns
+            else:
+                word = ledger.third_person(name)
+                assert word is not None
+                leaf = entries.third_person(keys, word, said["action"], _at(said))
+                same = leaf.body == leaves[-1][0]
+            if not same:
+                yield f"{kind} {name}: what is kept is not what its entries say"
+
+
 def _grants(parts: Parts, books: _Books) -> Iterator[str]:
     ledger = parts.ledger
     for name, body in ledger.rows(
@@ -426,7 +463,7 @@ def _grants(parts: Parts, books: _Books) -> Iterator[str]:
         " AND NOT EXISTS (SELECT 1 FROM grants WHERE grant_id = ref)"
     ):
         books.missing(f"exception {name}", body)
-    for name, live_until, body in ledger.rows("SELECT grant_id, live_until, body FROM grants"):
+    for name, until, body in ledger.rows("SELECT grant_id, live_until, body FROM grants"):
         leaves = ledger.rows(
             "SELECT leaf FROM log WHERE ref = ? AND kind = 'exception' ORDER BY idx", name
         )
@@ -440,7 +477,7 @@ def _grants(parts: Parts, books: _Books) -> Iterator[str]:
         if (
             last.body != leaves[-1][0]
             or times != (grant.requested_at, grant.live_at, grant.revoked_at)
-            or live_until != (grant.expires_at if grant.state == "live" else 0)
+            or until != (grant.expires_at if grant.state == "live" else 0)
         ):
             yield f"exception {name}: what is kept is not what its entries say"
 
@@ -472,6 +509,8 @@ def _without_entry(ledger: SqliteLedger) -> Iterator[str]:
 _ENTERED = (
     ("assessment", "assessments", "assessment_id"),
     ("notice", "notices", "notice_id || '@' || version"),
+    ("attestation", "attestations", "attestation_id"),
+    ("third_person", "third_persons", "attestation_id"),
     ("exception", "grants", "grant_id"),
     ("review", "reviews", "review_id"),
     ("key", "api_keys", "key_id"),

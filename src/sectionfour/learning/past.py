@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sectionfour.stores.sqlite import SqliteLedger
 
 ENTITIES = ("member", "phone", "email", "device", "ip", "network", "payee", "instrument", "address")
-_TEXT = ("event_id", "type", "purpose")
+_TEXT = ("event_id", "type", "purpose", "brought")
 _LEFT_OUT = ("order_ref", "occurred_at")
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 GIVEN = "consent_given"
 RENEWED = "renewed_consent_given"
+REFUSED = "consent_refused"
 WITHDRAWN = "consent_withdrawn"
 EXPIRED = "consent_expired"
 INVALIDATED = "consent_invalidated"  # a newer version of the notice changed what was agreed to
@@ -39,6 +40,7 @@ class ConsentEvent(NamedTuple):
     event_time: int
     expires_at: int | None
     superseded: bool  # a newer version of its notice, with a material change, is in force
+    over: bool = False  # the ledger has seen a later time than its end, whatever the clock says now
 
 
 def state(events: Iterable[ConsentEvent], at: int) -> str:
@@ -65,7 +67,7 @@ def _fold(events: Iterable[ConsentEvent], at: int) -> tuple[str, ConsentEvent | 
         return UNKNOWN, None
     if newest.superseded:
         return INVALIDATED, newest
-    if newest.expires_at is not None and newest.expires_at <= at:
+    if newest.over or (newest.expires_at is not None and newest.expires_at <= at):
         return EXPIRED, newest
     return GIVEN, newest
 

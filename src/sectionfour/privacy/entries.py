@@ -1,4 +1,4 @@
-"""What the log says of notices, consents, grants, labels, reviews and API keys.
+"""What the log says of notices, consents, attestations, grants, labels, reviews and API keys.
 
 One function a kind, from what is kept to the leaf: whoever writes an entry and whoever verifies it
 later make the same bytes of the same rows. Subjects, orders and events are under tokens of the
@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import msgspec
 
 from sectionfour.domain import Label, Leaf, Notice, instant
+from sectionfour.privacy.attestations import SourceAttestation, ThirdPerson
 from sectionfour.privacy.consent import ConsentEvent
 from sectionfour.privacy.exceptions import Grant
 from sectionfour.privacy.pseudonym import Keys
@@ -69,6 +70,11 @@ def grant(keys: Keys, kept: Grant, action: str, at: int) -> Leaf:
         "state": kept.state,
         "requested_by": kept.requested_by,
         "approved_by": list(kept.approved_by),
+        "offices": list(kept.offices),
+        "controller_type": kept.controller_type,
+        "consent_attempts": len(kept.consent_attempts),
+        "reviewed": _done(kept.reviewed_by, kept.reviewed_at),
+        "unsealed": _done(kept.unsealed_by, kept.unsealed_at),
         "revoked_by": kept.revoked_by,
         "documents": [{"kind": d.kind, "sha256": d.sha256} for d in kept.documents],
         # What was said to the approvers is theirs: the log vouches for it, and does not repeat it.
@@ -87,6 +93,47 @@ def grant(keys: Keys, kept: Grant, action: str, at: int) -> Leaf:
         "sealed": kept.sealed,
     }
     return Leaf("exception", kept.grant_id, canonical(said))
+
+
+def attestation(kept: SourceAttestation, action: str, at: int) -> Leaf:
+    """Return the entry of an attestation of a source as it stands once `action` was taken."""
+    said = {
+        "kind": "attestation",
+        "at": instant(at),
+        "attestation_id": kept.attestation_id,
+        "action": action,
+        "source": kept.source,
+        "legal_ground": kept.legal_ground,
+        "citation": kept.citation,
+        "evidence_sha256": kept.evidence_sha256,
+        "categories": list(kept.categories),
+        "purposes": list(kept.purposes),
+        "verified_by": kept.verified_by,
+        "verified_at": instant(kept.verified_at),
+        "expires_at": instant(kept.expires_at),
+        "revoked_by": kept.revoked_by,
+        "revoked_at": None if kept.revoked_at is None else instant(kept.revoked_at),
+    }
+    return Leaf("attestation", kept.attestation_id, canonical(said))
+
+
+def third_person(keys: Keys, kept: ThirdPerson, action: str, at: int) -> Leaf:
+    """Return the entry of a member's word about a consignee, once `action` was taken at `at`."""
+    said = {
+        "kind": "third_person",
+        "at": instant(at),
+        "attestation_id": kept.attestation_id,
+        "action": action,
+        "subject": {"kind": "member", "pseudonym": keys.alias(kept.subject, "audit").hex()},
+        "order": keys.alias(kept.order_ref, "audit").hex(),
+        "wording_version": kept.wording_version,
+        "attested_at": instant(kept.attested_at),
+        "recorded_by": kept.recorded_by,
+        "recorded_at": instant(kept.recorded_at),
+        "revoked_by": kept.revoked_by,
+        "revoked_at": None if kept.revoked_at is None else instant(kept.revoked_at),
+    }
+    return Leaf("third_person", kept.attestation_id, canonical(said))
 
 
 def label(keys: Keys, kept: Label) -> Leaf:
@@ -117,10 +164,18 @@ def review(review_id: str, assessment_id: str, at: int) -> Leaf:
     return Leaf("review", review_id, canonical(said))
 
 
-def key(key_id: str, action: str, at: int, role: str | None = None) -> Leaf:
-    """Return the entry of an API key that was made (with its role) or revoked (without)."""
+def _done(by: str | None, at: int | None) -> dict[str, str] | None:
+    return None if by is None or at is None else {"by": by, "at": instant(at)}
+
+
+def key(
+    key_id: str, action: str, at: int, role: str | None = None, office: str | None = None
+) -> Leaf:
+    """Return the entry of an API key that was made (with role and office) or revoked (without)."""
     said = {"kind": "key", "at": instant(at), "key_id": key_id, "action": action}
-    return Leaf("key", key_id, canonical(said | ({} if role is None else {"role": role})))
+    particulars = {"role": role, "office": office}
+    said |= {name: value for name, value in particulars.items() if value is not None}
+    return Leaf("key", key_id, canonical(said))
 
 
 def brought(import_id: str, rows: dict[str, int], tally: str, at: int) -> Leaf:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Literal
 
-from sectionfour.errors import BadRequest, Conflict
+from sectionfour.errors import BadRequest, Conflict, Forbidden
 from sectionfour.privacy.regime import ExceptionRule, Regime
 from sectionfour.privacy.rules import LEGAL_MEMO, OPERATIONS
 
@@ -22,8 +22,10 @@ DAY = 24 * HOUR
 _HEX = frozenset("0123456789abcdef")
 
 State = Literal["requested", "live", "revoked"]
-#: Live, but the time is over, or nobody ratified it in time.
-Standing = Literal["requested", "live", "revoked", "expired", "lapsed"]
+#: Live, but the time is over, nobody ratified it in time, or a review is overdue.
+Standing = Literal["requested", "live", "revoked", "expired", "lapsed", "review_overdue"]
+#: What came of asking for consent. Who has said no was not hard to ask: there is no such result.
+AttemptResult = Literal["no_answer", "unreachable", "unable"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,17 @@ class Document:
     sha256: str | None = None
     issued_by: str | None = None
     issued_at: int | None = None
+    valid_until: int | None = None
+    permits: tuple[str, ...] = ()  # operations that it expressly permits; asked of a legal memo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One attempt to get the person's own consent, before an emergency went without."""
+
+    at: int
+    channel: str
+    result: AttemptResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +81,16 @@ class Grant:
     requested_by: str
     requested_at: int
     sealed: bool = False
+    controller_type: str = "marketplace"
+    consent_attempts: tuple[Attempt, ...] = ()
+    consent_impossible: str | None = None
     state: State = "requested"
     approved_by: tuple[str, ...] = ()
+    offices: tuple[str | None, ...] = ()  # of the approvals, in the same order
+    reviewed_by: str | None = None
+    reviewed_at: int | None = None
+    unsealed_by: str | None = None
+    unsealed_at: int | None = None
     live_at: int | None = None
     revoked_by: str | None = None
     revoked_at: int | None = None
@@ -92,6 +113,9 @@ def requested(
     by: str,
     at: int,
     sealed: bool = False,
+    controller_type: str = "marketplace",
+    consent_attempts: Iterable[Attempt] = (),
+    consent_impossible: str | None = None,
 ) -> Grant:
     """Return a grant that waits for approval by another key than `by`.
 
@@ -105,13 +129,30 @@ def requested(
             f"not_applicable: exception {rule.number} ({rule.title.lower()}) is never granted here",
             pointer="/exception",
         )
+    if controller_type not in rule.controllers:
+        raise Conflict(
+            f"not_applicable: exception {rule.number} is for a {' or '.join(rule.controllers)}",
+            pointer="/controller_type",
+        )
     documents = tuple(documents)
-    _check_documents(documents)
+    _check_documents(documents, rule)
+    attempts = tuple(consent_attempts)
+    if rule.asks_first and not attempts and not (consent_impossible or "").strip():
+        raise BadRequest(
+            "list an attempt to get the person's consent, or say in consent_impossible why there"
+            " could be none",
+            pointer="/consent_attempts",
+        )
+    if any(attempt.at > at for attempt in attempts):
+        raise BadRequest("an attempt lies before now", pointer="/consent_attempts")
     if not necessity.strip():
         raise BadRequest("say why it is necessary", pointer="/necessity")
     if expires_at <= max(not_before, at):
         raise BadRequest("a grant ends after it starts, and after now", pointer="/expires_at")
-    if expires_at - not_before > rule.max_life_days * DAY:
+    stated = [d.valid_until for d in documents if d.kind == rule.ends_with and d.valid_until]
+    if stated and expires_at > min(stated):
+        raise BadRequest("a grant ends with what it rests on", pointer="/expires_at")
+    if not stated and expires_at - not_before > rule.max_life_days * DAY:
         raise BadRequest(
             f"exception {rule.number} holds for at most {rule.max_life_days} days",
             pointer="/expires_at",
@@ -134,14 +175,20 @@ def requested(
         requested_by=by,
         requested_at=at,
         sealed=sealed,
+        controller_type=controller_type,
+        consent_attempts=attempts,
+        consent_impossible=consent_impossible,
     )
 
 
-def approve(grant: Grant, rule: ExceptionRule, *, by: str, at: int) -> Grant:
-    """Return the grant with one approval more; live once there are as many as the rule needs.
+def approve(
+    grant: Grant, rule: ExceptionRule, *, by: str, at: int, office: str | None = None
+) -> Grant:
+    """Return the grant with one approval more; live once every office that must has approved.
 
-    On a live grant that wants ratifying it is the ratification. Raises Conflict where the key may
-    not approve this grant, or nothing is left to approve.
+    On a live grant that wants ratifying it is the ratification. `office` is that of the key. Raises
+    Conflict where the key may not approve this grant, Forbidden where its office is not one that is
+    still asked, and Conflict where nothing is left to approve.
     """
     _same_exception(grant, rule)
     now = standing(grant, rule, at)
@@ -152,10 +199,51 @@ def approve(grant: Grant, rule: ExceptionRule, *, by: str, at: int) -> Grant:
         raise Conflict("a grant is approved by another key than the one that asked for it")
     if by in grant.approved_by:
         raise Conflict("this key has approved already; another one is needed")
-    approved_by = (*grant.approved_by, by)
-    if ratifies or len(approved_by) < rule.approvals:
-        return replace(grant, approved_by=approved_by)
-    return replace(grant, approved_by=approved_by, state="live", live_at=at)
+    asked = [o for o in (rule.ratifiers if ratifies else rule.approvers) if o not in grant.offices]
+    if asked and office not in asked:
+        raise Forbidden(f"approval is asked of the {' and the '.join(asked)}, by a key of theirs")
+    grant = replace(grant, approved_by=(*grant.approved_by, by), offices=(*grant.offices, office))
+    if ratifies or len(grant.approved_by) < rule.approvals:
+        return grant
+    return replace(grant, state="live", live_at=at)
+
+
+def review(grant: Grant, rule: ExceptionRule, *, by: str, at: int, office: str | None) -> Grant:
+    """Return the grant, found still needed: it covers for another `review_days`."""
+    now = standing(grant, rule, at)
+    if not rule.review_days or now not in ("live", "review_overdue"):
+        raise Conflict(f"the grant is {now}: there is nothing to review")
+    _one_of_the_approvers(grant, rule, by, office)
+    return replace(grant, reviewed_by=by, reviewed_at=at)
+
+
+def unseal(grant: Grant, rule: ExceptionRule, *, by: str, at: int, office: str | None) -> Grant:
+    """Return the grant with its seal lifted: from now on the person sees it, and its uses.
+
+    Apart from revoking: a seal may outlive its grant, and a grant its seal.
+    """
+    if not grant.sealed or grant.unsealed_at is not None:
+        raise Conflict("the grant bears no seal")
+    _one_of_the_approvers(grant, rule, by, office)
+    return replace(grant, unsealed_by=by, unsealed_at=at)
+
+
+def _one_of_the_approvers(grant: Grant, rule: ExceptionRule, by: str, office: str | None) -> None:
+    if not by or by == grant.requested_by:
+        raise Conflict("this is for another key than the one that asked for the grant")
+    if rule.approvers and office not in rule.approvers:
+        raise Forbidden(f"this is for the {' or the '.join(rule.approvers)}, by a key of theirs")
+
+
+def hidden(grant: Grant) -> bool:
+    """Whether the person is not shown the grant and its uses yet (R-36)."""
+    return grant.sealed and grant.unsealed_at is None
+
+
+def review_due(grant: Grant, rule: ExceptionRule) -> int | None:
+    """Return when a live grant covers nothing any more unless it is reviewed."""
+    since = grant.reviewed_at or grant.live_at
+    return None if since is None or not rule.review_days else since + rule.review_days * DAY
 
 
 def revoke(grant: Grant, *, by: str, at: int) -> Grant:
@@ -176,6 +264,9 @@ def standing(grant: Grant, rule: ExceptionRule, at: int) -> Standing:
     due = grant.live_at + rule.ratify_within_hours * HOUR
     if rule.ratifiers and at >= due and not _ratified(grant, rule):
         return "lapsed"
+    review_by = review_due(grant, rule)
+    if review_by is not None and at >= review_by:
+        return "review_overdue"
     return "live"
 
 
@@ -248,7 +339,7 @@ _SCORES_ONLY = {
     "incident": "scores rest on it only for members that the scope names",
     "source_tag": "scores rest on it only for data from the public source",
     "order": "scores rest on it only for the order that the scope names",
-    "if_memo": f"scores rest on it only where the documents hold a {LEGAL_MEMO}",
+    "if_memo": f"scores rest on it only where the {LEGAL_MEMO} permits score",
 }
 
 
@@ -264,11 +355,11 @@ def _may_score(grant: Grant, rule: ExceptionRule, source: str) -> bool:
         case "order":
             return grant.scope.order is not None
         case "if_memo":
-            return any(document.kind == LEGAL_MEMO for document in grant.documents)
+            return any(d.kind == LEGAL_MEMO and "score" in d.permits for d in grant.documents)
 
 
 def _ratified(grant: Grant, rule: ExceptionRule) -> bool:
-    return len(grant.approved_by) > rule.approvals
+    return all(office in grant.offices for office in rule.ratifiers)
 
 
 def _kind(source: str) -> str:
@@ -280,9 +371,15 @@ def _same_exception(grant: Grant, rule: ExceptionRule) -> None:
         raise ValueError(f"a grant of exception {grant.exception} under rule {rule.number}")
 
 
-def _check_documents(documents: tuple[Document, ...]) -> None:
-    if not documents:
-        raise BadRequest("at least one document is needed", pointer="/documents")
+def _check_documents(documents: tuple[Document, ...], rule: ExceptionRule) -> None:
+    given = {document.kind for document in documents}
+    missing = [kind for kind in rule.documents if kind not in given]
+    if missing:
+        raise BadRequest(
+            f"exception {rule.number} asks for documents of all these kinds, and here are none of:"
+            f" {', '.join(missing)}",
+            pointer="/documents",
+        )
     for place, document in enumerate(documents):
         for key in ("kind", "ref"):
             if not getattr(document, key).strip():
@@ -292,6 +389,10 @@ def _check_documents(documents: tuple[Document, ...]) -> None:
             raise BadRequest(
                 "sha256 is 64 hexadecimal digits in lower case",
                 pointer=f"/documents/{place}/sha256",
+            )
+        if document.kind in rule.hashed and digest is None:
+            raise BadRequest(
+                "this document is given with its digest", pointer=f"/documents/{place}/sha256"
             )
 
 

@@ -2,7 +2,9 @@
 
 For each category that a request would use, one basis is looked for, in the order of the regime:
 explicit consent, consent, the contract for this order (exception 7), a live grant; else it is
-refused. A basis is looked for at every call: nothing is remembered between two calls.
+refused. What an affiliate or a partner shares needs an attestation of the source first, and then
+the member's consent to that source or, where the law has it shared, no more than that. A basis is
+looked for at every call: nothing is remembered between two calls.
 """
 
 from __future__ import annotations
@@ -10,8 +12,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from sectionfour.domain import Basis, Masked, Permit, Refusal, Request, Use
-from sectionfour.privacy import consent, exceptions
+from sectionfour.privacy import attestations, consent, exceptions
+from sectionfour.privacy.attestations import SourceAttestation, ThirdPerson
 from sectionfour.privacy.consent import ConsentEvent
 from sectionfour.privacy.exceptions import Grant
 from sectionfour.privacy.regime import Regime, load
@@ -30,8 +35,23 @@ class Ledger(Protocol):
     def grants(self, at: int) -> Sequence[tuple[Grant, int]]:
         """The grants that are live at `at`, each with the number of its uses."""
 
-    def take(self, grant_id: str, at: int, purpose: str, categories: Sequence[str]) -> bool:
+    def take(
+        self,
+        grant_id: str,
+        at: int,
+        purpose: str,
+        categories: Sequence[str],
+        *,
+        subject: bytes | None,
+        operation: str,
+    ) -> bool:
         """Record one use of a grant; False, and nothing recorded, where its quota is used up."""
+
+    def attestations(self, source: str, at: int) -> Sequence[SourceAttestation]:
+        """The attestations of one source. Read only where a request names such a source."""
+
+    def third_person(self, attestation_id: str) -> ThirdPerson | None:
+        """A member's word about a consignee. Read only where a request names one."""
 
 
 def check(
@@ -45,12 +65,15 @@ def check(
 ) -> Permit | Refusal:
     """Return what may be used of `request` for `purpose` at `at`, or why nothing may be.
 
-    `at` is in microseconds; `operation` is score or train. Raises BadRequest for a purpose,
-    category or source outside the closed lists, FailClosed where the ledger cannot be read.
+    `at` is in microseconds; `operation` is score, train, or export: to be read by an analyst, or
+    to leave the service. Any purpose may be declared for an export, and what was not collected for
+    it needs consent given before, for that very purpose (section Five). Raises BadRequest for a
+    purpose, category or source outside the closed lists, FailClosed where the ledger cannot be
+    read.
     """
     regime = regime or load()
     rule = regime.purpose(purpose)
-    serves = {"score": rule.scores is not None, "train": rule.trains}
+    serves = {"score": rule.scores is not None, "train": rule.trains, "export": True}
     if not serves.get(operation, False):
         return _refusal(rule, regime, "purpose_change", [u.category for u in request.uses], ())
 
@@ -61,15 +84,27 @@ def check(
     grants: Sequence[tuple[Grant, int]] | None = None
     for use in request.uses:
         basis = None
-        source = regime.source(use.source)
-        admission = regime.admission(rule.id, regime.category(use.category).key, source.key)
-        hindrance = use.hindrance or ("no_attestation" if source.attestation else None)
-        if hindrance is None and request.kind == "guest":
+        source, category = regime.source(use.source), regime.category(use.category)
+        admission = regime.admission(rule.id, category.key, source.key)
+        hindrance = use.hindrance
+        if use.attestation is not None and hindrance == "third_person":
+            word = ledger.third_person(use.attestation)
+            if word is not None and attestations.authorises(word, subject, request.order):
+                hindrance = None
+        shared: Sequence[SourceAttestation] = ()
+        if source.attestation:
+            shared = _attested(use, rule, ledger, at)
+        if (source.attestation or category.attested) and not shared:
+            hindrance = hindrance or "no_attestation"
+        own = operation == "export" and category.own_result and source.key == "first_party"
+        if own and hindrance is None and admission == "yes":
+            basis = Basis(use.category, "own_result")
+        elif hindrance is None and request.kind == "guest":
             basis = _guest(use, admission, rule)
         elif hindrance is None:
             basis = _consent(use, admission, rule, consents, regime)
             if basis is None and admission == "yes":
-                basis = _contract(use, source.key, rule, request, regime)
+                basis = _contract(use, source.key, rule, request, regime) or _law(use, shared)
             if basis is None and admission != "denied":
                 if grants is None:
                     grants = ledger.grants(at)
@@ -77,20 +112,30 @@ def check(
         if basis is None:
             masked.append(Masked(use.category, _why(admission, hindrance)))
         else:
+            if shared or use.attribute is not None or use.attestation is not None:
+                basis = _particulars(basis, use, shared)
             found[use.category] = basis
 
     # A quota may have been used up by another call since it was read: what counts is the take.
     for grant_id in dict.fromkeys(b.ref for b in found.values() if b.kind == "exception"):
         categories = [c for c, b in found.items() if b.ref == grant_id]
-        lacking = set(_missing(rule, request, found))
-        if grant_id is None or lacking or not ledger.take(grant_id, at, purpose, categories):
+        lacking = _missing(rule, request, found, operation)
+        if (
+            grant_id is None
+            or lacking
+            or not ledger.take(
+                grant_id, at, purpose, categories, subject=subject, operation=operation
+            )
+        ):
             for category_key in categories:
                 del found[category_key]
                 masked.append(Masked(category_key, "no_basis"))
 
-    missing = _missing(rule, request, found)
+    missing = _missing(rule, request, found, operation)
     if missing:
-        return _refusal(rule, regime, "no_basis", missing, tuple(masked))
+        changed = all(one.why == "purpose_change" for one in masked) and operation == "export"
+        why = "purpose_change" if changed else "no_basis"
+        return _refusal(rule, regime, why, missing, tuple(masked))
     personal = request.kind == "member" or not NOT_PERSONAL_ALONE.issuperset(found)
     permitted = 0
     for key in found:
@@ -105,7 +150,11 @@ def check(
     )
 
 
-def _missing(rule: PurposeRule, request: Request, found: dict[str, Basis]) -> list[str]:
+def _missing(
+    rule: PurposeRule, request: Request, found: dict[str, Basis], operation: str
+) -> list[str]:
+    if operation == "export":  # takes what may be taken; there is nothing that it must have
+        return [] if found else [use.category for use in request.uses]
     if request.kind == "guest" and rule.guests_may:
         return [] if found else sorted(rule.guest_categories)
     return [key for key in rule.requires if key not in found]
@@ -131,8 +180,10 @@ def _consent(
     consents: Sequence[ConsentEvent],
     regime: Regime,
 ) -> Basis | None:
+    # Consent is to a type of document: one for a passport is none for a driving licence.
+    named = use.category if use.attribute is None else f"{use.category}:{use.attribute}"
     for given in consents:
-        if use.category not in given.categories or given.source != use.source:
+        if named not in given.categories or given.source != use.source:
             continue
         if admission == "denied":
             # Not listed in section Four: only consent for this very purpose lifts it (Five).
@@ -140,16 +191,41 @@ def _consent(
         else:
             valid = regime.covers(given.purpose, rule.id)
         if admission == "explicit":
-            # Sensitive: explicit, and separate from consent to anything that is not (R-24).
-            valid = (
-                valid
-                and given.event_type == consent.EXPLICIT
-                and all(rule.admits[key] == "explicit" for key in given.categories)
-            )
+            # Sensitive: explicit, and separate from consent to anything else (R-24).
+            valid = valid and given.event_type == consent.EXPLICIT and len(given.categories) == 1
         if valid:
             notice = f"{given.notice_id}@{given.notice_version}"
             return Basis(use.category, "consent", given.record_id, notice)
     return None
+
+
+def _attested(use: Use, rule: PurposeRule, ledger: Ledger, at: int) -> list[SourceAttestation]:
+    """Return the attestations that let this be shared, the members' own authorisation first."""
+    found = [
+        one
+        for one in ledger.attestations(use.source, at)
+        if attestations.covers(one, use.source, use.category, rule.id, at)
+    ]
+    found.sort(key=lambda one: one.legal_ground != "subject_authorised")
+    return found
+
+
+def _law(use: Use, shared: Sequence[SourceAttestation]) -> Basis | None:
+    """What the law has shared needs no consent; what is sensitive or only if named still does."""
+    for one in shared:
+        if one.legal_ground == "statutory":
+            return Basis(use.category, "statutory", one.attestation_id)
+    return None
+
+
+def _particulars(basis: Basis, use: Use, shared: Sequence[SourceAttestation]) -> Basis:
+    """Return the basis with what lifted the hindrances before it: the two grounds are two codes."""
+    basis = replace(basis, attribute=use.attribute, third_person=use.attestation)
+    if not shared:
+        return basis
+    by = next((one for one in shared if one.attestation_id == basis.ref), shared[0])
+    kind = by.legal_ground if basis.kind == "consent" else basis.kind
+    return replace(basis, kind=kind, attestation=by.attestation_id)
 
 
 def _contract(

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import phonenumbers
 
 from sectionfour.domain import (
@@ -20,6 +21,7 @@ from sectionfour.domain import (
     Given,
     Permit,
     Request,
+    Spelt,
     Use,
     micros,
 )
@@ -137,21 +139,28 @@ def claim(given: Given, keys: Keys, regime: Regime) -> Request:
     """Return what `given` asks of the gate: the subject, and each category that it brings along.
 
     A permission of the operating system that was not granted, and a consignee who is not the
-    member, hinder a category whatever consent there is (R-12, R-14).
+    member, hinder a category whatever consent there is (R-12, R-14). Raises BadRequest for an
+    identifier that is malformed: before the gate, so that nothing is taken for a request that
+    is not answered.
     """
     member, transaction, source = given.member, given.transaction, given.sources.get
     uses: list[Use] = []
 
     granted = given.device.permissions if given.device is not None else ()
 
-    def bring(category: str, hindrance: str | None = None) -> None:
+    def bring(
+        category: str,
+        hindrance: str | None = None,
+        attribute: str | None = None,
+        attestation: str | None = None,
+    ) -> None:
         needed = regime.categories[category].permission
         if needed is not None and needed not in granted:
             hindrance = "no_permission"
         origin = source(category, source(category.partition(".")[0], "first_party"))
         if origin != "first_party":
             regime.source(origin, pointer="/sources")
-        uses.append(Use(category, origin, hindrance))
+        uses.append(Use(category, origin, hindrance, attribute, attestation))
 
     if member is not None:
         bring("member.required")
@@ -162,8 +171,11 @@ def claim(given: Given, keys: Keys, regime: Regime) -> Request:
         if transaction.instrument is not None:
             bring("payment")
         if transaction.consignee is not None:
-            self_consigned = transaction.consignee.is_member is True
-            bring("consignee", None if self_consigned else "third_person")
+            if transaction.consignee.is_member is True:
+                bring("consignee")
+            else:
+                word = transaction.consignee.attestation_id
+                bring("consignee", "third_person", attestation=word)
     if given.device is not None:
         bring("device")
     if given.location is not None:
@@ -174,8 +186,12 @@ def claim(given: Given, keys: Keys, regime: Regime) -> Request:
     if given.log is not None:
         bring("log")
     if given.identity is not None:
+        kind = given.identity.document_type
+        if kind is not None:
+            document = regime.categories["identity.document"]
+            regime.type_of(document, kind, pointer="/identity/document_type")
         if given.identity.document_verified is not None:
-            bring("identity.document")
+            bring("identity.document", attribute=kind)
         if given.identity.face_match_level is not None:
             bring("biometric.face")
         if given.identity.credit_band is not None:
@@ -192,6 +208,16 @@ def claim(given: Given, keys: Keys, regime: Regime) -> Request:
         order=None if transaction is None else keys.order(transaction.order_id),
         uses=tuple(uses),
         given=given,
+        spelt=_spelt(given, keys.region),
+    )
+
+
+def _spelt(given: Given, region: str) -> Spelt:
+    member, location = given.member, given.location
+    return Spelt(
+        phone=None if member is None or member.phone is None else phone(member.phone, region),
+        email=None if member is None or member.email is None else email(member.email),
+        ip=None if location is None or location.ip is None else ip(location.ip),
     )
 
 
@@ -203,8 +229,9 @@ def seal(request: Request, permit: Permit, keys: Keys, *, at: int, regime: Regim
 
     A member met for the first time, with a basis, gets a vault row here.
     """
-    given = request.given
+    given, spelt = request.given, request.spelt
     assert given is not None
+    assert spelt is not None
     token = keys.ring.token
     fields: dict[str, bytes | int | float | None] = {}
     categories = regime.categories
@@ -215,10 +242,10 @@ def seal(request: Request, permit: Permit, keys: Keys, *, at: int, regime: Regim
     if given.member is not None and may("member.required"):
         member = given.member
         fields["member"] = request.subject or keys.subject(member.id, enrol=True)
-        if member.phone is not None:
-            fields["phone"] = token("serve", "phone", phone(member.phone, keys.region).encode())
-        if member.email is not None:
-            fields["email"] = token("serve", "email", email(member.email).encode())
+        if spelt.phone is not None:
+            fields["phone"] = token("serve", "phone", spelt.phone.encode())
+        if spelt.email is not None:
+            fields["email"] = token("serve", "email", spelt.email.encode())
         if member.registered_at is not None:
             fields["registered_at"] = micros(member.registered_at)
     transaction = given.transaction
@@ -237,12 +264,14 @@ def seal(request: Request, permit: Permit, keys: Keys, *, at: int, regime: Regim
         if consignee is not None and may("consignee"):
             fields["consignee_self"] = int(consignee.is_member is True)
             place = address(consignee.address or "")
-            if place:  # a blank one would be one and the same for all
+            # Of a third person there is no token (R-13), only that it is not the member; and a
+            # blank address would be one and the same for all.
+            if place and consignee.is_member is True:
                 fields["address"] = token("serve", "address", place.encode())
     if given.device is not None and given.device.id is not None and may("device"):
         fields["device"] = token("serve", "device", _plain(given.device.id).encode())
-    if given.location is not None and given.location.ip is not None and may("location"):
-        host, network = ip(given.location.ip)
+    if spelt.ip is not None and may("location"):
+        host, network = spelt.ip
         fields["ip"] = token("serve", "ip", host)
         fields["network"] = token("serve", "network", network)
     if given.log is not None and may("log"):
@@ -261,5 +290,40 @@ def seal(request: Request, permit: Permit, keys: Keys, *, at: int, regime: Regim
         type=given.event.type,
         occurred_at=micros(given.event.occurred_at),
         permitted=permit.permitted,
+        brought=_brought(request, permit, regime),
         **fields,  # type: ignore[arg-type]
+    )
+
+
+class Brought(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where one category of an event came from, where that is not plainly the member."""
+
+    source: str = "first_party"
+    attribute: str | None = None
+
+
+def _brought(request: Request, permit: Permit, regime: Regime) -> str | None:
+    """Return what `uses_of` needs to ask the gate again; None where all is the member's own."""
+    if all(use.source == "first_party" and use.attribute is None for use in request.uses):
+        return None
+    found = {
+        use.category: Brought(use.source, use.attribute)
+        for use in request.uses
+        if permit.permitted & regime.categories[use.category].bit
+    }
+    told = {category: what for category, what in found.items() if what != Brought()}
+    return msgspec.json.encode(told).decode() if told else None
+
+
+_decode_brought = msgspec.json.Decoder(dict[str, Brought]).decode
+
+
+def uses_of(permitted: int, brought: str | None, regime: Regime) -> tuple[Use, ...]:
+    """Return what an event that is kept holds, with its true sources, to ask the gate again."""
+    told = {} if brought is None else _decode_brought(brought)
+    plain = Brought()
+    return tuple(
+        Use(category, what.source, attribute=what.attribute)
+        for category in regime.unmask(permitted)
+        for what in [told.get(category, plain)]
     )

@@ -44,7 +44,7 @@ __all__ = [
     "parse",
 ]
 
-LISTS = ("purposes", "categories", "sources", "services", "threats")
+LISTS = ("purposes", "categories", "sources", "services", "controllers", "threats")
 TABLES = ("purposes", "categories", "sources", "services", "exceptions")
 EXCEPTIONS = tuple(str(number) for number in range(1, 12))
 
@@ -87,6 +87,24 @@ class Regime:
             )
         return rule
 
+    def data(self, text: str, *, pointer: str = "/categories") -> CategoryRule:
+        """Return the category that a consent names, alone or with a type: "CATEGORY:TYPE".
+
+        Raises BadRequest for what is not in the closed lists.
+        """
+        key, colon, kind = text.partition(":")
+        rule = self.category(key, pointer=pointer)
+        if colon:
+            self.type_of(rule, kind, pointer=pointer)
+        return rule
+
+    def type_of(self, rule: CategoryRule, kind: str, *, pointer: str) -> str:
+        """Return `kind`, a type of document of a category, or raise BadRequest."""
+        if kind not in rule.types:
+            types = ", ".join(rule.types) or "none: leave it out"
+            raise BadRequest(f"the types of {rule.key} are {types}", pointer=pointer)
+        return kind
+
     def source(self, text: str, *, pointer: str = "/source") -> SourceRule:
         """Return the rule for `first_party`, `affiliate:ID` and so on, or raise BadRequest.
 
@@ -104,6 +122,12 @@ class Regime:
         if rule is None:
             raise BadRequest("exception must be a number from 1 to 11", pointer="/exception")
         return rule
+
+    @property
+    def offices(self) -> tuple[str, ...]:
+        """The offices that approve or ratify exceptions: a key may bear one."""
+        named = (o for rule in self.exceptions.values() for o in rule.approvers + rule.ratifiers)
+        return tuple(dict.fromkeys(named))
 
     def stands_for(self, name: str, *, pointer: str = "/purpose") -> tuple[str, ...]:
         """Return the purposes that a notice or a consent means by `name`: itself, or several.
@@ -124,6 +148,27 @@ class Regime:
         if category not in rule.brings or purpose not in rule.serves:
             return "denied"
         return self.purposes[purpose].admits[category]
+
+    def matrix(self) -> dict[str, dict[str, dict[str, dict[str, list[str]]]]]:
+        """Return by category, source and purpose of collection: what each use needs.
+
+        `same` is the purpose itself; yes, named and explicit are those of section Four; all others
+        are a change of purpose, and need `prior_consent` for that very purpose (section Five).
+        """
+        found: dict[str, dict[str, dict[str, dict[str, list[str]]]]] = {}
+        for category in self.categories.values():
+            for source in self.sources:
+                for collected in category.collected_for:
+                    cells: dict[str, list[str]] = {}
+                    for use in self.purposes:
+                        how: str = self.admission(use, category.key, source)
+                        if how == "denied":
+                            how = "prior_consent"
+                        elif use == collected and how == "yes":
+                            how = "same"
+                        cells.setdefault(how, []).append(use)
+                    found.setdefault(category.key, {}).setdefault(source, {})[collected] = cells
+        return found
 
     def mask(self, categories: Iterable[str]) -> int:
         """Return the bitmask that stands for `categories` in what is stored."""

@@ -67,6 +67,8 @@ class CategoryRule:
     permission: str | None
     third_person: bool
     result_only: bool
+    attested: bool
+    types: tuple[str, ...]
     part_of: str | None
     collected_for: tuple[str, ...]
     withholds: tuple[str, ...]
@@ -74,6 +76,11 @@ class CategoryRule:
     key: str = ""
     bit: int = 0
     contract: bool = False
+
+    @property
+    def own_result(self) -> bool:
+        """Whether it is made here, under section Four, and not collected: scores and labels."""
+        return self.section == "Four" and self.security == "yes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +117,11 @@ class ExceptionRule:
     title: str
     law: str | None
     documents: tuple[str, ...]
+    hashed: tuple[str, ...]
+    ends_with: str | None
+    review_days: int
+    controllers: tuple[str, ...]
+    asks_first: bool
     approvers: tuple[str, ...]
     ratifiers: tuple[str, ...]
     ratify_within_hours: int
@@ -178,6 +190,7 @@ NAMES_OF = {
     "brings": "categories",
     "categories": "categories",
     "sources": "sources",
+    "controllers": "controllers",
     "withholds": "services",
     "never_affects": "services",
 }
@@ -323,6 +336,8 @@ def in_category(
             yield "part_of", f"{rule.part_of!r} is not a category that has parts"
     if not rule.collected_for:
         yield "collected_for", "no purpose is named"
+    if rule.types and rule.security != "explicit":
+        yield "types", "only what needs an explicit consent has one for each type"
     for key in rule.collected_for:
         if rule.security == "denied" and purposes[key].section_four:
             yield "collected_for", f"is denied for security, yet collected for {key!r}"
@@ -354,6 +369,11 @@ def in_exception(rule: ExceptionRule) -> Faults:
             yield key, "this exception is never granted"
         if not rule.never and not getattr(rule, key):
             yield key, "without it nothing could be granted"
+    for key in rule.hashed + ((rule.ends_with,) if rule.ends_with else ()):
+        if key not in rule.documents:
+            yield "documents", f"{key!r} is spoken of, and not asked for"
+    if bool(rule.review_days) and rule.review_days < 0:
+        yield "review_days", "is less than nothing"
     if rule.max_life_days < 0:
         yield "max_life_days", "is less than nothing"
     if bool(rule.approvers) == (rule.never or rule.auto):

@@ -12,6 +12,7 @@ from sectionfour.database import Database, closed
 from sectionfour.stores.ledger import (
     api_keys,
     assessments,
+    attestations,
     bases,
     cessation,
     labels,
@@ -21,10 +22,17 @@ from sectionfour.stores.ledger import (
 from sectionfour.stores.ledger.tallied import Tallied
 
 #: Every table, from the rooms that hold them.
-SCHEMA = ";\n".join(
-    room.SCHEMA.strip()
-    for room in (bases, assessments, labels, api_keys, log, retention, cessation)
+ROOMS = (
+    bases,
+    assessments,
+    labels,
+    api_keys,
+    log,
+    retention,
+    cessation,
+    attestations,
 )
+SCHEMA = ";\n".join(room.SCHEMA.strip() for room in ROOMS)
 VERSION = 1
 
 
@@ -37,6 +45,7 @@ class SqliteLedger(
     Tallied,
     retention.Retained,
     cessation.Cessation,
+    attestations.Attestations,
 ):
     schema = SCHEMA
 

@@ -11,6 +11,7 @@ from sectionfour.settings import Settings, from_environment
 from sectionfour.upkeep import Upkeep
 from sectionfour.web import (
     assess,
+    attestations,
     body,
     cessation,
     consents,
@@ -23,12 +24,15 @@ from sectionfour.web import (
     receipts,
     reports,
     routes,
+    services,
 )
 from sectionfour.web.metrics import Metrics
 
 ROUTES = (
     *assess.ROUTES,
     *consents.ROUTES,
+    *attestations.ROUTES,
+    *services.ROUTES,
     *exceptions.ROUTES,
     *labels.ROUTES,
     *receipts.ROUTES,

@@ -38,7 +38,7 @@ def put_notice(service: Service, who: Caller, notice_id: str) -> Response:
         raise BadRequest("a notice's id has letters, digits, and . _ - @, up to 64", pointer="")
     purposes = _spelt_out(regime, given.purposes)
     for place, category in enumerate(given.categories):
-        regime.category(category, pointer=f"/categories/{place}")
+        regime.data(category, pointer=f"/categories/{place}")
     notice = Notice(
         notice_id=notice_id,
         version=given.version,
@@ -95,8 +95,8 @@ def give_consent(service: Service, who: Caller) -> Response:
     if not set(purposes).issubset(_spelt_out(parts.regime, notice.purposes)):
         raise BadRequest("the notice does not name this purpose", pointer="/purpose")
     for place, category in enumerate(given.categories):
-        parts.regime.category(category, pointer=f"/categories/{place}")
-        if category not in notice.categories:
+        rule = parts.regime.data(category, pointer=f"/categories/{place}")
+        if not {category, rule.key}.intersection(notice.categories):
             raise BadRequest(
                 "the notice does not name this category", pointer=f"/categories/{place}"
             )
@@ -118,7 +118,7 @@ def give_consent(service: Service, who: Caller) -> Response:
         notice_id=notice.notice_id,
         notice_version=notice.version,
         event_type=given.event_type,
-        event_state=consent.GIVEN,
+        event_state=given.event_state,
         # What a clock ahead of ours says has just happened has happened: it holds from now on.
         event_time=min(event_time, at - 1),
         expires_at=expires_at,
@@ -139,13 +139,21 @@ def give_consent(service: Service, who: Caller) -> Response:
 
 def _no_basis(regime: Regime, given: schemas.ConsentBody) -> Warnings:
     """Warn of each category that this consent is no basis for."""
+    if given.event_state != consent.GIVEN:
+        return []
     explicit = given.event_type == consent.EXPLICIT
-    admits = {key: regime.categories[key].security for key in given.categories}
-    alone = all(how == "explicit" for how in admits.values())
+    alone = len(set(given.categories)) == 1
     found = []
-    for place, (key, how) in enumerate(admits.items()):
+    for place, key in enumerate(given.categories):
+        rule = regime.data(key)
+        how = rule.security
         if how == "explicit" and not (explicit and alone):
             text = f"{key} is sensitive: it needs an explicitly expressed consent of its own"
+        elif rule.types and key == rule.key:
+            text = (
+                f"{key} without a type is no basis for any one type of document:"
+                f" name it, like {key}:{rule.types[0]}"
+            )
         elif how == "denied" and given.purpose == regime.umbrella:
             text = f"{key} is not among what section Four lists: name the very purpose"
         else:

@@ -7,15 +7,16 @@ the log gets kinds and digests alone.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from dataclasses import replace
 
 from flask import Response
 
-from sectionfour.domain import Leaf, micros
+from sectionfour.domain import Leaf, instant, micros
 from sectionfour.errors import NotFound
 from sectionfour.parts import Parts
 from sectionfour.privacy import entries, exceptions
-from sectionfour.privacy.exceptions import Document, Grant, Scope
+from sectionfour.privacy.exceptions import Attempt, Document, Grant, Scope
 from sectionfour.web import body, schemas
 from sectionfour.web.keys import Caller
 from sectionfour.web.routes import Route, Service, answer
@@ -41,6 +42,8 @@ def ask_exception(service: Service, who: Caller) -> Response:
                 sha256=d.sha256,
                 issued_by=d.issued_by,
                 issued_at=None if d.issued_at is None else micros(d.issued_at),
+                valid_until=None if d.valid_until is None else micros(d.valid_until),
+                permits=d.permits,
             )
             for d in given.documents
         ],
@@ -60,6 +63,12 @@ def ask_exception(service: Service, who: Caller) -> Response:
         by=who.key_id,
         at=at,
         sealed=given.sealed,
+        controller_type=given.controller_type,
+        consent_attempts=[
+            Attempt(at=micros(a.at), channel=a.channel, result=a.result)
+            for a in given.consent_attempts
+        ],
+        consent_impossible=given.consent_impossible,
     )
     members = {parts.keys.subject(name, enrol=True) for name in scope.members}
     known = frozenset(member for member in members if member is not None)
@@ -75,15 +84,35 @@ def ask_exception(service: Service, who: Caller) -> Response:
 
 
 def approve_exception(service: Service, who: Caller, grant_id: str) -> Response:
-    """Approve a grant, by another key than the one that asked; live once enough have."""
+    """Approve a grant, by another key than the one that asked, of an office that is asked.
+
+    Live once every office has; on a live grant that wants it, this is the ratification.
+    """
+    return _done(service, who, grant_id, exceptions.approve, "approved")
+
+
+def review_exception(service: Service, who: Caller, grant_id: str) -> Response:
+    """Say that a live grant is still needed, by an office that approves such: until the next."""
+    return _done(service, who, grant_id, exceptions.review, "reviewed")
+
+
+def unseal_exception(service: Service, who: Caller, grant_id: str) -> Response:
+    """Lift the seal of a grant: from now on the person sees it and each use of it."""
+    return _done(service, who, grant_id, exceptions.unseal, "unsealed")
+
+
+def _done(
+    service: Service, who: Caller, grant_id: str, what: Callable[..., Grant], action: str
+) -> Response:
     parts, at = service.parts, service.parts.clock()
+    office = parts.ledger.office(who.key_id)
 
-    def approved(grant: Grant) -> tuple[Grant, Leaf]:
+    def change(grant: Grant) -> tuple[Grant, Leaf]:
         rule = parts.regime.exception(grant.exception)
-        grant = exceptions.approve(grant, rule, by=who.key_id, at=at)
-        return grant, entries.grant(parts.keys, grant, "approved", at)
+        grant = what(grant, rule, by=who.key_id, at=at, office=office)
+        return grant, entries.grant(parts.keys, grant, action, at)
 
-    return _said(parts, parts.ledger.change_grant(grant_id, approved), at)
+    return _said(parts, parts.ledger.change_grant(grant_id, change), at)
 
 
 def revoke_exception(service: Service, who: Caller, grant_id: str) -> Response:
@@ -100,8 +129,20 @@ def revoke_exception(service: Service, who: Caller, grant_id: str) -> Response:
 def _said(parts: Parts, grant: Grant | None, at: int) -> Response:
     if grant is None:
         raise NotFound("there is no grant of this id")
-    state = exceptions.standing(grant, parts.regime.exception(grant.exception), at)
-    return answer({"grant_id": grant.grant_id, "state": state, "approvals": len(grant.approved_by)})
+    rule = parts.regime.exception(grant.exception)
+    due = exceptions.review_due(grant, rule)
+    return answer(
+        {
+            "grant_id": grant.grant_id,
+            "state": exceptions.standing(grant, rule, at),
+            "approvals": len(grant.approved_by),
+            "approvals_asked": [
+                o for o in rule.approvers + rule.ratifiers if o not in grant.offices
+            ],
+            "review_due": None if due is None else instant(due),
+            "sealed": exceptions.hidden(grant),
+        }
+    )
 
 
 ROUTES = (
@@ -118,6 +159,22 @@ ROUTES = (
         method="POST",
         path="/v1/exceptions/{grant_id}/approve",
         handle=approve_exception,
+        tag="Exceptions",
+        roles=("privacy",),
+        answers={200: schemas.GrantNow},
+    ),
+    Route(
+        method="POST",
+        path="/v1/exceptions/{grant_id}/review",
+        handle=review_exception,
+        tag="Exceptions",
+        roles=("privacy",),
+        answers={200: schemas.GrantNow},
+    ),
+    Route(
+        method="POST",
+        path="/v1/exceptions/{grant_id}/unseal",
+        handle=unseal_exception,
         tag="Exceptions",
         roles=("privacy",),
         answers={200: schemas.GrantNow},

@@ -42,16 +42,22 @@ class KeyRow(NamedTuple):
     revoked_at: int | None
 
 
-def create_key(ledger: SqliteLedger, role: str, at: int) -> str:
+def create_key(ledger: SqliteLedger, role: str, at: int, office: str | None = None) -> str:
     """Make a key and return it: the only time that it is to be seen.
 
+    `office` is whose approval the key speaks, of an exception: a key of the role privacy bears one
+    at most, and never two. Whoever makes keys names the offices.
     32 random bytes need no slow hash: nobody can try them all.
     """
     if role not in ROLES:
         raise BadRequest(f"a role must be one of {', '.join(ROLES)}", pointer="/role")
+    if office is not None and role != "privacy":
+        raise BadRequest("an office is borne by a key of the role privacy", pointer="/office")
     key = f"s4_{secrets.token_urlsafe(32)}"
     name = key_id(key)
-    ledger.add_key(name, _digest(key), role, at, entries.key(name, "created", at, role))
+    ledger.add_key(
+        name, _digest(key), role, at, entries.key(name, "created", at, role, office), office
+    )
     return key
 
 

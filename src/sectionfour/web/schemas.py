@@ -40,6 +40,8 @@ class NoticeRef(Raw, frozen=True, kw_only=True):
 
 
 class ConsentBody(Raw, frozen=True, kw_only=True):
+    """A yes, or a no. A category may name a type of document: "identity.document:passport"."""
+
     member_id: Identifier
     notice: NoticeRef
     purpose: Key
@@ -47,6 +49,9 @@ class ConsentBody(Raw, frozen=True, kw_only=True):
     event_type: Literal["explicitly_expressed", "implicitly_expressed"]
     event_time: Instant
     source: Annotated[str, Meta(min_length=1, max_length=160)] = "first_party"
+    event_state: Annotated[
+        Literal["consent_given", "consent_refused"], Meta(description="a no is recorded, too")
+    ] = "consent_given"
     validity_duration: Annotated[str, Meta(max_length=32, description="ISO 8601: P1Y")] | None = (
         None
     )
@@ -58,6 +63,16 @@ class DocumentBody(Raw, frozen=True, kw_only=True):
     sha256: Digest | None = None
     issued_by: Text | None = None
     issued_at: Instant | None = None
+    valid_until: Instant | None = None
+    permits: Annotated[tuple[Key, ...], Meta(max_length=8)] = ()
+
+
+class AttemptBody(Raw, frozen=True, kw_only=True):
+    """An attempt to get the person's consent, and what came of it."""
+
+    at: Instant
+    channel: Key
+    result: Literal["no_answer", "unreachable", "unable"]
 
 
 class ScopeBody(Raw, frozen=True, kw_only=True):
@@ -81,6 +96,9 @@ class ExceptionBody(Raw, frozen=True, kw_only=True):
     max_uses: Annotated[int, Meta(ge=1, le=1_000_000)]
     not_before: Instant | None = None
     sealed: bool = False
+    controller_type: Key = "marketplace"
+    consent_attempts: Annotated[tuple[AttemptBody, ...], Meta(max_length=64)] = ()
+    consent_impossible: Long | None = None
 
 
 class LabelBody(Raw, frozen=True, kw_only=True):
@@ -232,9 +250,14 @@ class GrantAsked(Struct):
 
 
 class GrantNow(Struct):
+    """`approvals_asked`: the offices that have yet to approve or ratify."""
+
     grant_id: str
     state: str
     approvals: int
+    approvals_asked: list[str]
+    review_due: str | None
+    sealed: bool
 
 
 class LabelKept(Struct):

@@ -8,7 +8,7 @@ from sectionfour.stores.ledger.connected import Connected
 SCHEMA = """
 CREATE TABLE api_keys (
   key_id TEXT PRIMARY KEY, hash BLOB NOT NULL UNIQUE, role TEXT NOT NULL, at INTEGER NOT NULL,
-  revoked_at INTEGER)
+  revoked_at INTEGER, office TEXT)
 """
 
 
@@ -22,10 +22,25 @@ class ApiKeys(Connected):
         )
         return rows[0] if rows else None
 
-    def add_key(self, key_id: str, digest: bytes, roles: str, at: int, leaf: Leaf) -> None:
+    def office(self, key_id: str) -> str | None:
+        """Return the office that a key bears, if any."""
+        rows = self.rows("SELECT office FROM api_keys WHERE key_id = ?", key_id)
+        found: str | None = rows[0][0] if rows else None
+        return found
+
+    def add_key(
+        self,
+        key_id: str,
+        digest: bytes,
+        roles: str,
+        at: int,
+        leaf: Leaf,
+        office: str | None = None,
+    ) -> None:
         with self.transaction() as connection:
             connection.execute(
-                "INSERT INTO api_keys VALUES (?, ?, ?, ?, NULL)", (key_id, digest, roles, at)
+                "INSERT INTO api_keys VALUES (?, ?, ?, ?, NULL, ?)",
+                (key_id, digest, roles, at, office),
             )
             self.log(connection, leaf)
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from sectionfour.domain import Leaf, Notice
+from sectionfour.domain import Leaf, Notice, instant
 from sectionfour.errors import Conflict, FailClosed
 from sectionfour.privacy.consent import ConsentEvent
-from sectionfour.privacy.exceptions import Grant
+from sectionfour.privacy.exceptions import Grant, hidden
 from sectionfour.stores.ledger.connected import Connected
 
 SCHEMA = """
@@ -29,8 +29,9 @@ CREATE INDEX consent_of_record ON consent_events (record_id, seq);
 CREATE TABLE grants (grant_id TEXT PRIMARY KEY, live_until INTEGER NOT NULL, body BLOB NOT NULL);
 CREATE TABLE grant_uses (
   grant_id TEXT NOT NULL REFERENCES grants, at INTEGER NOT NULL, purpose TEXT NOT NULL,
-  categories TEXT NOT NULL);
-CREATE INDEX use_of_grant ON grant_uses (grant_id)
+  categories TEXT NOT NULL, operation TEXT NOT NULL, subject BLOB);
+CREATE INDEX use_of_grant ON grant_uses (grant_id);
+CREATE INDEX use_of_subject ON grant_uses (subject)
 """
 
 
@@ -60,7 +61,16 @@ class Bases(Connected):
             )
         ]
 
-    def take(self, grant_id: str, at: int, purpose: str, categories: Sequence[str]) -> bool:
+    def take(
+        self,
+        grant_id: str,
+        at: int,
+        purpose: str,
+        categories: Sequence[str],
+        *,
+        subject: bytes | None,
+        operation: str,
+    ) -> bool:
         with self.transaction() as connection:
             row = connection.execute(
                 "SELECT body FROM grants WHERE grant_id = ? AND live_until > ?", (grant_id, at)
@@ -69,9 +79,18 @@ class Bases(Connected):
                 return False
             grant = _grant(row[0])
             taken = connection.execute(
-                "INSERT INTO grant_uses SELECT ?, ?, ?, ?"
+                "INSERT INTO grant_uses SELECT ?, ?, ?, ?, ?, ?"
                 " WHERE (SELECT COUNT(*) FROM grant_uses WHERE grant_id = ?) < ?",
-                (grant_id, at, purpose, ",".join(categories), grant_id, grant.max_uses),
+                (
+                    grant_id,
+                    at,
+                    purpose,
+                    ",".join(categories),
+                    operation,
+                    subject,
+                    grant_id,
+                    grant.max_uses,
+                ),
             )
             return taken.rowcount == 1
 
@@ -188,20 +207,60 @@ class Bases(Connected):
         )
         self.log(connection, leaf)
 
+    def uses_of(self, subject: bytes) -> list[dict[str, Any]]:
+        """Return each use of an exception on one person, for them to see: what, when, by whom.
+
+        Under a seal that is not lifted it is left out (R-36). `receipt_id` and `actor` (the id of
+        an API key) are those of the assessment that it was for, whose name begins with its instant.
+        """
+        found = []
+        for body, at, purpose, categories, operation, receipt_id, actor in self.rows(
+            _USES, subject, subject
+        ):
+            grant = _grant(body)
+            if not hidden(grant):
+                found.append(
+                    {
+                        "grant_id": grant.grant_id,
+                        "exception": grant.exception,
+                        "at": instant(at),
+                        "purpose": purpose,
+                        "operation": operation,
+                        "categories": categories.split(","),
+                        "receipt_id": receipt_id,
+                        "actor": actor,
+                    }
+                )
+        return found
+
     def grant(self, grant_id: str) -> Grant | None:
         rows = self.rows("SELECT body FROM grants WHERE grant_id = ?", grant_id)
         return _grant(rows[0][0]) if rows else None
 
 
 # A version of a notice is superseded when a later one of the same notice, with a material change,
-# has come into force; and one that is not on record is as good as superseded.
+# has come into force; and one that is not on record is as good as superseded. What was over at the
+# newest assessment stays over, though the clock be set back.
 _CONSENTS = """
 SELECT c.seq, c.record_id, c.purpose, c.categories, c.source, c.notice_id, c.notice_version,
   c.event_type, c.event_state, c.event_time, c.expires_at,
   COALESCE((SELECT EXISTS (SELECT 1 FROM notices n WHERE n.notice_id = o.notice_id
       AND n.material AND (n.valid_from, n.seq) > (o.valid_from, o.seq) AND n.valid_from <= ?)
-    FROM notices o WHERE o.notice_id = c.notice_id AND o.version = c.notice_version), 1)
+    FROM notices o WHERE o.notice_id = c.notice_id AND o.version = c.notice_version), 1),
+  c.expires_at IS NOT NULL
+    AND c.expires_at <= (SELECT at FROM assessments ORDER BY seq DESC LIMIT 1)
 FROM consent_events c"""
+
+
+# Of somebody not met before the call the use does not know the subject: the assessment does.
+_USES = """
+SELECT g.body, u.at, u.purpose, u.categories, u.operation, a.assessment_id, a.key_id
+FROM grant_uses u JOIN grants g USING (grant_id)
+LEFT JOIN assessments a ON a.assessment_id >= printf('as_%013x', u.at)
+  AND a.assessment_id < printf('as_%013x', u.at + 1)
+  AND instr(CAST(a.answer AS TEXT), u.grant_id) AND (u.subject IS NULL OR a.subject = u.subject)
+WHERE u.subject = ? OR (u.subject IS NULL AND a.subject = ?)
+ORDER BY u.at"""
 
 
 _decode_grant = msgspec.json.Decoder(Grant).decode
@@ -215,7 +274,9 @@ def _grant(body: bytes) -> Grant:
 
 
 def _consent_event(row: Sequence[Any]) -> ConsentEvent:
-    return ConsentEvent._make((*row[:3], frozenset(row[3].split(",")), *row[4:11], bool(row[11])))
+    return ConsentEvent._make(
+        (*row[:3], frozenset(row[3].split(",")), *row[4:11], bool(row[11]), bool(row[12]))
+    )
 
 
 def _notice(row: Sequence[Any]) -> Notice:
