@@ -48,6 +48,7 @@ def verify(
         ("entries", lambda: _entries(parts, progress)),
         ("consents", lambda: _consents(parts)),
         ("grants", lambda: _grants(parts)),
+        ("epochs", lambda: _epochs(parts.ledger)),
         ("rest", lambda: _without_entry(parts.ledger)),
     )
     for name, check in checks:
@@ -79,7 +80,7 @@ def _entries(parts: Parts, progress: Callable[[int], object]) -> Iterator[str]:
     newest, uses = -1, Counter[tuple[str, str, str]]()
     for start in range(0, size, CHUNK):
         stop = min(size, start + CHUNK)
-        assessed = {row[0]: row[1:] for row in ledger.rows(_ASSESSMENTS, start, stop)}
+        assessed = {row[0]: row[1:] for row in ledger.rows(ASSESSMENTS, start, stop)}
         for index, kind, ref, body in ledger.leaves(start, stop):
             try:
                 said = msgspec.json.decode(body)
@@ -132,12 +133,13 @@ def _name(said: dict[str, Any]) -> tuple[str, str]:
 
 _NAMED_BY = {"consent": "record_id", "exception": "grant_id"}
 
-_EVENT = Event.__struct_fields__
-_ASSESSMENTS = (
+EVENT = Event.__struct_fields__
+ASSESSMENTS = (
     "SELECT l.idx, a.seq, a.assessment_id, a.event_id, a.asked, a.at, a.subject, a.purpose,"
-    " a.status, a.http, a.answer, a.vector, a.nonce, a.key_id,"
-    f" {', '.join(f'e.{name}' for name in _EVENT)}"
+    " a.status, a.http, a.answer, a.vector, a.nonce, a.key_id, c.commitment,"
+    f" {', '.join(f'e.{name}' for name in EVENT)}"
     " FROM log l LEFT JOIN assessments a ON a.assessment_id = l.ref"
+    " LEFT JOIN carried c ON c.assessment_id = l.ref"
     " LEFT JOIN events e ON e.event_id = a.event_id"
     " WHERE l.kind = 'assessment' AND l.idx >= ? AND l.idx < ?"
 )
@@ -149,7 +151,7 @@ def _assessment(row: Row, body: bytes, said: dict[str, Any]) -> Iterator[str]:
     Where the nonce was destroyed nothing vouches for the rest, so none of it may be left.
     """
     seq, name, event_id, asked, at, subject, purpose, status, http, answer, *rest = row
-    vector, nonce, key_id, *columns = rest
+    vector, nonce, key_id, carried, *columns = rest
     if seq is None:
         yield "its row is missing"
         return
@@ -174,7 +176,7 @@ def _assessment(row: Row, body: bytes, said: dict[str, Any]) -> Iterator[str]:
             yield "its answer is not what its receipt says"
     event = None
     if columns[0] is not None:
-        event = Event(**dict(zip(_EVENT, columns, strict=True)))
+        event = Event(**dict(zip(EVENT, columns, strict=True)))
     kept = {
         "asked": asked,
         "subject": subject,
@@ -184,7 +186,8 @@ def _assessment(row: Row, body: bytes, said: dict[str, Any]) -> Iterator[str]:
     }
     # An event under the id of one that was only evaluated came by itself: it is not committed to.
     if not any(
-        receipts.commitment(nonce, event=of, **kept) == said["commitment"] for of in (event, None)
+        receipts.commitment(nonce, event=of, **kept) == (carried or said["commitment"])
+        for of in (event, None)
     ):
         yield "what is kept of it is not what its receipt was made for"
 
@@ -308,6 +311,18 @@ def _grants(parts: Parts) -> Iterator[str]:
             or live_until != (grant.expires_at if grant.state == "live" else 0)
         ):
             yield f"exception {name}: what is kept is not what its entries say"
+
+
+def _epochs(ledger: SqliteLedger) -> Iterator[str]:
+    """Compare what receipts commit to since the last epoch ended with the entry of that end."""
+    moved = ledger.rows(
+        "SELECT leaf FROM log WHERE kind = 'epoch'"
+        " AND json_extract(leaf, '$.action') = 'moved' ORDER BY idx DESC LIMIT 1"
+    )
+    count, digest = ledger.carried_digest()
+    said = msgspec.json.decode(moved[0][0])["carried"] if moved else {"count": 0}
+    if count != said["count"] or (moved and digest != said["digest"]):
+        yield "what receipts commit to since an epoch ended is not what its entry says"
 
 
 # --- what ought to have an entry, and has none -----------------------------------------------

@@ -116,3 +116,10 @@ def key(key_id: str, action: str, at: int, role: str | None = None) -> Leaf:
     """Return the entry of an API key that was made (with its role) or revoked (without)."""
     said = {"kind": "key", "at": instant(at), "key_id": key_id, "action": action}
     return Leaf("key", key_id, canonical(said | ({} if role is None else {"role": role})))
+
+
+def epoch(domain: str, name: str, action: str, at: int, **more: Any) -> Leaf:
+    """Return the entry of an epoch that was begun, moved to (its rows are under its tokens from
+    then on) or destroyed."""
+    said = {"kind": "epoch", "at": instant(at), "epoch_id": f"{domain}:{name}", "action": action}
+    return Leaf("epoch", f"{domain}:{name}", canonical(said | more))

@@ -7,17 +7,27 @@ belongs together is one transaction.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 from sectionfour.database import Database, closed
-from sectionfour.stores.ledger import api_keys, assessments, bases, labels, log
+from sectionfour.stores.ledger import api_keys, assessments, bases, epochs, labels, log
 
+ROOMS = (bases, assessments, labels, api_keys, epochs, log)
 #: Every table, from the rooms that hold them.
-SCHEMA = ";\n".join(room.SCHEMA.strip() for room in (bases, assessments, labels, api_keys, log))
+SCHEMA = ";\n".join(room.SCHEMA.strip() for room in ROOMS)
 VERSION = 1
 
 
-class SqliteLedger(bases.Bases, assessments.Assessments, labels.Labels, api_keys.ApiKeys, log.Log):
+class SqliteLedger(
+    bases.Bases,
+    assessments.Assessments,
+    labels.Labels,
+    api_keys.ApiKeys,
+    epochs.Epochs,
+    log.Log,
+):
     schema = SCHEMA
+    tokens: ClassVar = {k: v for room in ROOMS for k, v in getattr(room, "TOKENS", {}).items()}
 
     def __init__(self, path: Path, *, synchronous: str = "FULL") -> None:
         super().__init__()

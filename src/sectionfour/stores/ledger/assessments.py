@@ -45,6 +45,12 @@ CREATE TABLE reviews (
   review_id TEXT PRIMARY KEY, assessment_id TEXT NOT NULL UNIQUE, at INTEGER NOT NULL,
   state TEXT NOT NULL)
 """
+TOKENS = {
+    "events": tuple(
+        name for name, hint in get_type_hints(Event).items() if bytes in get_args(hint)
+    ),
+    "assessments": ("subject",),
+}
 
 
 class _Pending:

@@ -32,6 +32,7 @@ CREATE TABLE grant_uses (
   categories TEXT NOT NULL);
 CREATE INDEX use_of_grant ON grant_uses (grant_id)
 """
+TOKENS = {"consent_events": ("subject",)}
 
 
 class Bases(Connected):
