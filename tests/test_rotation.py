@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sectionfour import rotation
-from sectionfour.bootstrap import open_parts
+from sectionfour.bootstrap import open_notary, open_parts
 from sectionfour.cli import main
 from sectionfour.domain import Event
 from sectionfour.errors import Conflict, KeyringError, NotReady
@@ -28,7 +28,6 @@ from sectionfour.privacy import kek
 from sectionfour.privacy.keys import DESTROYED, Keyring, epoch_key, load_kek
 from sectionfour.privacy.pseudonym import open_keys
 from sectionfour.verify import verify
-from sectionfour.web import create_app
 from sectionfour.web.keys import create_key
 
 ENTITIES = ("phone", "email", "device", "ip", "network", "payee", "instrument", "address")
@@ -116,7 +115,6 @@ def test_windows_of_all_that_was_met_are_exact_through_any_number_of_rotations(
     tmp_path_factory, template, models, data
 ):
     """Against a twin that never rotates: the same events, the same vectors to the bit."""
-    from sectionfour.bootstrap import open_notary
     from sectionfour.settings import Settings
 
     homes = [tmp_path_factory.mktemp("twin") / "home" for _ in range(2)]
@@ -243,7 +241,7 @@ STEPS = [
 
 @pytest.mark.parametrize(("step", "moved"), STEPS)
 def test_a_finish_that_is_broken_off_anywhere_is_finished_by_another(
-    app, parts, notary, scored, settings, monkeypatch, step, moved
+    parts, notary, scored, settings, monkeypatch, step, moved
 ):
     scored(1, "first")
     rotation.rotate(parts)
@@ -257,12 +255,13 @@ def test_a_finish_that_is_broken_off_anywhere_is_finished_by_another(
         patch.setattr(step, broken)
         with pytest.raises(KeyboardInterrupt):
             rotation.finish(parts, notary)
-    other = create_app(settings)
-    again = other.extensions["sectionfour"]
+    parts.close()
+    again = open_parts(settings)
     try:
-        if again.keys.ring.coming("serve") is not None:
-            assert again.keys.ring.moving() == moved
-            rotation.finish(again, notary)
+        notary = open_notary(settings, again)
+        assert again.keys.ring.moving() == moved
+        rotation.finish(again, notary)
+        assert not (settings.home / "keys" / "successors.db").exists()
         assert again.keys.ring.epoch("serve") == "e02"
         assert str(vector_of(again, event_of(again, "second"))) == str(windows)
         assert list(verify(again, notary)) == []
@@ -301,19 +300,20 @@ def test_the_service_runs_on_and_sees_each_step_at_its_next_call(
                 statuses.append(status)
             connection.close()
 
+        def ten_more() -> None:
+            until, there = time.monotonic() + 20, len(statuses)
+            while len(statuses) < there + 10:
+                assert thread.is_alive() and time.monotonic() < until, server.log.read_text()
+                time.sleep(0.01)
+
         thread = threading.Thread(target=traffic)
         thread.start()
         try:
-            while len(statuses) < 10:
-                time.sleep(0.01)
+            ten_more()
             command("rotate")
-            there = len(statuses)
-            while len(statuses) < there + 10:
-                time.sleep(0.01)
+            ten_more()
             command("finish")
-            there = len(statuses)
-            while len(statuses) < there + 10:
-                time.sleep(0.01)
+            ten_more()
         finally:
             stop.set()
             thread.join()
@@ -501,9 +501,10 @@ def test_broken_off_between_any_two_steps_both_keys_open_everything(parts, setti
     old = load_kek(settings.home)
     writes = ["sectionfour.privacy.keys.replace_private", "sectionfour.privacy.kek.replace_private",
               "sectionfour.privacy.vault.Vault._exchange"]  # fmt: skip
-    done, stop = False, 0
+    done, stop, attempts = False, 0, 0
     while not done:
-        left = stop
+        left, attempts = stop, attempts + 1
+        assert attempts < 20
         with monkeypatch.context() as patch:
             for name in writes:
                 real = _found(name)
@@ -530,6 +531,7 @@ def test_broken_off_between_any_two_steps_both_keys_open_everything(parts, setti
             found.subject("asked in between", enrol=False)
             found.vault.close()
     assert load_kek(settings.home) != old
+    assert attempts > 6
 
 
 def _found(name: str) -> Any:

@@ -132,28 +132,29 @@ def finish(parts: Parts, notary: Notary, progress: Progress = lambda what, count
     try:
         with ring.turns.alone():
             ring.refresh()
-            if not _has_moved(parts, name):
+            if not _has(parts, name, "moved"):
                 _move(parts, notary, name, progress)
             rebuild(parts, lambda count: progress("windows", count))
+            parts.keys.vault.drop_aliases(but=name)
+            ring.successors.destroy()
             before = ring.epoch("serve")
-            with ring.change() as kept:
+            if not _has(parts, before, "destroyed"):
+                ledger.add_entry(entries.epoch("serve", before, "destroyed", parts.clock()))
+            with ring.change() as kept:  # the last step: until it is done, this can be run again
                 kept.pop(marker)
                 kept[epoch_key("serve", before)] = DESTROYED
             ring.refresh()
-            parts.keys.vault.drop_aliases(but=name)
-            ring.successors.destroy()
-            ledger.add_entry(entries.epoch("serve", before, "destroyed", parts.clock()))
     finally:
-        if not _has_moved(parts, name):
+        if not _has(parts, name, "moved"):
             with ring.change() as kept:
                 kept.pop(marker, None)
             ring.refresh()
     return name
 
 
-def _has_moved(parts: Parts, name: str) -> bool:
+def _has(parts: Parts, name: str, action: str) -> bool:
     said = map(msgspec.json.decode, parts.ledger.entries_of("epoch", f"serve:{name}"))
-    return any(entry["action"] == "moved" for entry in said)
+    return any(entry["action"] == action for entry in said)
 
 
 def _move(parts: Parts, notary: Notary, name: str, progress: Progress) -> None:
@@ -277,7 +278,8 @@ def rewrap(
     if not parts.ledger.entries_of("epoch", f"kek:{name}"):
         parts.ledger.add_entry(entries.epoch("kek", name, "rewrapped", parts.clock()))
     if file:
-        kek.replace_private(kek.kek_file(home), base64.b64encode(ring.newest_kek))
+        if kek.load_kek(home) != ring.newest_kek:
+            kek.replace_private(kek.kek_file(home), base64.b64encode(ring.newest_kek))
         ring.forget_kek(kek.load_kek(home))
     return file
 

@@ -206,7 +206,7 @@ class Keyring:
         """Wrap every key of the ring by the newest key-encryption key, all in one step."""
         with self.change() as ring:
             for name, sealed in ring.items():
-                if _is_key(name, sealed):
+                if _is_key(name, sealed) and not self.is_current(sealed, name.encode()):
                     ring[name] = self.wrap(self.unwrap(sealed, name.encode()), name.encode())
         self._load()
 

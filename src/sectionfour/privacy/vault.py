@@ -180,7 +180,7 @@ class Vault:
             if len(lot) == LOT:
                 changed += self._exchange(lot)
                 lot.clear()
-        return changed + self._exchange(lot)
+        return changed + (self._exchange(lot) if lot else 0)
 
     def _exchange(self, lot: list[tuple[bytes, bytes, bytes]]) -> int:
         with closed("vault"), self._database.write() as connection:
