@@ -333,6 +333,7 @@ class Assessed(Struct, frozen=True, kw_only=True):
     key_id: str | None
     event: Event | None
     leaf: Leaf
+    case: str | None = None  # why a human is to look at it, where one is
 
 
 class Notice(Struct, frozen=True, kw_only=True):

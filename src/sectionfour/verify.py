@@ -247,11 +247,41 @@ def _key(parts: Parts, ref: str, body: bytes, said: dict[str, Any]) -> Iterator[
         yield from _same(entries.key(ref, said["action"], revoked), body)
 
 
+def _verdict(parts: Parts, ref: str, body: bytes, said: dict[str, Any]) -> Iterator[str]:
+    rows = parts.ledger.rows("SELECT * FROM verdicts WHERE verdict_id = ?", ref)
+    if not rows:
+        yield "its row is missing"
+    else:
+        yield from _same(entries.verdict(*rows[0]), body)
+
+
+def _reidentification(parts: Parts, ref: str, body: bytes, said: dict[str, Any]) -> Iterator[str]:
+    row = parts.ledger.reidentification(ref)
+    if row is None:
+        yield "its row is missing"
+        return
+    name, case, asked_at, purpose, reason, asked_by, _, approved_by, approved_at, answered_at = row
+    steps = {
+        "requested": (asked_at, asked_by),
+        "approved": (approved_at, approved_by),
+        "answered": (answered_at, asked_by),
+    }
+    action = said["action"]
+    at, by = steps[action]
+    if at is None:
+        yield f"it was {action}, and its row does not say so"
+    else:
+        leaf = entries.reidentification(name, case, action, at, by, purpose, reason)
+        yield from _same(leaf, body)
+
+
 _CHECKS: dict[str, Callable[[Parts, str, bytes, dict[str, Any]], Iterator[str]]] = {
     "notice": _notice,
     "label": _label,
     "review": _review,
     "key": _key,
+    "verdict": _verdict,
+    "reidentification": _reidentification,
 }
 
 
@@ -355,4 +385,6 @@ _ENTERED = (
     ("exception", "grants", "grant_id"),
     ("review", "reviews", "review_id"),
     ("key", "api_keys", "key_id"),
+    ("verdict", "verdicts", "verdict_id"),
+    ("reidentification", "reidentifications", "reidentification_id"),
 )

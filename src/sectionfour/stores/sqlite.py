@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from sectionfour.database import Database, closed
-from sectionfour.stores.ledger import api_keys, assessments, bases, epochs, labels, log
+from sectionfour.stores.ledger import api_keys, assessments, bases, cases, epochs, labels, log
 
-ROOMS = (bases, assessments, labels, api_keys, epochs, log)
+ROOMS = (bases, assessments, labels, api_keys, cases, epochs, log)
 #: Every table, from the rooms that hold them.
 SCHEMA = ";\n".join(room.SCHEMA.strip() for room in ROOMS)
 VERSION = 1
@@ -23,6 +23,7 @@ class SqliteLedger(
     assessments.Assessments,
     labels.Labels,
     api_keys.ApiKeys,
+    cases.Cases,
     epochs.Epochs,
     log.Log,
 ):

@@ -12,6 +12,7 @@ from sectionfour.upkeep import Upkeep
 from sectionfour.web import (
     assess,
     body,
+    cases,
     consents,
     exceptions,
     labels,
@@ -28,6 +29,7 @@ ROUTES = (
     *consents.ROUTES,
     *exceptions.ROUTES,
     *labels.ROUTES,
+    *cases.ROUTES,
     *receipts.ROUTES,
     *operations.ROUTES,
     *operations.TO_COME,

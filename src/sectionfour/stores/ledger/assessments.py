@@ -14,6 +14,7 @@ import msgspec
 
 from sectionfour.domain import Assessed, Event, Leaf
 from sectionfour.errors import FailClosed
+from sectionfour.stores.ledger.cases import Cases
 from sectionfour.stores.ledger.connected import Connected
 
 _SQL_TYPES = {int: "INTEGER", float: "REAL", bytes: "BLOB", str: "TEXT"}
@@ -94,6 +95,7 @@ class Assessments(Connected):
             connection.execute(
                 "INSERT INTO reviews VALUES (?, ?, ?, 'open')", (review_id, assessment_id, at)
             )
+            Cases.open_case(connection, assessment_id, at, "appeal")
             self.log(connection, leaf)
             return review_id, "open", True
 
@@ -170,6 +172,8 @@ class Assessments(Connected):
             return False
         if row.event is not None:
             connection.execute(_KEEP_EVENT, msgspec.structs.astuple(row.event))
+        if row.case is not None:
+            Cases.open_case(connection, row.assessment_id, row.at, row.case)
         self.log(connection, row.leaf)
         return True
 
