@@ -113,7 +113,8 @@ class Cases(Connected):
             "approved": "UPDATE reidentifications SET approved_at = ?, approved_by = ?"
             " WHERE reidentification_id = ? AND approved_at IS NULL",
             "answered": "UPDATE reidentifications SET answered_at = ?"
-            " WHERE asked_by = ? AND reidentification_id = ? AND answered_at IS NULL AND approved_at IS NOT NULL",
+            " WHERE asked_by = ? AND reidentification_id = ? AND answered_at IS NULL"
+            " AND approved_at IS NOT NULL",
         }[step]
         with self.transaction() as connection:
             done = connection.execute(sql, (at, by, name)).rowcount == 1
