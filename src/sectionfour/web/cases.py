@@ -157,7 +157,7 @@ def read_case(service: Service, who: Caller, case_id: str) -> Response:
         }
         for name, at, said, measure, note, by, label in parts.ledger.verdicts(case_id)
     ]
-    event = parts.ledger.event(msgspec.json.decode(row[6])["event_id"])
+    event = parts.ledger.event(_told(row)["event_id"])
     seen = {} if event is None else _seen(parts, event, case_id)
     return answer(_case(row) | {"seen": seen, "verdicts": given})
 
@@ -169,6 +169,12 @@ def _found(parts: Parts, case_id: str) -> tuple[Any, ...]:
     return row
 
 
+def _told(row: tuple[Any, ...]) -> dict[str, Any]:
+    """Return the answer of a case's assessment; after an erasure there is nothing in it."""
+    found: dict[str, Any] = msgspec.json.decode(row[6] or b'{"event_id": ""}')
+    return found
+
+
 def _case(row: tuple[Any, ...]) -> dict[str, Any]:
     case_id, assessment_id, at, why, state, _, said, _ = row
     return {
@@ -177,7 +183,7 @@ def _case(row: tuple[Any, ...]) -> dict[str, Any]:
         "opened_at": instant(at),
         "why": why,
         "state": state,
-        "assessment": msgspec.Raw(said),
+        "assessment": msgspec.Raw(said or b"{}"),
         "receipt": f"/v1/receipts/{assessment_id}",
         "appeal": f"/v1/assessments/{assessment_id}/review",
     }
@@ -215,7 +221,7 @@ def give_verdict(service: Service, who: Caller, case_id: str) -> Response:
         if before[-1][2:4] != (given.verdict, given.measure) or before[-1][5] != who.key_id:
             raise Conflict("the case is closed; an appeal opens it again")
         return answer(_kept(row, before[-1]) | {"warnings": warnings})
-    told = msgspec.json.decode(row[6])
+    told = _told(row)
     name = f"{case_id.replace('cs_', 'vd_')}.{len(before) + 1}"
     label_id = None
     if parts.ledger.event(told["event_id"]) is not None:
@@ -235,7 +241,7 @@ def give_verdict(service: Service, who: Caller, case_id: str) -> Response:
 
 def _kept(row: tuple[Any, ...], verdict: tuple[Any, ...]) -> dict[str, Any]:
     name, _, said, measure, _, _, label_id = verdict
-    told = msgspec.json.decode(row[6])
+    told = _told(row)
     return {
         "case_id": row[0],
         "state": "closed",
