@@ -68,6 +68,11 @@ def stored(file: Path) -> bytes:
     return b"".join(parts)
 
 
+@pytest.fixture(name="stored")
+def _stored() -> Callable[[Path], bytes]:
+    return stored
+
+
 def escaped(folder: Path) -> list[str]:
     """Return the files under `folder`, outside the vault, that hold a raw identifier."""
     groups: dict[bytes, list[bytes]] = {}  # most begin alike: one search for all that do

@@ -7,6 +7,7 @@ from importlib import resources
 
 from sectionfour import stores
 from sectionfour.decisions import policy
+from sectionfour.errors import KeyringError
 from sectionfour.learning.registry import Served
 from sectionfour.parts import Parts, never_back, told_by
 from sectionfour.privacy import regime
@@ -19,6 +20,16 @@ from sectionfour.settings import Settings
 def open_parts(settings: Settings) -> Parts:
     """Open everything that a decision needs, under `settings.home`."""
     settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    ledger = stores.open_ledger(
+        settings.ledger or f"sqlite:{settings.home / 'ledger.db'}",
+        synchronous=settings.durability.upper(),
+    )
+    if ledger.holds_tokens() and not (settings.home / "keys" / "ring.json").exists():
+        ledger.close()
+        raise KeyringError(
+            "the ring of keys is gone, and the ledger whose tokens it made is there:"
+            " restore keys/ring.json from a copy"
+        )
     keys = open_keys(settings.home, settings.region)
     ledger = stores.open_ledger(
         settings.ledger or f"sqlite:{settings.home / 'ledger.db'}",

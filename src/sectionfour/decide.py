@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from sectionfour.decisions import answers
+from sectionfour.decisions import answers, cases
 from sectionfour.domain import Assessed, Given, Leaf, Refusal
 from sectionfour.errors import Conflict
 from sectionfour.features import online
@@ -87,6 +87,7 @@ def decide(
         key_id=key_id,
         event=kept_event,
         leaf=Leaf("assessment", name, body),
+        case=cases.why(answer) if kept_event is not None else None,
     )
     if not parts.ledger.record(kept):  # the same event_id, at the same moment, elsewhere
         known = parts.ledger.assessed(given.event_id)

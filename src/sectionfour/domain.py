@@ -94,6 +94,9 @@ class Raw(Struct, frozen=True, kw_only=True):
     def __reduce__(self) -> Any:
         raise TypeError(f"{type(self).__name__} lives for one request: it is not pickled or copied")
 
+    def __copy__(self) -> Any:
+        return self.__reduce__()
+
 
 class What(Raw, frozen=True, kw_only=True):
     type: EventType
@@ -361,6 +364,7 @@ class Assessed(Struct, frozen=True, kw_only=True):
     key_id: str | None
     event: Event | None
     leaf: Leaf
+    case: str | None = None  # why a human is to look at it, where one is
 
 
 class Notice(Struct, frozen=True, kw_only=True):

@@ -88,14 +88,15 @@ def _prepare(settings: Settings) -> None:
         parts = open_parts(settings)
         for name in registry.NAMES:
             parts.models.get(name)
-        if not fresh(parts):
-            from tqdm import tqdm
+        with parts.keys.ring.steady:
+            if not fresh(parts):
+                from tqdm import tqdm
 
-            from sectionfour.replay import rebuild
+                from sectionfour.replay import rebuild
 
-            click.echo("the windows are not those of the ledger: they are made anew", err=True)
-            with tqdm(unit="event", unit_scale=True, file=sys.stderr) as bar:
-                rebuild(parts, bar.update)
+                click.echo("the windows are not those of the ledger: they are made anew", err=True)
+                with tqdm(unit="event", unit_scale=True, file=sys.stderr) as bar:
+                    rebuild(parts, bar.update)
         parts.close()
     except SectionFourError as error:
         click.echo(f"{error.code}: {error.detail}", err=True)

@@ -61,7 +61,7 @@ def from_environment(environment: Mapping[str, str] | None = None, **given: Any)
     """
     environment = os.environ if environment is None else environment
     known = {f"SECTIONFOUR_{field.name.upper()}": field for field in fields(Settings)}
-    other = {"SECTIONFOUR_KEK"}
+    other = {"SECTIONFOUR_KEK", "SECTIONFOUR_KEK_COMMAND", "SECTIONFOUR_KEK_NEXT"}
     values: dict[str, Any] = {}
     for name, text in environment.items():
         if name.startswith("SECTIONFOUR_") and name not in other:

@@ -137,7 +137,8 @@ class Upkeep:
         try:
             if due:
                 self._due = time.monotonic() + self._every
-                upkeep(self._parts, self._notary, self._parts.clock(), self._publisher)
+                with self._parts.keys.ring.steady:  # what is settled has tokens
+                    upkeep(self._parts, self._notary, self._parts.clock(), self._publisher)
             else:
                 self._parts.ledger.grow(GROWTH)
         except SectionFourError as error:  # tried again at the next turn

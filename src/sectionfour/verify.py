@@ -62,6 +62,7 @@ def verify(
         ("consents", lambda: _consents(parts, books)),
         ("attestations", lambda: _attestations(parts)),
         ("grants", lambda: _grants(parts, books)),
+        ("epochs", lambda: _epochs(parts.ledger)),
         ("rest", lambda: _without_entry(parts.ledger)),
         ("books", books.balance),
     )
@@ -156,7 +157,7 @@ def _entries(parts: Parts, books: _Books, progress: Callable[[int], object]) -> 
     newest, uses = -1, Counter[tuple[str, str, str]]()
     for start in range(0, size, CHUNK):
         stop = min(size, start + CHUNK)
-        assessed = {row[0]: row[1:] for row in ledger.rows(_ASSESSMENTS, start, stop)}
+        assessed = {row[0]: row[1:] for row in ledger.rows(ASSESSMENTS, start, stop)}
         for index, kind, ref, body in ledger.leaves(start, stop):
             try:
                 said = msgspec.json.decode(body)
@@ -222,12 +223,13 @@ _NAMED_BY = {
     "third_person": "attestation_id",
 }
 
-_EVENT = Event.__struct_fields__
-_ASSESSMENTS = (
+EVENT = Event.__struct_fields__
+ASSESSMENTS = (
     "SELECT l.idx, a.seq, a.assessment_id, a.event_id, a.asked, a.at, a.subject, a.purpose,"
-    " a.status, a.http, a.answer, a.vector, a.nonce, a.key_id,"
-    f" {', '.join(f'e.{name}' for name in _EVENT)}"
+    " a.status, a.http, a.answer, a.vector, a.nonce, a.key_id, c.commitment,"
+    f" {', '.join(f'e.{name}' for name in EVENT)}"
     " FROM log l LEFT JOIN assessments a ON a.assessment_id = l.ref"
+    " LEFT JOIN carried c ON c.assessment_id = l.ref"
     " LEFT JOIN events e ON e.event_id = a.event_id"
     " WHERE l.kind = 'assessment' AND l.idx >= ? AND l.idx < ?"
 )
@@ -239,7 +241,7 @@ def _assessment(row: Row, body: bytes, said: dict[str, Any], books: _Books) -> I
     Where the nonce was destroyed nothing vouches for the rest, so none of it may be left.
     """
     _, name, event_id, asked, at, subject, purpose, status, http, answer, *rest = row
-    vector, nonce, key_id, *columns = rest
+    vector, nonce, key_id, carried, *columns = rest
     if (instant(at), purpose, status) != (said["at"], said["purpose"], said["status"]):
         yield "its time, purpose or status is not that of its receipt"
     if nonce is None:
@@ -261,7 +263,7 @@ def _assessment(row: Row, body: bytes, said: dict[str, Any], books: _Books) -> I
             yield "its answer is not what its receipt says"
     event = None
     if columns[0] is not None:
-        event = Event(**dict(zip(_EVENT, columns, strict=True)))
+        event = Event(**dict(zip(EVENT, columns, strict=True)))
     kept = {
         "asked": asked,
         "subject": subject,
@@ -271,7 +273,7 @@ def _assessment(row: Row, body: bytes, said: dict[str, Any], books: _Books) -> I
     }
     # An event under the id of one that was only evaluated came by itself: it is not committed to.
     for of in dict.fromkeys((event, None)):
-        if receipts.commitment(nonce, event=of, **kept) == said["commitment"]:
+        if receipts.commitment(nonce, event=of, **kept) == (carried or said["commitment"]):
             if of is not None:
                 books.answered(of)
             return
@@ -374,6 +376,38 @@ def _key(parts: Parts, books: _Books, ref: str, body: bytes, said: dict[str, Any
         yield from _same(entries.key(ref, said["action"], revoked), body)
 
 
+def _verdict(
+    parts: Parts, books: _Books, ref: str, body: bytes, said: dict[str, Any]
+) -> Iterator[str]:
+    rows = parts.ledger.rows("SELECT * FROM verdicts WHERE verdict_id = ?", ref)
+    if not rows:
+        yield MISSING
+    else:
+        yield from _same(entries.verdict(*rows[0]), body)
+
+
+def _reidentification(
+    parts: Parts, books: _Books, ref: str, body: bytes, said: dict[str, Any]
+) -> Iterator[str]:
+    row = parts.ledger.reidentification(ref)
+    if row is None:
+        yield MISSING
+        return
+    name, case, asked_at, purpose, reason, asked_by, _, approved_by, approved_at, answered_at = row
+    steps = {
+        "requested": (asked_at, asked_by),
+        "approved": (approved_at, approved_by),
+        "answered": (answered_at, asked_by),
+    }
+    action = said["action"]
+    at, by = steps[action]
+    if at is None:
+        yield f"it was {action}, and its row does not say so"
+    else:
+        leaf = entries.reidentification(name, case, action, at, by, purpose, reason)
+        yield from _same(leaf, body)
+
+
 _CHECKS: dict[str, Callable[[Parts, _Books, str, bytes, dict[str, Any]], Iterator[str]]] = {
     "notice": _notice,
     "label": _label,
@@ -381,6 +415,8 @@ _CHECKS: dict[str, Callable[[Parts, _Books, str, bytes, dict[str, Any]], Iterato
     "key": _key,
     "hold": _hold,
     "cessation": _cessation,
+    "verdict": _verdict,
+    "reidentification": _reidentification,
 }
 
 
@@ -482,6 +518,18 @@ def _grants(parts: Parts, books: _Books) -> Iterator[str]:
             yield f"exception {name}: what is kept is not what its entries say"
 
 
+def _epochs(ledger: SqliteLedger) -> Iterator[str]:
+    """Compare what receipts commit to since the last epoch ended with the entry of that end."""
+    moved = ledger.rows(
+        "SELECT leaf FROM log WHERE kind = 'epoch'"
+        " AND json_extract(leaf, '$.action') = 'moved' ORDER BY idx DESC LIMIT 1"
+    )
+    count, digest = ledger.carried_digest()
+    said = msgspec.json.decode(moved[0][0])["carried"] if moved else {"count": 0}
+    if count != said["count"] or (moved and digest != said["digest"]):
+        yield "what receipts commit to since an epoch ended is not what its entry says"
+
+
 # --- what ought to have an entry, and has none -----------------------------------------------
 
 
@@ -515,4 +563,6 @@ _ENTERED = (
     ("review", "reviews", "review_id"),
     ("key", "api_keys", "key_id"),
     ("hold", "holds", "hold_id"),
+    ("verdict", "verdicts", "verdict_id"),
+    ("reidentification", "reidentifications", "reidentification_id"),
 )

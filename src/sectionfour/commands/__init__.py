@@ -5,6 +5,12 @@ So `sectionfour serve` loads neither pandas nor scikit-learn, whatever else the 
 
 from __future__ import annotations
 
-from sectionfour.commands import data, learning, privacy, running
+from sectionfour.commands import data, epochs, learning, privacy, running
 
-COMMANDS = (*running.COMMANDS, *data.COMMANDS, *learning.COMMANDS, *privacy.COMMANDS)
+COMMANDS = (
+    *running.COMMANDS,
+    *data.COMMANDS,
+    *learning.COMMANDS,
+    *privacy.COMMANDS,
+    *epochs.COMMANDS,
+)

@@ -24,6 +24,7 @@ def opened() -> Iterator[Parts]:
 
     parts = open_parts(from_environment())
     try:
-        yield parts
+        with parts.keys.ring.steady:
+            yield parts
     finally:
         parts.close()

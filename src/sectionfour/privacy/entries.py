@@ -8,6 +8,7 @@ audit domain; of documents there are kinds and digests alone. Receipts are in `r
 from __future__ import annotations
 
 import hashlib
+from hashlib import sha256
 from typing import Any, Protocol
 
 import msgspec
@@ -270,3 +271,53 @@ def hold(keys: Keys, kept: Held, action: str, at: int) -> Leaf:
         "lifted_by": kept.lifted_by,
     }
     return Leaf("hold", kept.hold_id, canonical(said))
+
+
+def epoch(domain: str, name: str, action: str, at: int, **more: Any) -> Leaf:
+    """Return the entry of an epoch that was begun, moved to (its rows are under its tokens from
+    then on) or destroyed."""
+    said = {"kind": "epoch", "at": instant(at), "epoch_id": f"{domain}:{name}", "action": action}
+    return Leaf("epoch", f"{domain}:{name}", canonical(said | more))
+
+
+def verdict(
+    verdict_id: str,
+    case_id: str,
+    at: int,
+    said: str,
+    measure: str,
+    note: bytes | None,
+    by: str,
+    label_id: str | None,
+) -> Leaf:
+    """Return the entry of a verdict; of the note there is the digest of what is kept, sealed."""
+    told = {
+        "kind": "verdict",
+        "at": instant(at),
+        "verdict_id": verdict_id,
+        "case_id": case_id,
+        "receipt_id": f"as_{case_id.removeprefix('cs_')}",
+        "verdict": said,
+        "measure": measure,
+        "note_sha256": None if note is None else sha256(note).hexdigest(),
+        "decided_by": by,
+        "label_id": label_id,
+    }
+    return Leaf("verdict", verdict_id, canonical(told))
+
+
+def reidentification(
+    name: str, case_id: str, action: str, at: int, by: str, purpose: str, reason: bytes
+) -> Leaf:
+    """Return the entry of a step by which an analyst is told who a case is about."""
+    told = {
+        "kind": "reidentification",
+        "at": instant(at),
+        "reidentification_id": name,
+        "case_id": case_id,
+        "action": action,
+        "by": by,
+        "purpose": purpose,
+        "reason_sha256": sha256(reason).hexdigest(),
+    }
+    return Leaf("reidentification", name, canonical(told))

@@ -1,22 +1,25 @@
 """Keys: one key-encryption key from outside, everything else random and wrapped by it.
 
-    KEK (file or environment)
-     ├─ vault:index, digest              keyed look-ups
-     ├─ log:signing, models:signing      Ed25519 seeds
-     └─ epoch:DOMAIN:EPOCH               random; a token key is derived from it for each type
+    KEK (file, environment or command)
+     |- vault:index, digest              keyed look-ups
+     |- log:signing, models:signing      Ed25519 seeds
+     `- epoch:DOMAIN:EPOCH               random; a token key is derived from it for each type
 
-An epoch key is never derived from a root: a destroyed epoch must not be computable again.
+An epoch key is never derived from a root: a destroyed epoch must not be computable again. What is
+destroyed keeps its name in the ring, with nothing behind it, so that it is never made anew.
 """
 
 from __future__ import annotations
 
-import base64
 import fcntl
 import hmac
 import os
 import secrets
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
+from types import TracebackType
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -25,129 +28,239 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-from sectionfour.errors import KeyringError
+from sectionfour.errors import KeyringError, NotReady
+from sectionfour.privacy.kek import load_kek as load_kek
+from sectionfour.privacy.kek import replace_private
+from sectionfour.privacy.steady import Turns
+from sectionfour.privacy.successors import Successors
 
-DOMAINS = ("serve", "train", "analyst", "audit", "partner")
+DOMAINS = ("serve", "train", "analyst", "audit", "partner", "export")
+#: Each has domains of its own below it: `partner:ACME`, `export:CASE`.
+_DIVIDED = ("partner", "export")
 TOKEN_BYTES = 16
 #: 10^9 tokens of 128 bits collide with probability n^2 / 2^129, about 1.5e-21.
+FIRST = "e01"
+#: While the key-encryption key is replaced: the new one under the old one, and the other way round.
+NEXT_KEK, LAST_KEK = "kek:next", "kek:last"
+#: In the place of an epoch: the tokens that are kept are being replaced just now.
+MOVING = "moving"
+DESTROYED = b""
+
+Ring = dict[str, bytes]
+_NOT_OURS = (
+    "a wrapped key does not open: it was wrapped by another key-encryption key or has been changed"
+)
 
 
-def load_kek(home: Path) -> bytes:
-    """Return the 32-byte key-encryption key: SECTIONFOUR_KEK (base64), or the file `keys/kek`.
-
-    A file is made on first use, readable by its owner alone. Keep a copy elsewhere: without it
-    every wrapped key, and so every token and every vault row, is lost for good.
-    """
-    text = os.environ.get("SECTIONFOUR_KEK")
-    path = home / "keys" / "kek"
-    if text is None:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        fresh = path.with_name(f"kek.{secrets.token_hex(8)}")
-        if not path.exists():
-            _write_private(fresh, base64.b64encode(secrets.token_bytes(32)))
-            with suppress(FileExistsError):  # another process was first: its key counts
-                os.link(fresh, path)
-            fresh.unlink()
-        text = path.read_text("utf-8", errors="replace")
-    try:
-        kek = base64.b64decode(text.strip(), validate=True)
-    except ValueError as error:
-        raise KeyringError("the key-encryption key is not base64") from error
-    if len(kek) != 32:
-        raise KeyringError(f"the key-encryption key has {len(kek)} bytes, 32 are needed")
-    return kek
-
-
-def _write_private(path: Path, data: bytes) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        os.write(handle, data)
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def checked_domain(domain: str) -> str:
+    """Return `domain`, KeyringError where there is none of that name."""
+    head, _, rest = domain.partition(":")
+    if head not in DOMAINS or (rest and head not in _DIVIDED):
+        known = ", ".join(f"{d}:ID" if d in _DIVIDED else d for d in DOMAINS)
+        raise KeyringError(f"unknown domain {domain!r}, known are {known}")
+    return domain
 
 
 class Keyring:
     """Named 32-byte keys in `keys/ring.json`, wrapped with AES-256-GCM under the KEK.
 
-    A key is made when first asked for. Processes share the file under a lock.
+    A key is made when first asked for. Processes share the file under a lock. What another process
+    changes is seen at the next `refresh`, which costs one look at the file's time.
     """
 
-    def __init__(self, folder: Path, kek: bytes) -> None:
+    def __init__(
+        self, folder: Path, kek: bytes, *, reload: Callable[[], bytes] | None = None
+    ) -> None:
+        """`reload` gives the key-encryption key as it is by now, where `kek` no longer opens."""
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._path = folder / "ring.json"
         self._lock = folder / "ring.lock"
-        self._kek = AESGCM(kek)
+        self._own, self._reload = kek, reload
+        self.turns = Turns(folder / "turns.lock")
+        self.steady = _Steady(self)
+        self.successors = Successors(folder / "successors.db")
+        self._load()
+
+    # --- what is in the file
+
+    def _load(self) -> None:
+        """Read the ring; everything that was unwrapped is forgotten."""
+        self._stamp = self._stamp_now()
+        ring = self._read()
+        self._keks = _keks(ring, self._own)
+        if not self._opens(ring) and self._reload is not None:
+            self._own = self._reload()
+            self._keks = _keks(ring, self._own)
+        self._sound = self._opens(ring)
         self._open: dict[str, bytes] = {}
-        self._token_keys: dict[tuple[str, str, str], tuple[bytes, bytes]] = {}
+        self._token_keys: dict[tuple[str, str, str | None], tuple[bytes, bytes]] = {}
+        self._epochs = _epochs(ring)
+        if self.coming("serve") is None:
+            self.successors.forget()
 
-    def key(self, name: str) -> bytes:
-        """Return the key called `name`; raises KeyringError where it was wrapped by another KEK."""
-        found = self._open.get(name)
-        return found if found is not None else self._fetch(name)
+    def _opens(self, ring: Ring) -> bool:
+        """Whether our key-encryption key is that of the ring."""
+        some = next(((n, s) for n, s in ring.items() if _is_key(n, s)), None)
+        return some is None or any(_unwrapped(k, some[1], some[0].encode()) for k in self._keks)
 
-    def _fetch(self, name: str) -> bytes:
-        with open(self._lock, "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            ring = self._read()
-            if name not in ring:
-                for other, sealed in ring.items():  # no key under another KEK than the first one's
-                    self.unwrap(sealed, other.encode())
-                    break
-                ring[name] = self.wrap(secrets.token_bytes(32), name.encode())
-                fresh = self._path.with_suffix(f".{secrets.token_hex(8)}")
-                _write_private(fresh, msgspec.json.format(msgspec.json.encode(ring), indent=1))
-                os.replace(fresh, self._path)
-                _sync_folder(self._path.parent)
-            self._open[name] = self.unwrap(ring[name], name.encode())
-        return self._open[name]
+    def _stamp_now(self) -> tuple[int, int] | None:
+        try:
+            found = os.stat(self._path)
+        except FileNotFoundError:
+            return None
+        return found.st_mtime_ns, found.st_ino
 
-    def _read(self) -> dict[str, bytes]:
+    def refresh(self) -> None:
+        """See what other processes have changed: epochs, and what was destroyed."""
+        if self._stamp_now() != self._stamp:
+            self._load()
+
+    def _read(self) -> Ring:
         """Return the wrapped keys; bytes are base64 in JSON. KeyringError where it is no ring."""
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=dict[str, bytes])
+            return msgspec.json.decode(self._path.read_bytes(), type=Ring)
         except FileNotFoundError:
             return {}
         except ValueError as error:
             raise KeyringError("the ring of keys cannot be read: restore it from a copy") from error
 
+    @contextmanager
+    def change(self) -> Iterator[Ring]:
+        """Give the ring to be changed; it is on disk when the block ends, whole or not at all."""
+        with open(self._lock, "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            ring = self._read()
+            before = dict(ring)
+            yield ring
+            if ring != before:
+                text = msgspec.json.format(msgspec.json.encode(ring), indent=1)
+                replace_private(self._path, text)
+
+    def key(self, name: str) -> bytes:
+        """Return the key called `name`; raises KeyringError where it was destroyed, or wrapped by
+        another KEK."""
+        found = self._open.get(name)
+        return found if found is not None else self._fetch(name)
+
+    def _fetch(self, name: str) -> bytes:
+        sealed = self._read().get(name)
+        if sealed is None:
+            with self.change() as ring:
+                if name not in ring:
+                    ring[name] = self.wrap(secrets.token_bytes(32), name.encode())
+                sealed = ring[name]
+        if sealed == DESTROYED:
+            raise KeyringError(f"the key {name} was destroyed")
+        found = self._open[name] = self.unwrap(sealed, name.encode())
+        return found
+
+    # --- wrapping
+
     def wrap(self, key: bytes, name: bytes) -> bytes:
-        nonce = secrets.token_bytes(12)
-        return nonce + self._kek.encrypt(nonce, key, name)
+        """Wrap a key; KeyringError where ours is not the key-encryption key of this ring."""
+        if not self._sound:
+            raise KeyringError(_NOT_OURS)
+        return _wrap(self._keks[0], key, name)
 
     def unwrap(self, sealed: bytes, name: bytes) -> bytes:
-        try:
-            return self._kek.decrypt(sealed[:12], sealed[12:], name)
-        except (InvalidTag, ValueError) as error:  # ValueError: too short to be wrapped at all
-            raise KeyringError(
-                "a wrapped key does not open: it was wrapped by another key-encryption key"
-                " or has been changed"
-            ) from error
+        for kek in self._keks:
+            found = _unwrapped(kek, sealed, name)
+            if found is not None:
+                return found
+        if self._renewed():
+            return self.unwrap(sealed, name)
+        raise KeyringError(_NOT_OURS)
+
+    def is_current(self, sealed: bytes, name: bytes) -> bool:
+        """Whether this is wrapped by the key that new ones are wrapped by."""
+        return _unwrapped(self._keks[0], sealed, name) is not None
+
+    def _renewed(self) -> bool:
+        """Whether there is a key-encryption key by now that was not known: it was replaced."""
+        known = self._keks
+        if self._reload is not None:
+            self._own = self._reload()
+        self._load()
+        return any(kek not in known for kek in self._keks)
+
+    # --- another key-encryption key
+
+    @property
+    def newest_kek(self) -> bytes:
+        return self._keks[0]
+
+    def kek_is_changing(self) -> bool:
+        return NEXT_KEK in self._read()
+
+    def change_kek(self, following: bytes) -> None:
+        """Let the old and the new key-encryption key open one another; the new one wraps."""
+        if following == self._own:
+            raise KeyringError("the new key-encryption key is the one in use")
+        self.key("digest")  # under another key than the ring's nothing begins
+        with self.change() as ring:
+            ring[NEXT_KEK] = _wrap(self._own, following, NEXT_KEK.encode())
+            ring[LAST_KEK] = _wrap(following, self._own, LAST_KEK.encode())
+        self._load()
+
+    def rewrap(self) -> None:
+        """Wrap every key of the ring by the newest key-encryption key, all in one step."""
+        with self.change() as ring:
+            for name, sealed in ring.items():
+                if _is_key(name, sealed) and not self.is_current(sealed, name.encode()):
+                    ring[name] = self.wrap(self.unwrap(sealed, name.encode()), name.encode())
+        self._load()
+
+    def forget_kek(self, own: bytes) -> None:
+        """Let the old key-encryption key open nothing any more; `own` is what we are given now."""
+        if own != self._keks[0]:
+            raise KeyringError("the key-encryption key that is set is not the new one yet")
+        self._own = own
+        with self.change() as ring:
+            ring.pop(NEXT_KEK, None)
+            ring.pop(LAST_KEK, None)
+        self._load()
+
+    # --- epochs and tokens
 
     def epoch(self, domain: str) -> str:
         """Return the name of the live epoch of `domain`."""
-        return "e01"
+        found = self._epochs.get(domain)
+        return FIRST if found is None or not found.alive else found.alive[0]
 
-    def token(self, domain: str, kind: str, value: bytes) -> bytes:
+    def coming(self, domain: str) -> str | None:
+        """Return the epoch that a rotation under way leads to, None where there is none."""
+        found = self._epochs.get(domain)
+        return None if found is None or len(found.alive) < 2 else found.alive[-1]
+
+    def moving(self, domain: str = "serve") -> bool:
+        """Whether kept tokens of `domain` are being replaced just now."""
+        found = self._epochs.get(domain)
+        return found is not None and found.moving
+
+    def epochs(self) -> dict[str, Epochs]:
+        """Return the epochs of each domain that has any."""
+        return dict(self._epochs)
+
+    def token(self, domain: str, kind: str, value: bytes, epoch: str | None = None) -> bytes:
         """Return the 16-byte token of a normalised `value` in `domain` for values of `kind`.
 
         HMAC-SHA256 over length-prefixed fields, cut to 128 bits: no two (domain, kind, epoch,
         value) share a message, and tokens of one domain say nothing about those of another.
+        Without an `epoch` it is the live one's.
         """
         try:
-            key, prefix = self._token_keys[domain, kind, "e01"]
+            key, prefix = self._token_keys[domain, kind, epoch]
         except KeyError:
-            key, prefix = self._token_key(domain, kind, self.epoch(domain))
+            key, prefix = self._token_key(domain, kind, epoch)
         return hmac.digest(key, prefix + value, "sha256")[:TOKEN_BYTES]
 
-    def _token_key(self, domain: str, kind: str, epoch: str) -> tuple[bytes, bytes]:
-        if domain not in DOMAINS:
-            raise KeyringError(f"unknown domain {domain!r}, known are {', '.join(DOMAINS)}")
+    def _token_key(self, domain: str, kind: str, epoch: str | None) -> tuple[bytes, bytes]:
+        name = epoch or self.epoch(checked_domain(domain))
         info = f"v1|{domain}|{kind}".encode()
-        root = self.key(f"epoch:{domain}:{epoch}")
+        root = self.key(f"epoch:{checked_domain(domain)}:{name}")
         key = HKDFExpand(SHA256(), 32, info).derive(root)
         prefix = b"".join(
-            len(p).to_bytes(2) + p for p in (domain.encode(), kind.encode(), epoch.encode())
+            len(p).to_bytes(2) + p for p in (domain.encode(), kind.encode(), name.encode())
         )
         self._token_keys[domain, kind, epoch] = key, prefix
         return key, prefix
@@ -160,10 +273,102 @@ class Keyring:
         """Return the Ed25519 key called `name` (`log` or `models`)."""
         return Ed25519PrivateKey.from_private_bytes(self.key(f"{name}:signing"))
 
+    def seal(self, name: str, text: str, about: str) -> bytes:
+        """Return `text` encrypted under the key called `name`, to be opened for `about` alone."""
+        return _wrap(self.key(name), text.encode(), about.encode())
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+    def unseal(self, name: str, sealed: bytes, about: str) -> str:
+        """Return the text; KeyringError where it was changed, or its key is another."""
+        found = _unwrapped(self.key(name), sealed, about.encode())
+        if found is None:
+            raise KeyringError("a sealed text does not open: it has been changed")
+        return found.decode()
+
+
+class Epochs(msgspec.Struct, frozen=True):
+    """The epochs of a domain by name, oldest first."""
+
+    alive: tuple[str, ...]
+    destroyed: tuple[str, ...]
+    moving: bool
+
+
+class _Steady:
+    """A block during which what tokens mean does not change. It begins with a look at the ring.
+
+    NotReady where kept tokens are being replaced just now.
+    """
+
+    def __init__(self, ring: Keyring) -> None:
+        self._ring = ring
+
+    def __enter__(self) -> None:
+        ring = self._ring
+        if not ring.turns.share(wait=False):
+            ring.refresh()
+            self._refuse_moving()
+            ring.turns.share()
+        try:
+            ring.refresh()
+            self._refuse_moving()
+        except BaseException:
+            ring.turns.release()
+            raise
+
+    def _refuse_moving(self) -> None:
+        if self._ring.moving():
+            raise NotReady("an epoch is ending and its tokens are being replaced: try again soon")
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ring.turns.release()
+
+
+def epoch_key(domain: str, epoch: str) -> str:
+    """Return the name in the ring of the key of an epoch."""
+    return f"epoch:{domain}:{epoch}"
+
+
+def _is_key(name: str, sealed: bytes) -> bool:
+    return sealed != DESTROYED and name not in (NEXT_KEK, LAST_KEK)
+
+
+def _epochs(ring: Ring) -> dict[str, Epochs]:
+    found: dict[str, tuple[list[str], list[str], list[str]]] = {}
+    for name in sorted(ring, key=lambda name: (len(name), name)):
+        if name.startswith("epoch:"):
+            domain, _, epoch = name.removeprefix("epoch:").rpartition(":")
+            alive, destroyed, moving = found.setdefault(domain, ([], [], []))
+            kind = moving if epoch == MOVING else destroyed if ring[name] == DESTROYED else alive
+            kind.append(epoch)
+    return {domain: Epochs(tuple(a), tuple(d), bool(m)) for domain, (a, d, m) in found.items()}
+
+
+def _keks(ring: Ring, own: bytes) -> tuple[bytes, ...]:
+    """Return the key-encryption keys that are known, that which wraps new keys first."""
+    known = [own]
+    for name in (NEXT_KEK, LAST_KEK):
+        found = _unwrapped(own, ring.get(name, b""), name.encode())
+        if found is not None:
+            known.insert(0 if name == NEXT_KEK else 1, found)
+    return tuple(known)
+
+
+#: Made once a key: making it costs as much as using it.
+_cipher = lru_cache(maxsize=8)(AESGCM)
+
+
+def _wrap(kek: bytes, key: bytes, name: bytes) -> bytes:
+    nonce = secrets.token_bytes(12)
+    return nonce + _cipher(kek).encrypt(nonce, key, name)
+
+
+def _unwrapped(kek: bytes, sealed: bytes, name: bytes) -> bytes | None:
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        return _cipher(kek).decrypt(sealed[:12], sealed[12:], name)
+    except (InvalidTag, ValueError):  # ValueError: too short to be wrapped at all
+        return None

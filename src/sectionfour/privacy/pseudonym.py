@@ -9,8 +9,9 @@ from __future__ import annotations
 import ipaddress
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -25,8 +26,8 @@ from sectionfour.domain import (
     Use,
     micros,
 )
-from sectionfour.errors import BadRequest
-from sectionfour.privacy.keys import Keyring, load_kek
+from sectionfour.errors import BadRequest, KeyringError
+from sectionfour.privacy.keys import FIRST, Keyring, load_kek
 from sectionfour.privacy.regime import Regime
 from sectionfour.privacy.vault import Vault
 
@@ -53,15 +54,52 @@ class Keys:
         """Make a vault row for each of these members that has none, in one commit."""
         self.vault.enrol_many([_plain(member_id) for member_id in dict.fromkeys(member_ids)])
 
-    def alias(self, subject: bytes, domain: str) -> bytes:
-        """Return the token in `domain` of somebody known by a serve-domain token."""
-        return self.ring.token(domain, "alias", subject)
+    def alias(self, subject: bytes, domain: str, epoch: str | None = None) -> bytes:
+        """Return the token in `domain` of what is known by a serve-domain token.
+
+        In the audit domain it lasts for the life of the log, whatever became of serve's epochs.
+        """
+        if domain == "audit" and self.ring.epoch("serve") != FIRST:
+            carried = self.vault.alias(subject)
+            if carried is not None:
+                return carried
+        return self.ring.token(domain, "alias", subject, epoch)
+
+    def member_of(self, subject: bytes) -> str | None:
+        """Return the member's id behind a serve-domain token; None where the vault knows no such
+        person (any more). Opens row after row: some 15 us a member, for the rare case alone."""
+        for person in self.vault.people():
+            if self.ring.token("serve", "subject", person.subject_uid) == subject:
+                return person.member_id
+        return None
+
+    def sealing(self) -> Callable[[str, str, bytes], bytes]:
+        """Return what makes the tokens of an event that is kept. While an epoch is ending, it
+        notes what each is called in the next one."""
+        return self.ring.token if self.ring.coming("serve") is None else self._met
+
+    def _met(self, domain: str, kind: str, value: bytes) -> bytes:
+        found = self.ring.token(domain, kind, value)
+        following = self.ring.token(domain, kind, value, self.ring.coming("serve"))
+        self.ring.successors.note(found, following)
+        return found
 
 
 def open_keys(home: Path, region: str = "CN") -> Keys:
-    """Open the ring and the vault of a home, both made on first use."""
-    ring = Keyring(home / "keys", load_kek(home))
-    return Keys(ring, Vault(home / "vault.db", ring), region)
+    """Open the ring and the vault of a home, both made on first use.
+
+    KeyringError where there is a vault and no ring: every row of it would be lost unseen.
+    """
+    vault, folder = home / "vault.db", home / "keys"
+    # The ring is made before the vault: where there is a vault, there was a ring.
+    if vault.exists() and not (folder / "ring.json").exists():
+        raise KeyringError(
+            "the ring of keys is gone, and the vault that it opens is there:"
+            " restore keys/ring.json from a copy"
+        )
+    ring = Keyring(folder, load_kek(home), reload=partial(load_kek, home))
+    ring.key("vault:index")
+    return Keys(ring, Vault(vault, ring), region)
 
 
 # --- one value, one spelling
@@ -232,7 +270,7 @@ def seal(request: Request, permit: Permit, keys: Keys, *, at: int, regime: Regim
     given, spelt = request.given, request.spelt
     assert given is not None
     assert spelt is not None
-    token = keys.ring.token
+    token = keys.sealing()
     fields: dict[str, bytes | int | float | None] = {}
     categories = regime.categories
 
@@ -251,6 +289,8 @@ def seal(request: Request, permit: Permit, keys: Keys, *, at: int, regime: Regim
     transaction = given.transaction
     if transaction is not None:
         if may("order"):
+            if keys.ring.coming("serve") is not None:
+                token("serve", "order", _plain(transaction.order_id).encode())
             fields["order_ref"] = request.order
             fields["amount"] = transaction.amount
             fields["item_count"] = transaction.item_count

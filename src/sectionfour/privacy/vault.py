@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,12 @@ CREATE TABLE subjects (
   lookup BLOB PRIMARY KEY,
   data_key BLOB NOT NULL,
   sealed BLOB NOT NULL
-) WITHOUT ROWID
+) WITHOUT ROWID;
+CREATE TABLE aliases (token BLOB PRIMARY KEY, epoch TEXT NOT NULL, alias BLOB NOT NULL)
+  WITHOUT ROWID
 """
+#: Rows a transaction of what passes over all of them.
+LOT = 1_000
 
 
 class Person(msgspec.Struct, frozen=True):
@@ -147,6 +152,74 @@ class Vault:
             count += connection.execute("DELETE FROM subjects").rowcount
         self.cut()
         return count
+
+    # --- everybody at once, and names that last
+
+    def people(self) -> Iterator[Person]:
+        """Yield everybody, for work that passes over all."""
+        for lookup, wrapped, sealed in self._rows():
+            person = self._open(lookup, wrapped, sealed)
+            if person is not None:
+                yield person
+
+    def _rows(self) -> Iterator[tuple[bytes, bytes, bytes]]:
+        after = b""
+        while True:
+            with closed("vault"):
+                rows = self._database.read.execute(
+                    "SELECT lookup, data_key, sealed FROM subjects WHERE lookup > ?"
+                    " ORDER BY lookup LIMIT ?",
+                    (after, LOT),
+                ).fetchall()
+            if not rows:
+                return
+            yield from rows
+            after = rows[-1][0]
+
+    def rewrap(self, progress: Callable[[int], object] = lambda count: None) -> int:
+        """Wrap each data key that is not under the newest key-encryption key by that one; return
+        how many there were. What is done when this breaks off stays done, and opens."""
+        changed, lot = 0, list[tuple[bytes, bytes, bytes]]()
+        for lookup, wrapped, _ in self._rows():
+            progress(1)
+            if not self._ring.is_current(wrapped, lookup):
+                lot.append((self._ring.wrap(self._ring.unwrap(wrapped, lookup), lookup),
+                            lookup, wrapped))  # fmt: skip
+            if len(lot) == LOT:
+                changed += self._exchange(lot)
+                lot.clear()
+        return changed + (self._exchange(lot) if lot else 0)
+
+    def _exchange(self, lot: list[tuple[bytes, bytes, bytes]]) -> int:
+        with closed("vault"), self._database.write() as connection:
+            connection.executemany(
+                "UPDATE subjects SET data_key = ? WHERE lookup = ? AND data_key = ?", lot
+            )
+        return len(lot)
+
+    def alias(self, token: bytes) -> bytes | None:
+        """Return the audit token of whoever had one before their serve token was replaced."""
+        with closed("vault"):
+            row = self._database.read.execute(
+                "SELECT alias FROM aliases WHERE token = ?", (token,)
+            ).fetchone()
+        return None if row is None else row[0]
+
+    def carry(self, epoch: str, aliases: Iterable[tuple[bytes, bytes]]) -> None:
+        """Keep the audit tokens of (serve token of `epoch`, audit token)."""
+        with closed("vault"), self._database.write() as connection:
+            connection.executemany(
+                "INSERT INTO aliases VALUES (?, ?, ?) ON CONFLICT (token) DO UPDATE"
+                " SET epoch = excluded.epoch, alias = excluded.alias",
+                ((token, epoch, alias) for token, alias in aliases),
+            )
+
+    def drop_aliases(self, *, but: str) -> None:
+        """Forget those of tokens of other epochs than `but`."""
+        with closed("vault"), self._database.write() as connection:
+            connection.execute("DELETE FROM aliases WHERE epoch <> ?", (but,))
+        with closed("vault"):
+            self._database.read.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _lookup(self, member_id: str) -> bytes:
         return hmac.digest(self._index_key, member_id.encode(), "sha256")

@@ -14,7 +14,9 @@ from sectionfour.stores.ledger import (
     assessments,
     attestations,
     bases,
+    cases,
     cessation,
+    epochs,
     labels,
     log,
     retention,
@@ -31,6 +33,8 @@ ROOMS = (
     retention,
     cessation,
     attestations,
+    cases,
+    epochs,
 )
 SCHEMA = ";\n".join(room.SCHEMA.strip() for room in ROOMS)
 VERSION = 1
@@ -46,6 +50,8 @@ class SqliteLedger(
     retention.Retained,
     cessation.Cessation,
     attestations.Attestations,
+    cases.Cases,
+    epochs.Epochs,
 ):
     schema = SCHEMA
 

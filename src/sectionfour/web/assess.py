@@ -105,7 +105,8 @@ def _each(service: Service, who: Caller, stream: Any) -> Iterator[bytes]:
                 raise TooLarge("a line has at most 64 KiB")
             if not line.strip():
                 continue
-            said.answer = _assess(service.parts, who, line, service, perf_counter())[1]
+            with service.parts.keys.ring.steady:
+                said.answer = _assess(service.parts, who, line, service, perf_counter())[1]
         yield said.answer + b"\n"
         if number > MOST_LINES:
             return

@@ -26,7 +26,12 @@ def add_label(service: Service, who: Caller) -> Response:
     """Record what became known. Sent again it is no news; without an id one is made from what
     it says."""
     given, _, warnings = body.read(schemas.LabelBody)
-    parts = service.parts
+    label, new = record(service.parts, given)
+    return _said(label, warnings, 201 if new else 200)
+
+
+def record(parts: Parts, given: schemas.LabelBody) -> tuple[Label, bool]:
+    """Record a label, in the windows too; returns it as it is kept, and whether it is new."""
     if (given.event_id is None) == (given.member_id is None):
         raise BadRequest("a label is of one event_id or of one member_id", pointer="/event_id")
     now = parts.clock()
@@ -42,7 +47,7 @@ def add_label(service: Service, who: Caller) -> Response:
     )
     known = parts.ledger.label(label.label_id)
     if known is not None:
-        return _again(known, label, warnings)
+        return _again(known, label), False
     if given.known_at is not None:
         _check(micros(given.known_at), event, now)
     kind = known_as(label.label)
@@ -52,8 +57,8 @@ def add_label(service: Service, who: Caller) -> Response:
         # the same was recorded since it was looked for
         known = parts.ledger.label(label.label_id)
         assert known is not None
-        return _again(known, label, warnings)
-    return _said(label, warnings, 201)
+        return _again(known, label), False
+    return label, True
 
 
 def _of(parts: Parts, given: schemas.LabelBody) -> tuple[Event | None, bytes | None]:
@@ -114,13 +119,13 @@ def _observed(parts: Parts, label: Label, kind: str, event: Event | None) -> Lab
     )
 
 
-def _again(known: Label, label: Label, warnings: Warnings) -> Response:
+def _again(known: Label, label: Label) -> Label:
     def content(of: Label) -> tuple[str | bytes | None, ...]:
         return of.label, of.source, of.event_id, of.member
 
     if content(known) != content(label):
         raise Conflict("this label_id is recorded with other content", pointer="/label_id")
-    return _said(known, warnings, 200)
+    return known
 
 
 def _said(label: Label, warnings: Warnings, status: int) -> Response:

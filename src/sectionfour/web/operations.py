@@ -59,8 +59,6 @@ ROUTES = (
 TO_COME = tuple(
     Route(method=method, path=path, handle=not_yet, tag="To come")
     for method, path in (
-        ("GET", "/v1/cases"),
-        ("POST", "/v1/cases/{case_id}/verdict"),
         ("GET", "/v1/members/{member_id}/export"),
         ("POST", "/v1/members/{member_id}/erasure"),
         ("GET", "/v1/erasures/{erasure_id}"),

@@ -74,17 +74,19 @@ def add(app: Flask, service: Service, route: Route) -> None:
     """Let `app` answer `route`, once the caller's key is found to have one of its roles."""
     stays = route.method == "GET" if route.stays is None else route.stays
     handle, roles, ledger = route.handle, frozenset(route.roles), service.parts.ledger
+    steady = service.parts.keys.ring.steady
     named = tuple(role for role in keys.ROLES if role in roles)
     if isinstance(route.body, type):
         json.Decoder(route.body)  # worked out here, before there are threads: see domain.Given
 
     def view(**values: str) -> Response:
-        who = ANYBODY
-        if named:
-            who = keys.caller(ledger, request.environ.get("HTTP_AUTHORIZATION"), named)
-            if who.ceased and not stays:
-                raise Ceased("operation has ceased: nothing is collected or scored any more")
-        return handle(service, who, **values)
+        if not named:
+            return handle(service, ANYBODY, **values)
+        who = keys.caller(ledger, request.environ.get("HTTP_AUTHORIZATION"), named)
+        if who.ceased and not stays:
+            raise Ceased("operation has ceased: nothing is collected or scored any more")
+        with steady:  # no token changes under a call
+            return handle(service, who, **values)
 
     app.add_url_rule(route.rule, f"{route.method} {route.path}", view, methods=[route.method])
 

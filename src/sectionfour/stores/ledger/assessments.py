@@ -14,6 +14,7 @@ import msgspec
 
 from sectionfour.domain import Assessed, Event, Leaf
 from sectionfour.errors import FailClosed
+from sectionfour.stores.ledger.cases import Cases
 from sectionfour.stores.ledger.connected import Connected
 
 _SQL_TYPES = {int: "INTEGER", float: "REAL", bytes: "BLOB", str: "TEXT"}
@@ -45,6 +46,12 @@ CREATE TABLE reviews (
   review_id TEXT PRIMARY KEY, assessment_id TEXT NOT NULL UNIQUE, at INTEGER NOT NULL,
   state TEXT NOT NULL)
 """
+TOKENS = {
+    "events": tuple(
+        name for name, hint in get_type_hints(Event).items() if bytes in get_args(hint)
+    ),
+    "assessments": ("subject",),
+}
 
 
 class _Pending:
@@ -88,6 +95,7 @@ class Assessments(Connected):
             connection.execute(
                 "INSERT INTO reviews VALUES (?, ?, ?, 'open')", (review_id, assessment_id, at)
             )
+            Cases.open_case(connection, assessment_id, at, "appeal")
             self.log(connection, leaf)
             return review_id, "open", True
 
@@ -164,6 +172,8 @@ class Assessments(Connected):
             return False
         if row.event is not None:
             connection.execute(_KEEP_EVENT, msgspec.structs.astuple(row.event))
+        if row.case is not None:
+            Cases.open_case(connection, row.assessment_id, row.at, row.case)
         self.log(connection, row.leaf)
         return True
 

@@ -33,6 +33,7 @@ CREATE TABLE grant_uses (
 CREATE INDEX use_of_grant ON grant_uses (grant_id);
 CREATE INDEX use_of_subject ON grant_uses (subject)
 """
+TOKENS = {"consent_events": ("subject",)}
 
 
 class Bases(Connected):

@@ -15,6 +15,7 @@ CREATE TABLE labels (
   known_at INTEGER NOT NULL, event_id TEXT, member BLOB, settled INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX label_of_event ON labels (event_id)
 """
+TOKENS = {"labels": ("member",)}
 
 
 class Labels(Connected):

@@ -1,0 +1,95 @@
+"""What becomes of the ledger's rows when an epoch of the serve domain ends: other tokens.
+
+A receipt commits to tokens, and the log cannot be changed: for rows under new tokens `carried` has
+what their receipt's commitment is by now, and one entry of the log has a digest of that table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import ClassVar
+
+import msgspec
+
+from sectionfour.domain import Leaf
+from sectionfour.privacy.exceptions import Grant
+from sectionfour.stores.ledger.connected import Connected
+
+SCHEMA = """
+CREATE TABLE carried (assessment_id TEXT PRIMARY KEY, commitment TEXT NOT NULL) WITHOUT ROWID
+"""
+
+
+class Epochs(Connected):
+    #: The columns that hold tokens of the serve domain, by table; from the rooms.
+    tokens: ClassVar[Mapping[str, tuple[str, ...]]]
+
+    def holds_tokens(self) -> bool:
+        """Whether any row holds a token, which nobody could make again without the keys."""
+        return any(
+            self.rows(f"SELECT 1 FROM {table} WHERE {column} IS NOT NULL LIMIT 1")
+            for table, columns in self.tokens.items()
+            for column in columns
+        )
+
+    def tokens_in(self, table: str, column: str) -> Iterable[bytes]:
+        """Return the tokens in a column, each once."""
+        found = self.rows(f"SELECT DISTINCT {column} FROM {table} WHERE {column} IS NOT NULL")
+        return (row[0] for row in found)
+
+    def all_grants(self) -> list[Grant]:
+        return [
+            msgspec.json.decode(body, type=Grant)
+            for (body,) in self.rows("SELECT body FROM grants ORDER BY grant_id")
+        ]
+
+    def add_entry(self, leaf: Leaf) -> None:
+        """Put an entry into the log that speaks of no row."""
+        with self.transaction() as connection:
+            self.log(connection, leaf)
+
+    def entries_of(self, kind: str, ref: str) -> list[bytes]:
+        """Return the entries of the log of this kind and name, oldest first."""
+        sql = "SELECT leaf FROM log WHERE ref = ? AND kind = ? ORDER BY idx"
+        return [bytes(leaf) for (leaf,) in self.rows(sql, ref, kind)]
+
+    def carried_digest(self) -> tuple[int, str]:
+        """Return how many rows `carried` has, and their digest."""
+        return _digest(self.rows("SELECT * FROM carried ORDER BY assessment_id"))
+
+    def retoken(
+        self,
+        moved: Mapping[bytes, bytes],
+        grants: Iterable[Grant],
+        carried: Iterable[tuple[str, str]],
+        leaf: Callable[[int, str], Leaf],
+    ) -> None:
+        """Put `moved[token]` in the place of every token, in one transaction.
+
+        `carried` are the commitments to assessments under their new tokens, `leaf(count, digest)`
+        makes the entry that speaks of them.
+        """
+        rows = sorted(carried)
+        with self.transaction() as connection:
+            connection.create_function("moved", 1, moved.get, deterministic=True)
+            for table, columns in self.tokens.items():
+                changes = ", ".join(f"{column} = moved({column})" for column in columns)
+                connection.execute(f"UPDATE {table} SET {changes}")
+            connection.create_function("moved", 1, None)
+            connection.executemany(
+                "UPDATE grants SET body = ? WHERE grant_id = ?",
+                ((msgspec.json.encode(grant), grant.grant_id) for grant in grants),
+            )
+            connection.execute("DELETE FROM carried")
+            connection.executemany("INSERT INTO carried VALUES (?, ?)", rows)
+            self.log(connection, leaf(*_digest(rows)))
+        self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _digest(rows: Iterable[tuple[str, str]]) -> tuple[int, str]:
+    count, digest = 0, hashlib.sha256()
+    for row in rows:
+        count += 1
+        digest.update(msgspec.msgpack.encode(row))
+    return count, digest.hexdigest()
