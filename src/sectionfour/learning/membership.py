@@ -1,0 +1,309 @@
+"""How much a model tells of whom it has learnt from: membership, and what it learnt by heart.
+
+Shadow models are fitted as `fit` fits, each on its own random half of the same rows, so that for
+every model it is known who was inside. Attackers see scores alone. Needs the `training` extra.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+from threadpoolctl import threadpool_limits
+
+from sectionfour.errors import HistoryError
+from sectionfour.learning import dataset, distil, fit
+from sectionfour.learning.progress import watched
+
+Matrix = NDArray[np.float64]
+Labels = NDArray[np.int8]
+Settings = Mapping[str, Any]
+
+#: The fewest shadow models that LiRA is worth anything with, and the targets that it is run on.
+SHADOWS, TARGETS = 32, 8
+#: What must hold of a model (requirements T16): at most so much.
+LIMITS = {
+    "overall_auc": 0.53,
+    "fraud_auc": 0.65,
+    "fraud_tpr_at_1pct": 0.05,
+    "overall_tpr_at_01pct": 0.003,
+}
+#: T17: at most so much more often than without them does a model say what the canaries were marked.
+CANARIES, CANARY_LIMIT = 50, 0.05
+#: Fewer frauds than this on a side of an attack, and its figures would be noise.
+LEAST_FRAUDS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Shadows:
+    """What was inside each model, shape (models, rows), and the log-odds it gives each row.
+
+    `fresh` are the log-odds of rows that no model has seen, shape (models, fresh rows).
+    """
+
+    inside: NDArray[np.bool_]
+    scores: Matrix
+    fresh: Matrix
+
+
+def shadows(
+    rows: Matrix,
+    labels: Labels,
+    places: Sequence[int],
+    settings: Settings,
+    *,
+    count: int = SHADOWS,
+    drop_share: float = 0.15,
+    seed: int = 0,
+    jobs: int = 2,
+    fresh: Matrix | None = None,
+) -> Shadows:
+    """Fit `count` models, each on a random half of the rows; halves come in pairs, so that every
+    row is inside as often as outside.
+
+    Raises HistoryError where a half would hold too few frauds to say anything of them.
+    """
+    if labels.sum() < 2 * LEAST_FRAUDS:
+        raise HistoryError(
+            f"{int(labels.sum())} frauds are too few to attack a model with;"
+            f" {2 * LEAST_FRAUDS} are needed"
+        )
+    rng = np.random.default_rng(seed)
+    inside = np.zeros((count, len(rows)), dtype=np.bool_)
+    for first in range(0, count, 2):
+        inside[first] = _half(labels, rng)
+        inside[first + 1 : first + 2] = ~inside[first]
+    seen = rows if fresh is None else np.concatenate([rows, fresh])
+    jobs_of = (
+        delayed(fitted_scores)(rows[i], labels[i], seen, places, settings, drop_share, seed + n)
+        for n, i in enumerate(inside)
+    )
+    found = Parallel(n_jobs=jobs, return_as="generator")(jobs_of)
+    scores = np.array(list(watched(found, total=count, text="shadow models")))
+    return Shadows(inside, scores[:, : len(rows)], scores[:, len(rows) :])
+
+
+def _half(labels: Labels, rng: np.random.Generator) -> NDArray[np.bool_]:
+    chosen = np.zeros(len(labels), dtype=np.bool_)
+    for label in (0, 1):
+        of = np.flatnonzero(labels == label)
+        chosen[rng.permutation(of)[: len(of) // 2]] = True
+    return chosen
+
+
+def fitted_scores(
+    rows: Matrix,
+    labels: Labels,
+    seen: Matrix,
+    places: Sequence[int],
+    settings: Settings,
+    drop_share: float,
+    seed: int,
+) -> Matrix:
+    """Return the log-odds that a model, fitted as `fit.search` fits, gives the rows `seen`."""
+    rng = np.random.default_rng(seed)
+    dropped = dataset.drop_at_random(rows, places, drop_share, rng)
+    weights = dataset.even_weights(dropped, labels, places)
+    own = dict(settings)
+    folds = own.pop("folds", 0)
+    with threadpool_limits(1):
+        classifier = distil.fitted(own, dropped, labels, weights, folds=folds, seed=seed)
+        return fit.log_odds(classifier.predict_proba(seen)[:, 1])
+
+
+def attacks(found: Shadows, labels: Labels, *, targets: int = TARGETS) -> dict[str, Any]:
+    """Return both attacks' figures, overall and among frauds, averaged over `targets` models.
+
+    `loss`: whoever has a small loss was inside (Yeom and others, 2018). `lira`: the likelihood
+    ratio of Carlini and others, "Membership Inference Attacks From First Principles" (2022), with
+    one variance for all rows, since there are few shadows; the target is never its own shadow.
+    `low` and `high` are 1.96 standard deviations over targets: how far one model may be from the
+    mean of them. True positive rates are at 0.1 % and 1 % false positives.
+    """
+    signed = np.where(labels == 1, found.scores, -found.scores)  # log-odds of the true label
+    spread = _spread(signed, found.inside)
+    kinds = {
+        "loss": lambda target: signed[target],
+        "lira": lambda target: _likelihood_ratio(signed, found.inside, target, spread),
+    }
+    parts = {"overall": np.ones(len(labels), dtype=np.bool_), "fraud": labels == 1}
+    return {
+        kind: {
+            name: _averaged(
+                [
+                    _figures(found.inside[target][part], guess(target)[part])
+                    for target in range(min(targets, len(found.scores)))
+                ]
+            )
+            for name, part in parts.items()
+        }
+        for kind, guess in kinds.items()
+    }
+
+
+def _figures(inside: NDArray[np.bool_], guess: Matrix) -> dict[str, float]:
+    false, true, _ = roc_curve(inside, guess, drop_intermediate=False)
+    return {
+        "auc": float(roc_auc_score(inside, guess)),
+        **{
+            name: float(true[np.searchsorted(false, rate, side="right") - 1])
+            for name, rate in (("tpr_at_01pct", 0.001), ("tpr_at_1pct", 0.01))
+        },
+    }
+
+
+def _averaged(figures: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    found = {}
+    for name in figures[0]:
+        values = np.array([each[name] for each in figures])
+        half = 1.96 * float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+        mean = float(values.mean())
+        found[name] = {
+            "value": round(mean, 5),
+            "low": round(max(0.0, mean - half), 5),
+            "high": round(min(1.0, mean + half), 5),
+        }
+    return found
+
+
+def _sides(
+    signed: Matrix, inside: NDArray[np.bool_], without: int | None
+) -> tuple[Matrix, Matrix]:
+    """Return each row's mean over the models that it was inside of, and over the others."""
+    use = np.ones(len(signed), dtype=np.bool_)
+    if without is not None:
+        use[without] = False
+    within, scores = inside[use], signed[use]
+    n = np.maximum(within.sum(axis=0), 1)
+    out = np.maximum((~within).sum(axis=0), 1)
+    return (scores * within).sum(axis=0) / n, (scores * ~within).sum(axis=0) / out
+
+
+def _spread(signed: Matrix, inside: NDArray[np.bool_]) -> tuple[float, float]:
+    mean_in, mean_out = _sides(signed, inside, None)
+    return (
+        float((signed - mean_in)[inside].std()) + 1e-9,
+        float((signed - mean_out)[~inside].std()) + 1e-9,
+    )
+
+
+def _likelihood_ratio(
+    signed: Matrix, inside: NDArray[np.bool_], target: int, spread: tuple[float, float]
+) -> Matrix:
+    mean_in, mean_out = _sides(signed, inside, target)
+    seen = signed[target]
+    ratio: Matrix = ((seen - mean_out) / spread[1]) ** 2 - ((seen - mean_in) / spread[0]) ** 2
+    return ratio / 2 + float(np.log(spread[1] / spread[0]))
+
+
+def verdict(figures: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return, for each limit of T16, what the stronger attack reaches, and whether it holds."""
+    found = {}
+    for name, limit in LIMITS.items():
+        part, measure = name.split("_", 1)
+        worst = max(figures[kind][part][measure]["value"] for kind in figures)
+        found[name] = {"value": worst, "limit": limit, "holds": bool(worst <= limit)}
+    return found
+
+
+# --- what is learnt by heart -----------------------------------------------------------------
+
+
+def planted(rows: Matrix, count: int, rng: np.random.Generator) -> Matrix:
+    """Return outliers: each value of each from the outer tails of its own column.
+
+    Columns are drawn independently, so that no two canaries are alike and no honest row is near.
+    """
+    tails = np.concatenate([rng.uniform(0, 0.01, count // 2), rng.uniform(0.99, 1, count)])
+    found = np.full((count, rows.shape[1]), np.nan)
+    for column in range(rows.shape[1]):
+        values = rows[:, column]
+        values = values[~np.isnan(values)]
+        if len(values):
+            found[:, column] = np.quantile(values, rng.choice(tails, count))
+    return found
+
+
+def canaries(
+    rows: Matrix,
+    labels: Labels,
+    places: Sequence[int],
+    settings: Settings,
+    *,
+    count: int = CANARIES,
+    drop_share: float = 0.15,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Plant `count` outliers with the label that a model without them does not give (T17).
+
+    `returned`: the share for which the model with them says what they were marked as; `control`:
+    the model without them. A model says fraud where its probability exceeds the share of frauds
+    by which `half` of them would be stopped: at 0.5 nothing would ever be called a fraud.
+    """
+    rng = np.random.default_rng(seed)
+    outliers = planted(rows, count, rng)
+    args = (places, settings, drop_share, seed)
+    seen = np.concatenate([rows, outliers])
+    control = fitted_scores(rows, labels, seen, *args)
+    border = float(np.median(control[: len(rows)][labels == 1]))
+    flipped = (control[len(rows) :] < border).astype(np.int8)
+    taught = fitted_scores(seen, np.concatenate([labels, flipped]), outliers, *args)
+    returned = float(((taught >= border) == (flipped == 1)).mean())
+    before = float(((control[len(rows) :] >= border) == (flipped == 1)).mean())
+    return {
+        "planted": count,
+        "marked_fraud": int(flipped.sum()),
+        "returned": round(returned, 4),
+        "control": round(before, 4),
+        "excess": round(returned - before, 4),
+        "limit": CANARY_LIMIT,
+        "holds": bool(returned - before <= CANARY_LIMIT),
+    }
+
+
+# --- what privacy costs ----------------------------------------------------------------------
+
+#: From free to held back: what each step of the trade-off curve sets.
+CURVE: tuple[dict[str, Any], ...] = ()
+
+
+def trade_off(
+    rows: Matrix,
+    labels: Labels,
+    test: Matrix,
+    y_test: Labels,
+    places: Sequence[int],
+    curve: Sequence[Settings],
+    *,
+    count: int = SHADOWS,
+    drop_share: float = 0.15,
+    seed: int = 0,
+    jobs: int = 2,
+) -> list[dict[str, Any]]:
+    """Return, for each setting, what its attacks reach and its average precision on the test.
+
+    The precision is the mean over the shadow models, each of which has half of the rows: less
+    than that of a model that has them all, and comparable along the curve.
+    """
+    found = []
+    for settings in curve:
+        made = shadows(
+            rows, labels, places, settings,
+            count=count, drop_share=drop_share, seed=seed, jobs=jobs, fresh=test,
+        )  # fmt: skip
+        figures = verdict(attacks(made, labels))
+        precision = [average_precision_score(y_test, scores) for scores in made.fresh]
+        found.append(
+            {
+                "settings": dict(settings),
+                "average_precision": round(float(np.mean(precision)), 5),
+                **{name: each["value"] for name, each in figures.items()},
+                "holds": all(each["holds"] for each in figures.values()),
+            }
+        )
+    return found
