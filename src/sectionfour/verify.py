@@ -130,7 +130,11 @@ def _name(said: dict[str, Any]) -> tuple[str, str]:
     return kind, said[_NAMED_BY.get(kind, f"{kind}_id")]
 
 
-_NAMED_BY = {"consent": "record_id", "exception": "grant_id"}
+_NAMED_BY = {
+    "consent": "record_id",
+    "exception": "grant_id",
+    "training_release": "release_id",
+}
 
 _EVENT = Event.__struct_fields__
 _ASSESSMENTS = (
@@ -226,6 +230,14 @@ def _review(parts: Parts, ref: str, body: bytes, said: dict[str, Any]) -> Iterat
         yield from _same(entries.review(ref, *rows[0]), body)
 
 
+def _training_release(parts: Parts, ref: str, body: bytes, said: dict[str, Any]) -> Iterator[str]:
+    rows = parts.ledger.rows("SELECT purpose, sheet, at FROM releases WHERE release_id = ?", ref)
+    if not rows:
+        yield "its row is missing"
+    else:
+        yield from _same(entries.training_release(ref, *rows[0]), body)
+
+
 def _key(parts: Parts, ref: str, body: bytes, said: dict[str, Any]) -> Iterator[str]:
     rows = parts.ledger.rows(
         "SELECT hash, role, at, revoked_at FROM api_keys WHERE key_id = ?", ref
@@ -249,6 +261,7 @@ _CHECKS: dict[str, Callable[[Parts, str, bytes, dict[str, Any]], Iterator[str]]]
     "label": _label,
     "review": _review,
     "key": _key,
+    "training_release": _training_release,
 }
 
 
@@ -340,4 +353,5 @@ _ENTERED = (
     ("exception", "grants", "grant_id"),
     ("review", "reviews", "review_id"),
     ("key", "api_keys", "key_id"),
+    ("training_release", "releases", "release_id"),
 )

@@ -5,6 +5,6 @@ So `sectionfour serve` loads neither pandas nor scikit-learn, whatever else the 
 
 from __future__ import annotations
 
-from sectionfour.commands import data, learning, running
+from sectionfour.commands import data, learning, privacy_tests, running
 
-COMMANDS = (*running.COMMANDS, *data.COMMANDS, *learning.COMMANDS)
+COMMANDS = (*running.COMMANDS, *data.COMMANDS, *learning.COMMANDS, *privacy_tests.COMMANDS)

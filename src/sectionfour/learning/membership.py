@@ -6,7 +6,7 @@ every model it is known who was inside. Attackers see scores alone. Needs the `t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,7 +127,7 @@ def attacks(found: Shadows, labels: Labels, *, targets: int = TARGETS) -> dict[s
     """
     signed = np.where(labels == 1, found.scores, -found.scores)  # log-odds of the true label
     spread = _spread(signed, found.inside)
-    kinds = {
+    kinds: dict[str, Callable[[int], Matrix]] = {
         "loss": lambda target: signed[target],
         "lira": lambda target: _likelihood_ratio(signed, found.inside, target, spread),
     }
@@ -171,9 +171,7 @@ def _averaged(figures: Sequence[Mapping[str, float]]) -> dict[str, dict[str, flo
     return found
 
 
-def _sides(
-    signed: Matrix, inside: NDArray[np.bool_], without: int | None
-) -> tuple[Matrix, Matrix]:
+def _sides(signed: Matrix, inside: NDArray[np.bool_], without: int | None) -> tuple[Matrix, Matrix]:
     """Return each row's mean over the models that it was inside of, and over the others."""
     use = np.ones(len(signed), dtype=np.bool_)
     if without is not None:

@@ -7,6 +7,7 @@ audit domain; of documents there are kinds and digests alone. Receipts are in `r
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from sectionfour.domain import Label, Leaf, Notice, instant
@@ -116,3 +117,15 @@ def key(key_id: str, action: str, at: int, role: str | None = None) -> Leaf:
     """Return the entry of an API key that was made (with its role) or revoked (without)."""
     said = {"kind": "key", "at": instant(at), "key_id": key_id, "action": action}
     return Leaf("key", key_id, canonical(said | ({} if role is None else {"role": role})))
+
+
+def training_release(release_id: str, purpose: str, sheet: bytes, at: int) -> Leaf:
+    """Return the entry of rows that left; its data sheet, which has their digest, by its own."""
+    said = {
+        "kind": "training_release",
+        "at": instant(at),
+        "release_id": release_id,
+        "purpose": purpose,
+        "sheet_sha256": hashlib.sha256(sheet).hexdigest(),
+    }
+    return Leaf("training_release", release_id, canonical(said))
