@@ -157,10 +157,11 @@ Statement = tuple[int, str, float]
 def _statements(released: Matrix, middle: Matrix, rng: np.random.Generator) -> list[Statement]:
     row = released[rng.integers(len(released))]
     chosen = rng.choice(released.shape[1], min(released.shape[1], int(rng.integers(1, 5))), False)
-    return [
-        (int(c), "missing" if np.isnan(row[c]) else "most" if row[c] > middle[c] else "least", row[c])
-        for c in chosen
-    ]  # fmt: skip
+    return [(int(c), _how(row[c], middle[c]), float(row[c])) for c in chosen]
+
+
+def _how(value: float, middle: float) -> str:
+    return "missing" if np.isnan(value) else "most" if value > middle else "least"
 
 
 def _met(statements: Sequence[Statement], table: Matrix) -> NDArray[np.bool_]:

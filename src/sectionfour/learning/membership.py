@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from threadpoolctl import threadpool_limits
 
 from sectionfour.errors import HistoryError
-from sectionfour.learning import dataset, distil, fit
+from sectionfour.learning import dataset, fit
 from sectionfour.learning.progress import watched
 
 Matrix = NDArray[np.float64]
@@ -109,10 +110,10 @@ def fitted_scores(
     rng = np.random.default_rng(seed)
     dropped = dataset.drop_at_random(rows, places, drop_share, rng)
     weights = dataset.even_weights(dropped, labels, places)
-    own = dict(settings)
-    folds = own.pop("folds", 0)
     with threadpool_limits(1):
-        classifier = distil.fitted(own, dropped, labels, weights, folds=folds, seed=seed)
+        classifier = HistGradientBoostingClassifier(
+            **settings, early_stopping=False, random_state=seed
+        ).fit(dropped, labels, sample_weight=weights)
         return fit.log_odds(classifier.predict_proba(seen)[:, 1])
 
 
@@ -212,19 +213,19 @@ def verdict(figures: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 # --- what is learnt by heart -----------------------------------------------------------------
 
 
-def planted(rows: Matrix, count: int, rng: np.random.Generator) -> Matrix:
-    """Return outliers: each value of each from the outer tails of its own column.
-
-    Columns are drawn independently, so that no two canaries are alike and no honest row is near.
-    """
-    tails = np.concatenate([rng.uniform(0, 0.01, count // 2), rng.uniform(0.99, 1, count)])
-    found = np.full((count, rows.shape[1]), np.nan)
-    for column in range(rows.shape[1]):
-        values = rows[:, column]
-        values = values[~np.isnan(values)]
-        if len(values):
-            found[:, column] = np.quantile(values, rng.choice(tails, count))
-    return found
+def outliers(
+    rows: Matrix, labels: Labels, count: int, rng: np.random.Generator
+) -> NDArray[np.intp]:
+    """Return honest rows that lie far out: drawn from the twentieth that is furthest from the
+    middle of its columns, by rank. Real rows, so that other honest rows lie around each."""
+    filled = np.where(np.isnan(rows), -np.inf, rows)
+    places = np.argsort(np.argsort(filled, axis=0, kind="stable"), axis=0) / max(1, len(rows) - 1)
+    distance = np.abs(places - 0.5).mean(axis=1)
+    honest = np.flatnonzero(labels == 0)
+    far = honest[np.argsort(-distance[honest], kind="stable")[: max(count, len(honest) // 20)]]
+    if len(far) < count:
+        raise HistoryError(f"{len(far)} honest rows are too few to plant {count} canaries among")
+    return rng.choice(far, count, replace=False)
 
 
 def canaries(
@@ -237,37 +238,42 @@ def canaries(
     drop_share: float = 0.15,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Plant `count` outliers with the label that a model without them does not give (T17).
+    """Mark `count` honest outliers as frauds: does the model say of them what it was told (T17)?
 
-    `returned`: the share for which the model with them says what they were marked as; `control`:
-    the model without them. A model says fraud where its probability exceeds the share of frauds
-    by which `half` of them would be stopped: at 0.5 nothing would ever be called a fraud.
+    `returned` is the share that it calls frauds, `control` the share by a model that was told the
+    truth. To call something a fraud is to score it above half of the frauds that were learnt.
     """
     rng = np.random.default_rng(seed)
-    outliers = planted(rows, count, rng)
-    args = (places, settings, drop_share, seed)
-    seen = np.concatenate([rows, outliers])
-    control = fitted_scores(rows, labels, seen, *args)
-    border = float(np.median(control[: len(rows)][labels == 1]))
-    flipped = (control[len(rows) :] < border).astype(np.int8)
-    taught = fitted_scores(seen, np.concatenate([labels, flipped]), outliers, *args)
-    returned = float(((taught >= border) == (flipped == 1)).mean())
-    before = float(((control[len(rows) :] >= border) == (flipped == 1)).mean())
+    chosen = outliers(rows, labels, count, rng)
+    told = labels.copy()
+    told[chosen] = 1
+    shares = []
+    for marks in (told, labels):
+        scores = fitted_scores(rows, marks, rows, places, settings, drop_share, seed)
+        border = float(np.median(scores[labels == 1]))
+        shares.append(float((scores[chosen] >= border).mean()))
+    excess = shares[0] - shares[1]
     return {
         "planted": count,
-        "marked_fraud": int(flipped.sum()),
-        "returned": round(returned, 4),
-        "control": round(before, 4),
-        "excess": round(returned - before, 4),
+        "frauds": int(labels.sum()),
+        "returned": round(shares[0], 4),
+        "control": round(shares[1], 4),
+        "excess": round(excess, 4),
         "limit": CANARY_LIMIT,
-        "holds": bool(returned - before <= CANARY_LIMIT),
+        "holds": bool(excess <= CANARY_LIMIT),
     }
 
 
 # --- what privacy costs ----------------------------------------------------------------------
 
-#: From free to held back: what each step of the trade-off curve sets.
-CURVE: tuple[dict[str, Any], ...] = ()
+#: From free to held back: what each step of the trade-off curve changes of the model's settings.
+CURVE: tuple[dict[str, Any], ...] = (
+    {},
+    {"max_iter": 100, "min_samples_leaf": 100, "max_leaf_nodes": 8},
+    {"max_iter": 60, "min_samples_leaf": 200, "max_leaf_nodes": 4, "max_features": 0.3},
+    {"max_iter": 100, "learning_rate": 0.03, "max_leaf_nodes": 4, "l2_regularization": 100.0},
+    {"max_iter": 50, "learning_rate": 0.03, "max_leaf_nodes": 2, "min_samples_leaf": 400},
+)
 
 
 def trade_off(

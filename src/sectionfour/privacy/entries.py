@@ -129,3 +129,15 @@ def training_release(release_id: str, purpose: str, sheet: bytes, at: int) -> Le
         "sheet_sha256": hashlib.sha256(sheet).hexdigest(),
     }
     return Leaf("training_release", release_id, canonical(said))
+
+
+def audit_set(change_id: str, kept: int, gone: int, at: int) -> Leaf:
+    """Return the entry of a change to the audit set: how many, never who."""
+    said = {
+        "kind": "audit_set",
+        "at": instant(at),
+        "audit_set_id": change_id,
+        "kept": kept,
+        "gone": gone,
+    }
+    return Leaf("audit_set", change_id, canonical(said))

@@ -9,11 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from sectionfour.database import Database, closed
-from sectionfour.stores.ledger import api_keys, assessments, bases, labels, log, releases
+from sectionfour.stores.ledger import api_keys, assessments, audit_set, bases, labels, log, releases
 
 #: Every table, from the rooms that hold them.
 SCHEMA = ";\n".join(
-    room.SCHEMA.strip() for room in (bases, assessments, labels, api_keys, log, releases)
+    room.SCHEMA.strip() for room in (bases, assessments, labels, api_keys, log, releases, audit_set)
 )
 VERSION = 1
 
@@ -25,6 +25,7 @@ class SqliteLedger(
     api_keys.ApiKeys,
     log.Log,
     releases.Releases,
+    audit_set.AuditSet,
 ):
     schema = SCHEMA
 
