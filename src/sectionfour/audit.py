@@ -17,8 +17,8 @@ from sectionfour.domain import EPOCH, MICROSECOND, Permit, Request, Use
 from sectionfour.errors import HistoryError
 from sectionfour.parts import Parts
 from sectionfour.privacy import entries, gate
-from sectionfour.train import PURPOSE
 
+PURPOSE = "security.record_audit_analyse"
 CATEGORY = "member.optional"
 OLDEST = 120
 GENDERS = {"f": "f", "female": "f", "m": "m", "male": "m", "x": "x", "other": "x"}

@@ -22,16 +22,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sectionfour import learnable
 from sectionfour.domain import EVENT_TYPES, instant
 from sectionfour.errors import BadRequest, HistoryError, ReleaseError
-from sectionfour.features import history
 from sectionfour.features.catalog import DAY, NAMES, columns
 from sectionfour.learning import attacks, dataset, datasheet, generalise, past
 from sectionfour.learning.generalise import Generalised
 from sectionfour.learning.progress import Stages
 from sectionfour.parts import Parts
 from sectionfour.privacy import consent, entries
-from sectionfour.train import PURPOSE, permit
+from sectionfour.train import PURPOSE
 
 Rows = NDArray[np.intp]
 Make = Callable[..., Generalised]
@@ -112,70 +112,57 @@ def release(
 
 
 def _drawn(parts: Parts, terms: Terms, stages: Stages) -> tuple[Drawn, list[bytes]]:
-    stages.next()
-    found = past.read(parts.ledger)
-    events = found.events
-    if not len(events):
-        raise HistoryError("the ledger holds no events to release")
-    stages.next()
-    at = parts.clock()
-    permitted, left_out, masked = permit(found, parts.ledger, at=at, regime=parts.regime)
-    stages.next()
+    found = learnable.read(parts, stages)
+    events, labels, permitted = found.past.events, found.past.labels, found.permitted
     scored = {p: rule.scores for p, rule in parts.regime.purposes.items()}
-    wanted = permitted & dataset.model_rows(events, terms.model, scored)
+    wanted = found.of_model(terms.model, scored)
     when = events["at"].to_numpy()
-    end = int(max(when[-1], found.labels["at"].max() if len(found.labels) else 0)) + 1
+    end = int(max(when[-1], labels["at"].max() if len(labels) else 0)) + 1
     young = wanted & (when >= end - int(terms.delay_days * DAY))
     rows = np.flatnonzero(wanted & ~young)
     if not len(rows):
         raise HistoryError("no event of this model may be learnt from and is old enough")
-    matrix, _ = history.compute(events, found.known)
-    amount = events["amount"].to_numpy(dtype=np.float64, na_value=np.nan)
-    registered = events["registered_at"].to_numpy(dtype=np.float64, na_value=np.nan)
-    for category, where in masked.items():
-        matrix[np.ix_(where, dataset.columns_of(category, range(len(NAMES))))] = np.nan
-        if category == "order":
-            amount[where] = np.nan
-    member = events["member"].to_numpy(dtype=np.float64, na_value=-1).astype(np.int64)[rows]
-    rng = np.random.default_rng(secrets.randbits(64))
+    member = found.member[rows]
     people = np.unique(member)
+    rng = np.random.default_rng(secrets.randbits(64))
     held = rng.permutation(people)[: round(terms.control_share * len(people))]
     kinds = events["type"].map({name: code for code, name in enumerate(EVENT_TYPES)}).to_numpy()
     payee = events["payee"].to_numpy(dtype=np.float64, na_value=-1)
+    age = (when - found.numbers("registered_at"))[rows] / 1e6
     return Drawn(
         quasi={
             "kind": kinds[rows].astype(np.int64),
             "hour_of_week": generalise.hour_of_week(when[rows], secrets.randbelow(7)),
-            "account_age": generalise.age_band((when - registered)[rows] / 1e6),
-            "amount": generalise.amount_bucket(amount[rows]),
+            "account_age": generalise.age_band(age),
+            "amount": generalise.amount_bucket(found.numbers("amount")[rows]),
         },
-        features=matrix[np.ix_(rows, np.array(columns(terms.model)))],
-        labels=dataset.labels_at(events, found.labels, end)[rows],
+        features=found.matrix[np.ix_(rows, np.array(columns(terms.model)))],
+        labels=dataset.labels_at(events, labels, end)[rows],
         member=member,
         points=np.column_stack([when // generalise.HOUR, payee]).astype(np.float64)[rows],
         held_back=np.isin(member, held),
         counts={
             "events": len(events),
             "left_out": {
-                **_why(found, parts, permitted, at),
-                **{why: n for why, n in left_out.items() if why != "no_basis"},
+                **_why(found, parts),
+                **{why: n for why, n in found.left_out.items() if why != "no_basis"},
                 "too_young": int(young.sum()),
                 "of_another_model": int(permitted.sum() - wanted.sum()),
             },
-            "masked": {category: int(where.sum()) for category, where in masked.items()},
+            "masked": {category: int(where.sum()) for category, where in found.masked.items()},
             "held_back_as_control": int(np.isin(member, held).sum()),
         },
-    ), found.subjects
+    ), found.past.subjects
 
 
-def _why(found: past.Past, parts: Parts, permitted: dataset.Mask, at: int) -> Counter[str]:
+def _why(found: learnable.Learnable, parts: Parts) -> Counter[str]:
     """Count the rows without a basis by what became of their consents."""
-    member = found.events["member"].to_numpy(dtype=np.float64, na_value=-1).astype(np.int64)
+    subjects, at = found.past.subjects, found.at
     said: dict[int, str] = {-1: "guest"}
     counts: Counter[str] = Counter()
-    for who in member[~permitted].tolist():
+    for who in found.member[~found.permitted].tolist():
         if who not in said:
-            said[who] = consent.end_of(parts.ledger.consents(found.subjects[who], at), at)
+            said[who] = consent.end_of(parts.ledger.consents(subjects[who], at), at)
         counts[said[who]] += 1
     return counts
 

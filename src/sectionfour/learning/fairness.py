@@ -1,4 +1,4 @@
-"""Are people of different age and gender stopped alike? Measured on an audit set, never learnt from.
+"""Are people of all ages and genders stopped alike? Measured on an audit set, never learnt from.
 
 Rates are Fairlearn's (MetricFrame); intervals are from a bootstrap over members, since the events
 of one person are not independent. Groups too small to speak of are withheld. Needs the `training`

@@ -124,7 +124,8 @@ def attacks(found: Shadows, labels: Labels, *, targets: int = TARGETS) -> dict[s
     ratio of Carlini and others, "Membership Inference Attacks From First Principles" (2022), with
     one variance for all rows, since there are few shadows; the target is never its own shadow.
     `low` and `high` are 1.96 standard deviations over targets: how far one model may be from the
-    mean of them. True positive rates are at 0.1 % and 1 % false positives.
+    mean of them. True positive rates are at 0.1 % and 1 % false positives. With fewer than four
+    models there is no `lira`.
     """
     signed = np.where(labels == 1, found.scores, -found.scores)  # log-odds of the true label
     spread = _spread(signed, found.inside)
@@ -133,6 +134,8 @@ def attacks(found: Shadows, labels: Labels, *, targets: int = TARGETS) -> dict[s
         "lira": lambda target: _likelihood_ratio(signed, found.inside, target, spread),
     }
     parts = {"overall": np.ones(len(labels), dtype=np.bool_), "fraud": labels == 1}
+    if len(found.scores) < 4:
+        del kinds["lira"]
     return {
         kind: {
             name: _averaged(
@@ -208,6 +211,51 @@ def verdict(figures: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         worst = max(figures[kind][part][measure]["value"] for kind in figures)
         found[name] = {"value": worst, "limit": limit, "holds": bool(worst <= limit)}
     return found
+
+
+def of_card(
+    rows: Matrix,
+    labels: Labels,
+    places: Sequence[int],
+    settings: Settings,
+    *,
+    count: int,
+    drop_share: float,
+    seed: int,
+    jobs: int,
+) -> dict[str, Any]:
+    """Return what a model's card says of membership: figures, limits, and in words whether they
+    hold. Measured on models of half of the rows, which betray more than one of all."""
+    if not count:
+        return {"measured": False, "says": "not measured; run `sectionfour privacy-report`"}
+    try:
+        made = shadows(rows, labels, places, settings,
+                       count=count, drop_share=drop_share, seed=seed, jobs=jobs)  # fmt: skip
+    except HistoryError as error:
+        return {"measured": False, "says": error.detail}
+    figures = attacks(made, labels)
+    limits = verdict(figures)
+    above = [
+        f"{name} is {each['value']:.3f}, above {each['limit']}"
+        for name, each in limits.items()
+        if not each["holds"]
+    ]
+    says = "All limits hold." if not above else (
+        f"Not all limits hold: {'; '.join(above)}. Only {int(labels.sum())} frauds could be learnt"
+        " from, and each of them shapes the model; holding it back until the limits hold costs"
+        " average precision, as the curve of `sectionfour privacy-report` shows."
+        " Who may read the model's scores for chosen rows must be kept to those who need to."
+    )  # fmt: skip
+    return {
+        "measured": True,
+        "shadows": count,
+        "rows": len(rows),
+        "frauds": int(labels.sum()),
+        "attacks": figures,
+        "limits": limits,
+        "holds": not above,
+        "says": says,
+    }
 
 
 # --- what is learnt by heart -----------------------------------------------------------------
