@@ -1,4 +1,4 @@
-"""What may be learnt from, with its features: for those who test rows and models before they go out.
+"""What may be learnt from, with its features: for those who test rows and models before they go.
 
 The same gate and the same history as in `train`, which these tests speak of.
 """
@@ -6,6 +6,7 @@ The same gate and the same history as in `train`, which these tests speak of.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,7 +37,7 @@ class Learnable:
         """The number of each event's member, -1 for a guest."""
         return members_of(self.past)
 
-    def of_model(self, name: str, scored: dict[str, str | None]) -> dataset.Mask:
+    def of_model(self, name: str, scored: Mapping[str, str | None]) -> dataset.Mask:
         return self.permitted & dataset.model_rows(self.past.events, name, scored)
 
     def numbers(self, column: str) -> NDArray[np.float64]:

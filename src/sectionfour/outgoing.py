@@ -23,6 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sectionfour import learnable
+from sectionfour.audit import PURPOSE
 from sectionfour.domain import EVENT_TYPES, instant
 from sectionfour.errors import BadRequest, HistoryError, ReleaseError
 from sectionfour.features.catalog import DAY, NAMES, columns
@@ -31,7 +32,6 @@ from sectionfour.learning.generalise import Generalised
 from sectionfour.learning.progress import Stages
 from sectionfour.parts import Parts
 from sectionfour.privacy import consent, entries
-from sectionfour.train import PURPOSE
 
 Rows = NDArray[np.intp]
 Make = Callable[..., Generalised]

@@ -94,7 +94,7 @@ def train(
                     models,
                     key,
                     trusted,
-                )  # fmt: skip
+                )
             )
         return done
 
