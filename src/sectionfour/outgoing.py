@@ -39,7 +39,8 @@ Make = Callable[..., Generalised]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """How a release is made and tested. `seed` is of the attacks; what leaves is truly random."""
+    """How a release is made and tested. `seed` is of the control and the attacks; what leaves is
+    truly random."""
 
     purpose: str = PURPOSE
     model: str = "transaction"  # whose events
@@ -82,21 +83,21 @@ def release(
     if out.exists():
         raise BadRequest("there is something at the folder to write; name a new one")
     with Stages("history", "gate", "features", "coarser", "attacks", "write") as stages:
-        drawn, subjects = _drawn(parts, terms, stages)
+        found, subjects = drawn(parts, terms, stages)
         stages.next()
-        mine = np.flatnonzero(~drawn.held_back)
+        mine = np.flatnonzero(~found.held_back)
         made = make(
-            {name: codes[mine] for name, codes in drawn.quasi.items()},
-            drawn.features[mine],
+            {name: codes[mine] for name, codes in found.quasi.items()},
+            found.features[mine],
             k=terms.k,
             suppress=terms.suppress,
         )
         # A release tells nothing of the order in which things happened.
         order = np.random.default_rng(secrets.randbits(64)).permutation(len(made.kept))
         refs = [secrets.token_bytes(16) for _ in made.kept]
-        table = _table(made, drawn.labels[mine][made.kept], refs, terms).iloc[order]
+        table = _table(made, found.labels[mine][made.kept], refs, terms).iloc[order]
         stages.next()
-        figures = tested(drawn, mine, made, table, _known(parts, subjects), terms)
+        figures = tested(found, mine, made, table, _known(parts, subjects), terms)
         missed = datasheet.missed(figures, terms.k)
         if missed:
             raise ReleaseError(f"nothing was written: {'; '.join(missed)}")
@@ -104,14 +105,14 @@ def release(
         release_id = f"tr_{secrets.token_hex(8)}"
         at = parts.clock()
         sheet = datasheet.sheet(
-            release_id, instant(at), terms.purpose, terms.model, drawn.counts, made.steps,
+            release_id, instant(at), terms.purpose, terms.model, found.counts, made.steps,
             figures, list(table.columns),
         )  # fmt: skip
-        _write(parts, out, table, sheet, terms, at, drawn.member[mine][made.kept], refs, subjects)
+        _write(parts, out, table, sheet, terms, at, found.member[mine][made.kept], refs, subjects)
         return sheet
 
 
-def _drawn(parts: Parts, terms: Terms, stages: Stages) -> tuple[Drawn, list[bytes]]:
+def drawn(parts: Parts, terms: Terms, stages: Stages) -> tuple[Drawn, list[bytes]]:
     found = learnable.read(parts, stages)
     events, labels, permitted = found.past.events, found.past.labels, found.permitted
     scored = {p: rule.scores for p, rule in parts.regime.purposes.items()}
@@ -124,7 +125,7 @@ def _drawn(parts: Parts, terms: Terms, stages: Stages) -> tuple[Drawn, list[byte
         raise HistoryError("no event of this model may be learnt from and is old enough")
     member = found.member[rows]
     people = np.unique(member)
-    rng = np.random.default_rng(secrets.randbits(64))
+    rng = np.random.default_rng(terms.seed)
     held = rng.permutation(people)[: round(terms.control_share * len(people))]
     kinds = events["type"].map({name: code for code, name in enumerate(EVENT_TYPES)}).to_numpy()
     payee = events["payee"].to_numpy(dtype=np.float64, na_value=-1)
@@ -195,7 +196,7 @@ def _table(
 
 
 def tested(
-    drawn: Drawn,
+    source: Drawn,
     mine: Rows,
     made: Generalised,
     table: pd.DataFrame,
@@ -204,15 +205,16 @@ def tested(
 ) -> dict[str, Any]:
     """Attack what is to leave, and return the figures (T11, T13, T14, T15)."""
     rng = np.random.default_rng(terms.seed)
-    labels = drawn.labels[mine][made.kept]
+    labels = source.labels[mine][made.kept]
 
     def originals(rows: Rows) -> NDArray[np.float64]:
         coarse = [
-            generalise.coarser(codes[rows], made.steps[name]) for name, codes in drawn.quasi.items()
+            generalise.coarser(codes[rows], made.steps[name])
+            for name, codes in source.quasi.items()
         ]
-        return np.column_stack([*coarse, drawn.features[rows]]).astype(np.float64)
+        return np.column_stack([*coarse, source.features[rows]]).astype(np.float64)
 
-    control = np.flatnonzero(drawn.held_back)
+    control = np.flatnonzero(source.held_back)
     released, ours, others = made.table, originals(mine), originals(control)
     unkeyed = [hashlib.sha256(value).hexdigest() for value in known]
     found: dict[str, Any] = {
@@ -223,29 +225,29 @@ def tested(
             "recovered_of_unkeyed_digests": attacks.dictionary(unkeyed, known),
         },
     }
-    if not len(made.kept) or not len(control):
-        return found
+    if datasheet.alone(found, terms.k) or not len(control):
+        return found  # it does not leave: there is nothing to attack
     found |= {
         "singling_out": attacks.singling_out(released, ours, others, terms.attacks, rng),
         "linkability": attacks.linkability(released, ours, others, terms.attacks, rng),
         "inference": attacks.inference(released, ours, others, terms.attacks, rng),
         "frauds_called": attacks.fraud_inference(
-            released, labels, ours, drawn.labels[mine], others, drawn.labels[control]
+            released, labels, ours, source.labels[mine], others, source.labels[control]
         ),
         "unicity": {
             "event_log": attacks.unicity(
-                drawn.member, drawn.points, terms.known, terms.attacks, rng
+                source.member, source.points, terms.known, terms.attacks, rng
             ),
             "release": attacks.unicity_of_rows(
-                drawn.member[mine][made.kept],
+                source.member[mine][made.kept],
                 attacks.classes(released)[0],
                 terms.known,
                 terms.attacks,
                 rng,
             ),
         },
-        "worth": datasheet.worth(ours, drawn.labels[mine], released, labels, others,
-                                 drawn.labels[control]),
+        "worth": datasheet.worth(ours, source.labels[mine], released, labels, others,
+                                 source.labels[control]),
     }  # fmt: skip
     return found
 

@@ -65,7 +65,8 @@ def report(parts: Parts, terms: Terms, served: tuple[Model, Card] | None) -> dic
         learnt = np.concatenate([split.learn, split.choose])
 
         def rows(of: NDArray[np.intp]) -> Matrix:
-            return found.matrix[np.ix_(of, np.array(places))].astype(np.float32).astype(np.float64)
+            wide: Matrix = found.matrix[np.ix_(of, np.array(places))]
+            return wide.astype(np.float32).astype(np.float64)
 
         x, y = rows(learnt), split.labels[learnt]
         model = None if served is None else served[0]

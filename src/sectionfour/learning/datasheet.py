@@ -23,6 +23,20 @@ def missed(figures: Figures, k: int) -> list[str]:
 
     What was not measured is missed: a release too small to be attacked does not leave.
     """
+    found = alone(figures, k)
+    if found:
+        return found
+    for name in ("singling_out", "linkability", "inference"):
+        upper = figures.get(name, {}).get("upper", 1.0)
+        if upper > LIMITS[name]:
+            found.append(f"{name} may be up to {upper:.3f}, above {LIMITS[name]}")
+    if figures.get("unicity", {}).get("release", {}).get("4", 0.0) > LIMITS["unicity_4"]:
+        found.append("four known events tell some people from all others")
+    return found
+
+
+def alone(figures: Figures, k: int) -> list[str]:
+    """Return what is missed of the limits that need no attacks: nobody alone, no token known."""
     unique, found = figures["uniqueness"], []
     floor = max(k, 20)
     if min(unique["k"], unique["k_of_whole_rows"]) < floor:
@@ -40,12 +54,6 @@ def missed(figures: Figures, k: int) -> list[str]:
         found.append(f"{words['recovered']} tokens were recognised with a dictionary")
     if words["recovered_of_unkeyed_digests"] != words["known"]:
         found.append("the dictionary attack lacks power: it missed unkeyed digests")
-    for name in ("singling_out", "linkability", "inference"):
-        upper = figures.get(name, {}).get("upper", 1.0)
-        if upper > LIMITS[name]:
-            found.append(f"{name} may be up to {upper:.3f}, above {LIMITS[name]}")
-    if figures.get("unicity", {}).get("release", {}).get("4", 0.0) > LIMITS["unicity_4"]:
-        found.append("four known events tell some people from all others")
     return found
 
 

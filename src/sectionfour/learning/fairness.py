@@ -22,7 +22,7 @@ def false_positives(
     labels: NDArray[np.int8],
     stopped: NDArray[np.bool_],
     member: NDArray[np.int64],
-    groups: Mapping[str, Sequence[str | None]],
+    groups: Mapping[str, Sequence[str | None] | NDArray[np.object_]],
     *,
     seed: int = 0,
     resamples: int = 200,

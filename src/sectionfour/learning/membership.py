@@ -289,7 +289,7 @@ def canaries(
     """Mark `count` honest outliers as frauds: does the model say of them what it was told (T17)?
 
     `returned` is the share that it calls frauds, `control` the share by a model that was told the
-    truth. To call something a fraud is to score it above half of the frauds that were learnt.
+    truth. As many rows are called frauds as there are frauds.
     """
     rng = np.random.default_rng(seed)
     chosen = outliers(rows, labels, count, rng)
@@ -298,7 +298,7 @@ def canaries(
     shares = []
     for marks in (told, labels):
         scores = fitted_scores(rows, marks, rows, places, settings, drop_share, seed)
-        border = float(np.median(scores[labels == 1]))
+        border = float(np.quantile(scores, 1 - labels.mean()))
         shares.append(float((scores[chosen] >= border).mean()))
     excess = shares[0] - shares[1]
     return {
