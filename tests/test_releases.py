@@ -33,33 +33,47 @@ from sectionfour.settings import Settings
 from sectionfour.verify import verify
 
 ROOT = Path(__file__).parents[1]
-TERMS = Terms(control_share=0.4)
+TERMS = Terms()
+
+
+def opened(folder: Path, market: Path) -> tuple[Parts, Settings, Path]:
+    set_up = Settings(
+        home=folder / "home", models=ROOT / "models", velocity_gib=0.2, durability="normal"
+    )
+    parts = open_parts(set_up)
+    replay(imports.market(market)[0], parts, notice=imports.MARKET_NOTICE)
+    return parts, set_up, folder
 
 
 @pytest.fixture(scope="module")
 def market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Parts, Settings, Path]]:
-    folder = tmp_path_factory.mktemp("release")
-    simulate.write(simulate.simulate(seed=5, events=20_000), folder / "market")
-    set_up = Settings(
-        home=folder / "home", models=ROOT / "models", velocity_gib=0.1, durability="normal"
-    )
-    parts = open_parts(set_up)
-    replay(imports.market(folder / "market")[0], parts, notice=imports.MARKET_NOTICE)
-    yield parts, set_up, folder
-    parts.close()
+    """A small market: too small to leave, large enough to be refused."""
+    folder = tmp_path_factory.mktemp("small")
+    simulate.write(simulate.simulate(seed=5, events=6_000), folder / "market")
+    found = opened(folder, folder / "market")
+    yield found
+    found[0].close()
 
 
 @pytest.fixture(scope="module")
-def released(market: tuple[Parts, Settings, Path]) -> tuple[Path, dict[str, Any]]:
-    parts, _, folder = market
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Parts, Settings, Path]]:
+    """The market of `data_samples`."""
+    found = opened(tmp_path_factory.mktemp("sample"), ROOT / "data_samples" / "market")
+    yield found
+    found[0].close()
+
+
+@pytest.fixture(scope="module")
+def released(sample: tuple[Parts, Settings, Path]) -> tuple[Path, dict[str, Any]]:
+    parts, _, folder = sample
     out = folder / "out"
     return out, release(parts, out, TERMS)
 
 
 def test_a_release_holds_no_token_no_time_and_nobody_alone(
-    market: tuple[Parts, Settings, Path], released: tuple[Path, dict[str, Any]]
+    sample: tuple[Parts, Settings, Path], released: tuple[Path, dict[str, Any]]
 ) -> None:
-    parts, _, _ = market
+    parts, _, _ = sample
     out, sheet = released
     rows = pd.read_parquet(out / "rows.parquet")
     assert {p.name for p in out.iterdir()} == {"datasheet.json", "datasheet.md", "rows.parquet"}
@@ -110,9 +124,9 @@ def test_the_data_sheet_calls_nothing_anonymous(released: tuple[Path, dict[str, 
 
 
 def test_the_builder_alone_can_say_whose_rows_they_are(
-    market: tuple[Parts, Settings, Path], released: tuple[Path, dict[str, Any]]
+    sample: tuple[Parts, Settings, Path], released: tuple[Path, dict[str, Any]]
 ) -> None:
-    parts, set_up, _ = market
+    parts, set_up, _ = sample
     rows = pd.read_parquet(released[0] / "rows.parquet")
     whose = dict(parts.ledger.rows("SELECT row_ref, member FROM release_rows"))
     assert {ref.hex() for ref in whose} == set(rows["row_ref"])
@@ -120,10 +134,12 @@ def test_the_builder_alone_can_say_whose_rows_they_are(
     refs = parts.ledger.release_rows_of(member)[released[1]["release_id"]]
     assert refs
     assert all(whose[ref] == member for ref in refs)
-    assert list(verify(parts, open_notary(set_up, parts))) == []
+    notary = open_notary(set_up, parts)
+    notary.checkpoint(parts.clock())
+    assert list(verify(parts, notary)) == []
     with parts.ledger.transaction() as connection:
         connection.execute("UPDATE releases SET sheet = ?", (b"{}",))
-    faults = list(verify(parts, open_notary(set_up, parts)))
+    faults = list(verify(parts, notary))
     assert any("training_release" in fault for fault in faults)
     with parts.ledger.transaction() as connection:
         sheet = (released[0] / "datasheet.json").read_bytes()
