@@ -81,7 +81,7 @@ def test_only_who_agreed_is_in_the_audit_set_and_only_as_long(
     assert msgspec.json.decode(log[0][0])["kept"] == 1
     assert subject.hex().encode() not in log[0][0]
     notary = open_notary(settings, parts)
-    notary.checkpoint(parts.clock())
+    notary.extend(parts.clock())
     assert list(verify(parts, notary)) == []
 
     answer = officer.post(f"/v1/consents/{record}/withdraw", json={})

@@ -135,7 +135,7 @@ def test_the_builder_alone_can_say_whose_rows_they_are(
     assert refs
     assert all(whose[ref] == member for ref in refs)
     notary = open_notary(set_up, parts)
-    notary.checkpoint(parts.clock())
+    notary.extend(parts.clock())
     assert list(verify(parts, notary)) == []
     with parts.ledger.transaction() as connection:
         connection.execute("UPDATE releases SET sheet = ?", (b"{}",))
