@@ -16,6 +16,7 @@ SectionFourError
 ├── SettingsError
 ├── KeyringError               a key is missing, destroyed or does not open
 ├── RegistryError              a model is changed, unsigned, or not of this catalog
+├── ReleaseError               rows do not leave: a figure misses its limit
 └── HistoryError               the history cannot be learnt from as it stands
 
 A refusal for want of a basis is not here: it is an outcome, recorded like any other.
@@ -104,3 +105,7 @@ class RegistryError(SectionFourError):
 
 class HistoryError(SectionFourError):
     code, title = "history", "The history cannot be learnt from as it stands"
+
+
+class ReleaseError(SectionFourError):
+    code, title = "release", "The rows may not leave"

@@ -16,18 +16,19 @@ import pandas as pd
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
+from sectionfour import audit
+from sectionfour.audit import PURPOSE
 from sectionfour.domain import Permit, Request, Use, instant
 from sectionfour.errors import HistoryError
 from sectionfour.features import history
 from sectionfour.features.catalog import NAMES, columns, fingerprint
-from sectionfour.learning import dataset, evaluate, fit, past, registry
+from sectionfour.learning import dataset, evaluate, fairness, fit, membership, past, registry
 from sectionfour.learning.model import Model, feature_list, session
 from sectionfour.learning.progress import Stages
 from sectionfour.parts import Parts
 from sectionfour.privacy import gate, pseudonym
 from sectionfour.privacy.regime import Regime
 
-PURPOSE = "security.record_audit_analyse"
 #: Scores and labels are data too (R-32).
 RESULTS = "derived.risk"
 
@@ -41,6 +42,7 @@ class Plan:
     candidates: int = 8  # settings tried
     drop_share: float = 0.15  # of rows, a category
     seed: int = 4
+    shadows: int = 2  # models of half the rows, to attack for the card; 0: not measured
     since: int | None = None  # microseconds; events before still form the windows
     until: int | None = None
     jobs: int = 2
@@ -76,15 +78,45 @@ def train(
         matrix, _ = history.compute(found.events, found.known)
         for category, rows in masked.items():
             matrix[np.ix_(rows, dataset.columns_of(category, range(len(NAMES))))] = np.nan
+        audited = audit_groups(parts, found)
         done = []
         for name in plan.names:
             stages.next()
             if plan.since is not None:
                 permitted = permitted & (found.events["at"].to_numpy() >= plan.since)
             done.append(
-                _one(name, found, matrix, permitted, left_out, plan, parts, models, key, trusted)
+                _one(
+                    name,
+                    found,
+                    matrix,
+                    permitted,
+                    left_out,
+                    audited,
+                    plan,
+                    parts,
+                    models,
+                    key,
+                    trusted,
+                )
             )
         return done
+
+
+def members_of(found: past.Past) -> NDArray[np.int64]:
+    """Return the number of each event's member, -1 for a guest."""
+    numbers = found.events["member"].to_numpy(dtype=np.float64, na_value=-1)
+    return numbers.astype(np.int64)
+
+
+def audit_groups(parts: Parts, found: past.Past) -> dict[str, NDArray[np.object_]]:
+    """Return each event's age band and gender, None but where the audit set has its member.
+
+    They are for looking at a model once it is fitted: no matrix has them.
+    """
+    known = audit.groups(parts)
+    of_member = [known.get(subject, (None, None)) for subject in found.subjects] + [(None, None)]
+    pairs = np.array(of_member, dtype=object)[members_of(found)]
+    return {"age_band": pairs[:, 0], "gender": pairs[:, 1]}
 
 
 def permit(
@@ -153,6 +185,7 @@ def _one(
     matrix: NDArray[np.float64],
     permitted: dataset.Mask,
     left_out: Counter[str],
+    audited: dict[str, NDArray[np.object_]],
     plan: Plan,
     parts: Parts,
     models: Path,
@@ -185,6 +218,7 @@ def _one(
     fitted = fit.search(learn, y_learn, choose, y_choose, places, plan)
     model = Model(name, version, "", session(fitted.onnx), fitted.usual)
     scores = model.score_rows(test)
+    thresholds = parts.policy.thresholds(name)
     card = {
         "name": name,
         "version": version,
@@ -214,6 +248,23 @@ def _one(
         "outcomes": evaluate.outcome_mix(parts.policy.thresholds(name), scores),
         "refusal_penalty": evaluate.refusal_penalties(
             model.score_rows, test, y_test, places, seed=plan.seed
+        ),
+        "membership": membership.of_card(
+            learn,
+            y_learn,
+            places,
+            fitted.settings,
+            count=plan.shadows,
+            drop_share=plan.drop_share,
+            seed=plan.seed,
+            jobs=plan.jobs,
+        ),
+        "fairness": fairness.false_positives(
+            y_test,
+            np.array([thresholds.outcome(float(score)).action != "allow" for score in scores]),
+            members_of(found)[split.test],
+            {of: groups[split.test] for of, groups in audited.items()},
+            seed=plan.seed,
         ),
         "usual": fitted.usual,
         "libraries": fit.libraries(),

@@ -221,6 +221,7 @@ _NAMED_BY = {
     "consent": "record_id",
     "exception": "grant_id",
     "third_person": "attestation_id",
+    "training_release": "release_id",
 }
 
 EVENT = Event.__struct_fields__
@@ -358,6 +359,16 @@ def _review(
         yield from _same(entries.review(ref, *rows[0]), body)
 
 
+def _training_release(
+    parts: Parts, books: _Books, ref: str, body: bytes, said: dict[str, Any]
+) -> Iterator[str]:
+    rows = parts.ledger.rows("SELECT purpose, sheet, at FROM releases WHERE release_id = ?", ref)
+    if not rows:
+        yield MISSING
+    else:
+        yield from _same(entries.training_release(ref, *rows[0]), body)
+
+
 def _key(parts: Parts, books: _Books, ref: str, body: bytes, said: dict[str, Any]) -> Iterator[str]:
     rows = parts.ledger.rows(
         "SELECT hash, role, at, revoked_at, office FROM api_keys WHERE key_id = ?", ref
@@ -417,6 +428,7 @@ _CHECKS: dict[str, Callable[[Parts, _Books, str, bytes, dict[str, Any]], Iterato
     "cessation": _cessation,
     "verdict": _verdict,
     "reidentification": _reidentification,
+    "training_release": _training_release,
 }
 
 
@@ -565,4 +577,5 @@ _ENTERED = (
     ("hold", "holds", "hold_id"),
     ("verdict", "verdicts", "verdict_id"),
     ("reidentification", "reidentifications", "reidentification_id"),
+    ("training_release", "releases", "release_id"),
 )

@@ -86,3 +86,21 @@ def live(events: Iterable[ConsentEvent], at: int) -> list[ConsentEvent]:
     standing = [event for found, event in folded if found == GIVEN and event is not None]
     standing.reverse()
     return standing
+
+
+def end_of(events: Iterable[ConsentEvent], at: int) -> str:
+    """Return, in a word, why somebody's consents are no basis: for the counts of a data sheet.
+
+    `withdrawn`, `expired` or `invalidated` where one of them came to that end, `absent` without
+    any, else `not_covered`: one stands, and is for something else.
+    """
+    states = {state(record, at) for record in by_record(events).values()}
+    for found, word in (
+        (WITHDRAWN, "withdrawn"),
+        (EXPIRED, "expired"),
+        (INVALIDATED, "invalidated"),
+        (GIVEN, "not_covered"),
+    ):
+        if found in states:
+            return word
+    return "absent"

@@ -8,7 +8,6 @@ audit domain; of documents there are kinds and digests alone. Receipts are in `r
 from __future__ import annotations
 
 import hashlib
-from hashlib import sha256
 from typing import Any, Protocol
 
 import msgspec
@@ -299,7 +298,7 @@ def verdict(
         "receipt_id": f"as_{case_id.removeprefix('cs_')}",
         "verdict": said,
         "measure": measure,
-        "note_sha256": None if note is None else sha256(note).hexdigest(),
+        "note_sha256": None if note is None else hashlib.sha256(note).hexdigest(),
         "decided_by": by,
         "label_id": label_id,
     }
@@ -318,6 +317,30 @@ def reidentification(
         "action": action,
         "by": by,
         "purpose": purpose,
-        "reason_sha256": sha256(reason).hexdigest(),
+        "reason_sha256": hashlib.sha256(reason).hexdigest(),
     }
     return Leaf("reidentification", name, canonical(told))
+
+
+def training_release(release_id: str, purpose: str, sheet: bytes, at: int) -> Leaf:
+    """Return the entry of rows that left; its data sheet, which has their digest, by its own."""
+    said = {
+        "kind": "training_release",
+        "at": instant(at),
+        "release_id": release_id,
+        "purpose": purpose,
+        "sheet_sha256": hashlib.sha256(sheet).hexdigest(),
+    }
+    return Leaf("training_release", release_id, canonical(said))
+
+
+def audit_set(change_id: str, kept: int, gone: int, at: int) -> Leaf:
+    """Return the entry of a change to the audit set: how many, never who."""
+    said = {
+        "kind": "audit_set",
+        "at": instant(at),
+        "audit_set_id": change_id,
+        "kept": kept,
+        "gone": gone,
+    }
+    return Leaf("audit_set", change_id, canonical(said))

@@ -13,12 +13,14 @@ from sectionfour.stores.ledger import (
     api_keys,
     assessments,
     attestations,
+    audit_set,
     bases,
     cases,
     cessation,
     epochs,
     labels,
     log,
+    releases,
     retention,
 )
 from sectionfour.stores.ledger.tallied import Tallied
@@ -35,6 +37,8 @@ ROOMS = (
     attestations,
     cases,
     epochs,
+    releases,
+    audit_set,
 )
 SCHEMA = ";\n".join(room.SCHEMA.strip() for room in ROOMS)
 VERSION = 1
@@ -52,6 +56,8 @@ class SqliteLedger(
     attestations.Attestations,
     cases.Cases,
     epochs.Epochs,
+    releases.Releases,
+    audit_set.AuditSet,
 ):
     schema = SCHEMA
 

@@ -1,0 +1,101 @@
+"""Are people of all ages and genders stopped alike? Measured on an audit set, never learnt from.
+
+Rates are Fairlearn's (MetricFrame); intervals are from a bootstrap over members, since the events
+of one person are not independent. Groups too small to speak of are withheld. Needs the `training`
+extra.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from fairlearn.metrics import MetricFrame, false_positive_rate
+from numpy.typing import NDArray
+
+#: Groups of fewer members, or of fewer honest events, are withheld.
+LEAST_MEMBERS, LEAST_ROWS = 20, 100
+
+
+def false_positives(
+    labels: NDArray[np.int8],
+    stopped: NDArray[np.bool_],
+    member: NDArray[np.int64],
+    groups: Mapping[str, Sequence[str | None] | NDArray[np.object_]],
+    *,
+    seed: int = 0,
+    resamples: int = 200,
+) -> dict[str, Any]:
+    """Return, for each attribute, the share of honest rows that are stopped, a group each.
+
+    `groups` has, an attribute, each row's group, None where it is not known. `difference` is the
+    largest between two groups that are told (Fairlearn's), with its interval.
+    """
+    found: dict[str, Any] = {}
+    for name, of_rows in groups.items():
+        group = np.array([g or "" for g in of_rows], dtype=object)
+        honest = (group != "") & (labels == 0)
+        told, withheld = [], 0
+        for value in sorted(set(group[honest].tolist())):
+            rows = honest & (group == value)
+            if len(np.unique(member[rows])) < LEAST_MEMBERS or rows.sum() < LEAST_ROWS:
+                withheld += 1
+            else:
+                told.append(value)
+        use = honest & np.isin(group, told)
+        entry: dict[str, Any] = {
+            "members": len(np.unique(member[honest])),
+            "groups_withheld": withheld,
+        }
+        if told:
+            entry |= _rates(labels[use], stopped[use], member[use], group[use], seed, resamples)
+        found[name] = entry
+    return found
+
+
+def _rates(
+    labels: NDArray[np.int8],
+    stopped: NDArray[np.bool_],
+    member: NDArray[np.int64],
+    group: NDArray[np.object_],
+    seed: int,
+    resamples: int,
+) -> dict[str, Any]:
+    frame = MetricFrame(
+        metrics=false_positive_rate,
+        y_true=labels,
+        y_pred=stopped.astype(np.int8),
+        sensitive_features=group,
+    )
+    values = sorted(set(group.tolist()))
+    people, where = np.unique(member, return_inverse=True)
+    hits = np.array([np.bincount(where, (group == v) & stopped, len(people)) for v in values])
+    rows = np.array([np.bincount(where, group == v, len(people)) for v in values])
+    rng = np.random.default_rng(seed)
+    draws = []
+    for _ in range(resamples):
+        times = np.bincount(rng.integers(len(people), size=len(people)), minlength=len(people))
+        with np.errstate(invalid="ignore"):
+            draws.append((hits @ times) / (rows @ times))
+    low, high = np.nanpercentile(draws, [2.5, 97.5], axis=0)
+    entry: dict[str, Any] = {
+        "groups": {
+            value: {
+                "members": int((rows[i] > 0).sum()),
+                "rows": int(rows[i].sum()),
+                "false_positive_rate": round(float(frame.by_group[value]), 5),
+                "low": round(float(low[i]), 5),
+                "high": round(float(high[i]), 5),
+            }
+            for i, value in enumerate(values)
+        }
+    }
+    if len(values) > 1:
+        gaps = np.nanmax(draws, axis=1) - np.nanmin(draws, axis=1)
+        entry["difference"] = {
+            "value": round(float(frame.difference()), 5),
+            "low": round(float(np.percentile(gaps, 2.5)), 5),
+            "high": round(float(np.percentile(gaps, 97.5)), 5),
+        }
+    return entry

@@ -1,0 +1,147 @@
+"""What a model betrays: the attacks find it where it is there, and nothing where it is not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from sectionfour import imports, privacy_report, simulate
+from sectionfour.bootstrap import open_parts
+from sectionfour.cli import main
+from sectionfour.errors import HistoryError
+from sectionfour.features.catalog import columns
+from sectionfour.learning import membership
+from sectionfour.learning.membership import Shadows
+from sectionfour.replay import replay
+from sectionfour.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+#: Learns by heart what it can, and hardly anything.
+FREE: dict[str, Any] = {"max_iter": 15, "learning_rate": 0.5, "min_samples_leaf": 2}
+HELD: dict[str, Any] = {"max_iter": 3, "learning_rate": 0.05, "max_leaf_nodes": 2}
+
+
+@pytest.fixture(scope="module")
+def noise() -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
+    """Rows that say nothing of their labels: whatever a model knows of them it knows by heart."""
+    rng = np.random.default_rng(0)
+    places = tuple(columns("transaction")[:8])
+    rows = rng.normal(size=(800, len(places)))
+    return rows, (rng.random(800) < 0.15).astype(np.int8), places
+
+
+def figures(noise: Any, settings: dict[str, Any]) -> dict[str, Any]:
+    rows, labels, places = noise
+    made = membership.shadows(rows, labels, places, settings, count=8, drop_share=0, jobs=1)
+    assert (made.inside.sum(axis=0) == 4).all()
+    return membership.attacks(made, labels)
+
+
+def test_attacks_find_who_was_learnt_by_heart_and_nobody_else(noise: Any) -> None:
+    free, held = figures(noise, FREE), figures(noise, HELD)
+    for kind in ("loss", "lira"):
+        assert free[kind]["fraud"]["auc"]["value"] > 0.9
+        assert held[kind]["overall"]["auc"]["value"] < 0.6
+        assert free[kind]["overall"]["auc"]["value"] > held[kind]["overall"]["auc"]["value"] + 0.1
+    said = membership.verdict(free)
+    assert not said["fraud_auc"]["holds"]
+    assert said["fraud_auc"]["value"] == max(free[k]["fraud"]["auc"]["value"] for k in free)
+
+
+def test_an_attacker_without_a_clue_guesses() -> None:
+    rng = np.random.default_rng(1)
+    inside = np.array([h for _ in range(8) for i in [rng.random(3000) < 0.5] for h in (i, ~i)])
+    labels = (rng.random(3000) < 0.1).astype(np.int8)
+    found = membership.attacks(
+        Shadows(inside, rng.normal(size=inside.shape), inside[:, :0]), labels
+    )
+    for kind in ("loss", "lira"):
+        assert found[kind]["overall"]["auc"]["value"] == pytest.approx(0.5, abs=0.02)
+        assert found[kind]["fraud"]["auc"]["value"] == pytest.approx(0.5, abs=0.05)
+        assert found[kind]["overall"]["tpr_at_1pct"]["value"] == pytest.approx(0.01, abs=0.01)
+
+
+def test_the_likelihood_ratio_sees_what_a_threshold_on_the_loss_does_not() -> None:
+    rng = np.random.default_rng(2)
+    inside = np.array([h for _ in range(16) for i in [rng.random(2000) < 0.5] for h in (i, ~i)])
+    of_row = rng.normal(scale=20, size=2000)  # some rows are easy and some hard, for every model
+    scores = of_row + inside + rng.normal(scale=0.7, size=inside.shape)
+    found = membership.attacks(Shadows(inside, scores, scores[:, :0]), np.ones(2000, dtype=np.int8))
+    assert found["loss"]["overall"]["auc"]["value"] < 0.55
+    assert found["lira"]["overall"]["auc"]["value"] > 0.8
+
+
+def test_planted_canaries_are_returned_by_a_model_that_learns_by_heart(noise: Any) -> None:
+    rows, labels, places = noise
+    free = membership.canaries(rows, labels, places, FREE, drop_share=0)
+    assert free["planted"] == 50
+    assert not free["holds"]
+    assert free["excess"] > 0.3
+    held = membership.canaries(rows, labels, places, HELD, drop_share=0)
+    assert held["excess"] < free["excess"] / 2
+    chosen = membership.outliers(rows, labels, 50, np.random.default_rng(0))
+    assert labels[chosen].sum() == 0
+    assert abs(rows[chosen]).mean() > abs(rows).mean()
+
+
+def test_the_curve_says_what_holding_back_costs(noise: Any) -> None:
+    rows, labels, places = noise
+    curve = membership.trade_off(
+        rows, labels, rows, labels, places, [FREE, HELD], count=2, drop_share=0, jobs=1
+    )
+    assert [point["settings"] for point in curve] == [FREE, HELD]
+    assert curve[0]["fraud_auc"] > curve[1]["fraud_auc"]
+    assert curve[0]["average_precision"] > curve[1]["average_precision"]
+
+
+def test_a_card_says_plainly_what_was_not_measured_and_what_does_not_hold(noise: Any) -> None:
+    rows, labels, places = noise
+    common = {"drop_share": 0, "seed": 0, "jobs": 1}
+    none = membership.of_card(rows, labels, places, FREE, count=0, **common)
+    assert none == {"measured": False, "says": "not measured; run `sectionfour privacy-report`"}
+    few = membership.of_card(rows, labels * 0, places, FREE, count=2, **common)
+    assert not few["measured"]
+    assert "too few" in few["says"]
+    said = membership.of_card(rows, labels, places, FREE, count=2, **common)
+    assert set(said["attacks"]) == {"loss"}
+    assert "fraud_auc is" in said["says"]
+    assert not said["holds"]
+    with pytest.raises(HistoryError, match="too few"):
+        membership.outliers(rows[:30], labels[:30], 50, np.random.default_rng(0))
+
+
+def test_one_command_prints_the_report_and_writes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulate.write(simulate.simulate(seed=9, events=8_000), tmp_path / "market")
+    home = tmp_path / "home"
+    parts = open_parts(Settings(home=home, velocity_gib=0.1, durability="normal"))
+    replay(imports.market(tmp_path / "market")[0], parts, notice=imports.MARKET_NOTICE)
+    parts.close()
+    monkeypatch.setattr(membership, "CURVE", ({"max_iter": 5},))
+    monkeypatch.setattr(privacy_report.fit, "FIRST", privacy_report.fit.FIRST | {"max_iter": 10})
+    environment = {
+        "SECTIONFOUR_HOME": str(home), "SECTIONFOUR_MODELS": str(tmp_path / "none"),
+        "SECTIONFOUR_VELOCITY_GIB": "0.1",
+    }  # fmt: skip
+    members = CliRunner().invoke(
+        main, ["audit-set", str(tmp_path / "market/members.parquet")], env=environment
+    )
+    assert members.exit_code == 0, members.output
+    said = CliRunner().invoke(
+        main,
+        ["privacy-report", "--shadows", "4", "--curve-shadows", "2", "--jobs", "1"],
+        env=environment,
+    )
+    assert said.exit_code == 0, said.output
+    found = json.loads((home / "reports" / "privacy-transaction.json").read_bytes())
+    assert set(found["T16"]["attacks"]) == {"loss", "lira"}
+    assert found["T17"]["planted"] == 50
+    assert len(found["trade_off"]) == 1
+    for text in ("T16", "T17 50 canaries", "T18 gender", "AP "):
+        assert text in said.output
