@@ -52,6 +52,9 @@ STREAMS = {
     "cleared": frozenset({CLEARED}),
 }
 
+#: The aggregates over what came after the newest event of another stream.
+RUNS = frozenset({"run", "run_age"})
+
 #: What an event itself brings to row features, and the category that each comes from.
 INPUTS = {
     "at": None,
@@ -90,8 +93,10 @@ class Window:
 
     `agg`: count, sum (`what`: amount or amount_sq), distinct (`what`: another entity, at most
     1,000), since_last (seconds; `over` where there is none), age (seconds since first seen, of the
-    entity or of its pair with `what`; 0 when new). `over` is in microseconds. A window is missing
-    where the event has no `by`, or no `what` where that is an entity.
+    entity or of its pair with `what`; 0 when new), run (how many in a row: those after the newest
+    event of the entity in the stream `what`), run_age (seconds since the first of that run; 0
+    where there is none). `over` is in microseconds. A window is missing where the event has no
+    `by`, or no `what` where that is an entity.
     """
 
     name: str
@@ -219,6 +224,8 @@ WINDOWS: tuple[Window, ...] = (
     Window("payee_since_cleared", "payee", "cleared", "since_last", 3 * MONTH, "known_fraud", "s", "{} since a purchase at this payee was known to be honest"),
     Window("payee_frauds_30d", "payee", "fraud", "count", MONTH, "known_fraud", "frauds", "{:.0f} frauds known at this payee in 30 days"),
     Window("payee_since_fraud", "payee", "fraud", "since_last", MONTH, "known_fraud", "s", "{} since a fraud became known at this payee"),
+    Window("payee_fraud_run", "payee", "fraud", "run", YEAR, "known_fraud", "frauds", "the newest {:.0f} purchases at this payee of which anything is known were frauds", "cleared"),
+    Window("payee_fraud_run_age", "payee", "fraud", "run_age", YEAR, "known_fraud", "s", "nothing but frauds became known at this payee for {}", "cleared"),
     Window("instrument_purchases_1h", "instrument", "purchase", "count", HOUR, "instrument_shared", "purchases", "{:.0f} purchases with this instrument in an hour"),
     Window("instrument_purchases_24h", "instrument", "purchase", "count", DAY, "instrument_shared", "purchases", "{:.0f} purchases with this instrument in 24 hours"),
     Window("instrument_purchases_30d", "instrument", "purchase", "count", MONTH, "instrument_shared", "purchases", "{:.0f} purchases with this instrument in 30 days"),
