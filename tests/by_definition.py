@@ -73,7 +73,7 @@ def window(w: Window, e: Event, events: Sequence[Event]) -> float:
         run = [x.at for x in inside if x.at > max(others, default=0)]
         if w.agg == "run":
             return float(len(run))
-        return (e.at - min(run)) / 1_000_000 if run else 0.0
+        return (e.at - min(run)) / 1_000_000 if run else MISSING
     if w.agg == "since_last":
         return (min([e.at - x.at for x in inside], default=w.over)) / 1_000_000
     if w.agg == "distinct":

@@ -94,9 +94,9 @@ class Window:
     `agg`: count, sum (`what`: amount or amount_sq), distinct (`what`: another entity, at most
     1,000), since_last (seconds; `over` where there is none), age (seconds since first seen, of the
     entity or of its pair with `what`; 0 when new), run (how many in a row: those after the newest
-    event of the entity in the stream `what`), run_age (seconds since the first of that run; 0
-    where there is none). `over` is in microseconds. A window is missing where the event has no
-    `by`, or no `what` where that is an entity.
+    event of the entity in the stream `what`), run_age (seconds since the first of that run;
+    missing where there is none). `over` is in microseconds. A window is missing where the event
+    has no `by`, or no `what` where that is an entity.
     """
 
     name: str

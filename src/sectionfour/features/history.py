@@ -283,7 +283,7 @@ def _window(table: ibis.Table, window: Window) -> ibis.Value:
         begun = begins.max().over(ibis.window(group_by=window.by, order_by="at", range=(None, -1)))
         cut = inside.ifelse(at, None).min().over(frame)
         first = (begun > at - window.over).fill_null(False).ifelse(begun, cut)
-        return (run > 0).ifelse(at - first, 0).cast("float64") / SECOND
+        return (run > 0).ifelse(at - first, None).cast("float64") / SECOND
     if window.agg == "since_last":
         last = inside.ifelse(at, None).max().over(frame)
         return (at - last).fill_null(window.over).cast("float64") / SECOND

@@ -309,8 +309,10 @@ def _window(source: _Source, reading: SeriesReading | PairReading | None, at: in
         if agg == "since_last":
             gap = at - reading.last
             return (gap if reading.last and gap < source.over else source.over) / SECOND
-        first = reading.windows[source.window][1] if agg == "run_age" else reading.first
-        return (at - first) / SECOND if first else 0.0
+        if agg == "run_age":
+            first = reading.windows[source.window][1]
+            return (at - first) / SECOND if first else NAN
+        return (at - reading.first) / SECOND if reading.first else 0.0
     if agg == "distinct":
         return float(reading.counts[source.window])
     return (at - reading.first) / SECOND if reading.first else 0.0
