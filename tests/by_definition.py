@@ -103,6 +103,10 @@ class Arithmetic:
         return MISSING if math.isnan(a) else float(a == 0)
 
     @staticmethod
+    def less(a: float, b: float) -> float:
+        return MISSING if math.isnan(a) or math.isnan(b) else float(a < b)
+
+    @staticmethod
     def hour(at: int) -> float:
         seconds = at // 1_000_000
         return float(seconds // 3600 % 24)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sectionfour.domain import Permit, Request, Use, instant
 from sectionfour.errors import HistoryError
 from sectionfour.features import history
-from sectionfour.features.catalog import NAMES, columns, fingerprint
+from sectionfour.features.catalog import NAMES, columns, fingerprint, needed
 from sectionfour.learning import dataset, evaluate, fit, past, registry
 from sectionfour.learning.model import Model, feature_list, session
 from sectionfour.learning.progress import Stages
@@ -215,6 +215,11 @@ def _one(
         "refusal_penalty": evaluate.refusal_penalties(
             model.score_rows, test, y_test, places, seed=plan.seed
         ),
+        "without": evaluate.without(
+            model.score_rows, test, y_test, places, parts.policy.thresholds(name), seed=plan.seed
+        ),
+        "never_used": sorted(set(parts.regime.categories) - set(needed(places))),
+        "offsets": fitted.offsets,
         "usual": fitted.usual,
         "libraries": fit.libraries(),
     }

@@ -367,6 +367,10 @@ class Columns:
         return (a == 0).cast("float64")
 
     @staticmethod
+    def less(a: Any, b: Any) -> Any:
+        return (a < b).cast("float64")
+
+    @staticmethod
     def hour(at: Any) -> Any:
         # By remainders: SQL dialects differ in how they divide whole numbers, but not in this.
         return (at % DAY - at % HOUR) / HOUR
