@@ -302,9 +302,7 @@ def _with_runs(table: ibis.Table, by: str, of: str, what: str) -> ibis.Table:
 
     The count of `of` up to an event of `what` only grows: its largest so far is the newest one's.
     """
-    earlier, until = (
-        ibis.window(group_by=by, order_by="at", range=(None, end)) for end in (-1, 0)
-    )
+    earlier, until = (ibis.window(group_by=by, order_by="at", range=(None, end)) for end in (-1, 0))
     ones = _inside(table, of).ifelse(1, None)
     counted = table.mutate(before=ones.count().over(earlier), upto=ones.count().over(until))
     ended = _inside(counted, what).ifelse(counted["upto"], None).max().over(earlier).fill_null(0)

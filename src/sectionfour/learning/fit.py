@@ -26,9 +26,8 @@ from sectionfour.learning.model import session
 from sectionfour.learning.progress import watched
 
 Matrix = NDArray[np.float64]
-#: Probabilities are kept this far from 0 and 1 before their log-odds are taken in float32.
-_EDGE = 1e-6
-
+#: The trees' sum itself: a probability near 1 has lost its log-odds to rounding in float32.
+_LOG_ODDS = {"zipmap": False, "raw_scores": True}
 
 #: What the search draws from. The first candidate is always FIRST.
 SPACE: dict[str, list[Any]] = {
@@ -113,11 +112,11 @@ def search(
     tried = list(watched(results, total=len(candidates), text="search"))
     best = max(range(len(tried)), key=lambda i: tried[i][0])
     classifier = tried[best][1]
-    scores = log_odds(classifier.predict_proba(held_out)[:, 1])
+    scores = classifier.decision_function(held_out)
     calibration = calibrate(scores, y_choose)
 
     def calibrated(some: Matrix) -> Matrix:
-        return calibration[0] * log_odds(classifier.predict_proba(some)[:, 1]) + calibration[1]
+        return calibration[0] * classifier.decision_function(some) + calibration[1]
 
     offsets = neutral.offsets(calibrated, held_out[y_choose == 0], places)
     onnx_bytes = export(classifier, learn.shape[1], calibration, offsets, neutral.groups(places))
@@ -185,13 +184,6 @@ def libraries() -> dict[str, str]:
     return {name: version(name) for name in ("scikit-learn", "skl2onnx", "onnx", "numpy")}
 
 
-def log_odds(probability: Matrix) -> Matrix:
-    """Return ln(p / (1 - p)), p kept within the edge that the exported model keeps it in."""
-    p = np.clip(probability, _EDGE, 1 - _EDGE)
-    odds: Matrix = np.log(p / (1 - p))
-    return odds
-
-
 def calibrate(scores: Matrix, labels: NDArray[np.int8]) -> tuple[float, float]:
     """Return (slope, intercept) of Platt's sigmoid on log-odds, fitted on held-out rows.
 
@@ -214,9 +206,7 @@ def export(
     pattern, bit i for the i-th group: nothing that is served beside the model can be left out.
     """
     sample = np.zeros((1, width), dtype=np.float32)
-    model = to_onnx(
-        classifier, sample, options={id(classifier): {"zipmap": False}}, target_opset=17
-    )
+    model = to_onnx(classifier, sample, options={id(classifier): _LOG_ODDS}, target_opset=17)
     graph = model.graph
     graph.input[0].name, old = "X", graph.input[0].name
     for node in graph.node:
@@ -250,19 +240,7 @@ def export(
     )
     graph.node.extend(
         [
-            helper.make_node("Gather", ["probabilities", constant("one", [1])], ["raw"], axis=1),
-            helper.make_node(
-                "Clip",
-                [
-                    "raw",
-                    constant("least", np.float32(_EDGE)),
-                    constant("most", np.float32(1 - _EDGE)),
-                ],
-                ["p"],
-            ),
-            helper.make_node("Sub", [constant("unit", np.float32(1)), "p"], ["q"]),
-            helper.make_node("Div", ["p", "q"], ["odds"]),
-            helper.make_node("Log", ["odds"], ["ln"]),
+            helper.make_node("Gather", ["probabilities", constant("one", [1])], ["ln"], axis=1),
             helper.make_node("Mul", ["ln", constant("slope", slope)], ["scaled"]),
             helper.make_node("Add", ["scaled", constant("intercept", intercept)], ["shifted"]),
             helper.make_node("Add", ["shifted", "offset"], ["log_odds"]),
