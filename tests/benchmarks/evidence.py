@@ -1,4 +1,4 @@
-"""What each group of features adds: `python tests/benchmarks/evidence.py [--data handbook.parquet]`.
+"""What each group of features adds: `python tests/benchmarks/evidence.py --data FILE`.
 
 Leave one group out. On a simulated market the groups are the reasons, judged on the rows that
 `train` would test on; on the published transactions they are single features, judged on the folds
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -25,6 +26,7 @@ from sectionfour.replay import replay
 from sectionfour.settings import Settings
 
 SEEDS = (0, 1, 2)
+Places = NDArray[np.intp]
 
 
 def market(events: int) -> None:
@@ -42,7 +44,9 @@ def market(events: int) -> None:
         split = dataset.split(found.events, found.labels, of_model, delay_days=14, test_days=28)
         learn = np.concatenate([split.learn, split.choose])
 
-        def judge(places: list[int]) -> tuple[float, float]:
+        def judge(
+            places: list[int], split: dataset.Split = split, learn: Places = learn
+        ) -> tuple[float, float]:
             total = np.zeros(len(split.test))
             for seed in SEEDS:
                 model = HistGradientBoostingClassifier(
@@ -61,9 +65,8 @@ def market(events: int) -> None:
         for code in sorted({FEATURES[place].code for place in whole}):
             rest = [place for place in whole if FEATURES[place].code != code]
             less = judge(rest)
-            click.echo(
-                f"| `{code}` | {len(whole) - len(rest)} | {less[0] - auc:+.4f} | {less[1] - ap:+.4f} |"
-            )
+            change = f"{less[0] - auc:+.4f} | {less[1] - ap:+.4f}"
+            click.echo(f"| `{code}` | {len(whole) - len(rest)} | {change} |")
 
 
 def transactions(path: Path) -> None:
