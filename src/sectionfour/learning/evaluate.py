@@ -210,7 +210,8 @@ def without(
         for category in masks:
             masked = dataset.masked(masked, category, columns)
         scores = score(masked)
-        rows = (labels == 0) & ~np.all([lacks[category] for category in masks], axis=0)
+        rows: NDArray[np.bool_] = labels == 0
+        rows = rows & ~np.logical_and.reduce([lacks[category] for category in masks])
         change = 100 * (scores - whole)[rows]
         means = [rng.choice(change, len(change)).mean() for _ in range(200)] if len(change) else [0]
         flips = (whole[rows] < thresholds.challenge) & (scores[rows] >= thresholds.block)

@@ -116,7 +116,8 @@ def search(
     calibration = calibrate(scores, y_choose)
 
     def calibrated(some: Matrix) -> Matrix:
-        return calibration[0] * classifier.decision_function(some) + calibration[1]
+        found: Matrix = calibration[0] * classifier.decision_function(some) + calibration[1]
+        return found
 
     offsets = neutral.offsets(calibrated, held_out[y_choose == 0], places)
     onnx_bytes = export(classifier, learn.shape[1], calibration, offsets, neutral.groups(places))

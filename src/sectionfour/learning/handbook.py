@@ -31,6 +31,8 @@ Regime = Literal["same", "all"]
 TRAIN_DAYS = DELAY_DAYS = TEST_DAYS = 7
 CHOSEN_ON = (date(2018, 6, 20), date(2018, 6, 27), date(2018, 7, 4), date(2018, 7, 11))
 TEST = (date(2018, 7, 25), date(2018, 8, 1), date(2018, 8, 8), date(2018, 8, 15))
+#: What is left after TEST, kept apart for a final check: three days of a test week.
+LATER = (date(2018, 8, 22),)
 #: Test transactions and frauds that a right implementation sees, by the training week's first day.
 FOLD_SIZES = {
     date(2018, 7, 25): (58_264, 385),

@@ -81,7 +81,7 @@ def _shift(log_odds: Matrix, target: float) -> float:
     low, high = -LARGEST, LARGEST
     for _ in range(40):
         middle = (low + high) / 2
-        if _probability(log_odds + middle).mean() < target:
+        if float(_probability(log_odds + middle).mean()) < target:
             low = middle
         else:
             high = middle
