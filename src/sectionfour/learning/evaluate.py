@@ -200,7 +200,10 @@ def without(
     """
     rng = np.random.default_rng(seed)
     names = [c for c in dataset.MASKABLE if len(dataset.columns_of(c, columns))]
-    lacks = {c: np.isnan(matrix[:, dataset.columns_of(c, columns)]).all(axis=1) for c in names}
+    lacks: dict[str, NDArray[np.bool_]] = {
+        c: np.asarray(np.isnan(matrix[:, dataset.columns_of(c, columns)]).all(axis=1))
+        for c in names
+    }
     came = Counter(tuple(c for c in names if lacks[c][i]) for i in range(len(matrix)))
     common = [lacked for lacked, _ in came.most_common() if len(lacked) > 1][:combinations]
     whole = score(matrix)

@@ -60,7 +60,8 @@ def offsets(log_odds: Callable[[Matrix], Matrix], honest: Matrix, columns: Seque
         target = _probability(plain[rows] + found[came[rows]]).mean()
         found[pattern] = _shift(log_odds(_without(honest[rows], places, pattern)), target)
     commonest = np.bincount(came, minlength=len(found)).argmax()
-    return found - found[commonest]
+    against: Matrix = found - found[commonest]
+    return against
 
 
 def _without(rows: Matrix, places: Sequence[NDArray[np.intp]], pattern: int) -> Matrix:
