@@ -62,6 +62,18 @@ def window(w: Window, e: Event, events: Sequence[Event]) -> float:
     inside = [x for x in earlier if e.at - w.over < x.at]
     if w.agg == "count":
         return float(len(inside))
+    if w.agg in ("run", "run_age"):
+        others = [
+            x.at
+            for x in events
+            if x.at < e.at
+            and x.type in STREAMS[str(w.what)]
+            and getattr(x, w.by) == getattr(e, w.by)
+        ]
+        run = [x.at for x in inside if x.at > max(others, default=0)]
+        if w.agg == "run":
+            return float(len(run))
+        return (e.at - min(run)) / 1_000_000 if run else MISSING
     if w.agg == "since_last":
         return (min([e.at - x.at for x in inside], default=w.over)) / 1_000_000
     if w.agg == "distinct":
@@ -89,6 +101,10 @@ class Arithmetic:
     @staticmethod
     def is_zero(a: float) -> float:
         return MISSING if math.isnan(a) else float(a == 0)
+
+    @staticmethod
+    def less(a: float, b: float) -> float:
+        return MISSING if math.isnan(a) or math.isnan(b) else float(a < b)
 
     @staticmethod
     def hour(at: int) -> float:

@@ -34,6 +34,7 @@ from sectionfour.features.catalog import (
     MONTH,
     NAMES,
     REASONS,
+    RUNS,
     SECOND,
     SQUARED_CAP,
     WINDOWS,
@@ -646,6 +647,7 @@ def test_every_window_is_of_an_aggregate_entity_and_stream_that_exist():
         assert 0 < window.over <= YEAR
         wants = {"sum": {"amount", "amount_sq"}, "distinct": set(ENTITIES)}
         wants |= {"age": {None, *ENTITIES}, "count": {None}, "since_last": {None}}
+        wants |= dict.fromkeys(RUNS, set(catalog.STREAMS) - {window.of})
         assert window.what in wants[window.agg]
         assert window.what != window.by
 

@@ -21,7 +21,7 @@ from sectionfour.audit import PURPOSE
 from sectionfour.domain import Permit, Request, Use, instant
 from sectionfour.errors import HistoryError
 from sectionfour.features import history
-from sectionfour.features.catalog import NAMES, columns, fingerprint
+from sectionfour.features.catalog import NAMES, columns, fingerprint, needed
 from sectionfour.learning import dataset, evaluate, fairness, fit, membership, past, registry
 from sectionfour.learning.model import Model, feature_list, session
 from sectionfour.learning.progress import Stages
@@ -249,6 +249,11 @@ def _one(
         "refusal_penalty": evaluate.refusal_penalties(
             model.score_rows, test, y_test, places, seed=plan.seed
         ),
+        "without": evaluate.without(
+            model.score_rows, test, y_test, places, parts.policy.thresholds(name), seed=plan.seed
+        ),
+        "never_used": sorted(set(parts.regime.categories) - set(needed(places))),
+        "offsets": fitted.offsets,
         "membership": membership.of_card(
             learn,
             y_learn,

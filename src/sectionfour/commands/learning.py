@@ -167,6 +167,16 @@ def benchmark_handbook(data: Path, train_start: tuple[str, ...], regime: str) ->
     regimes: list[handbook.Regime] = ["same", "all"] if regime == "both" else [regime]  # type: ignore[list-item]
     found = {r: handbook.run(table, starts, r, matrix=matrix, progress=say) for r in regimes}
     click.echo(handbook.table_of(found))
+    if not train_start:
+        for r in regimes:
+            for start, s in handbook.run(
+                table, handbook.LATER, r, matrix=matrix, progress=say
+            ).items():
+                click.echo(
+                    f"kept apart, {r} data, trained from {start}: AUC {s.auc:.3f}, AP"
+                    f" {s.average_precision:.3f}, CP@100 {s.card_precision:.3f}"
+                    f" ({s.transactions:,} transactions, {s.frauds} frauds, an incomplete week)"
+                )
 
 
 COMMANDS = (train, models, benchmark)

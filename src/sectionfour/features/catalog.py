@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -52,6 +52,9 @@ STREAMS = {
     "cleared": frozenset({CLEARED}),
 }
 
+#: The aggregates over what came after the newest event of another stream.
+RUNS = frozenset({"run", "run_age"})
+
 #: What an event itself brings to row features, and the category that each comes from.
 INPUTS = {
     "at": None,
@@ -80,6 +83,9 @@ class Operations(Protocol):
     def is_zero(self, a: Any) -> Any:
         """1 where a is zero, else 0."""
 
+    def less(self, a: Any, b: Any) -> Any:
+        """1 where a < b, else 0; missing where either is."""
+
     def hour(self, at: Any) -> Any:
         """The hour of the day in UTC, 0 to 23."""
 
@@ -90,8 +96,10 @@ class Window:
 
     `agg`: count, sum (`what`: amount or amount_sq), distinct (`what`: another entity, at most
     1,000), since_last (seconds; `over` where there is none), age (seconds since first seen, of the
-    entity or of its pair with `what`; 0 when new). `over` is in microseconds. A window is missing
-    where the event has no `by`, or no `what` where that is an entity.
+    entity or of its pair with `what`; 0 when new), run (how many in a row: those after the newest
+    event of the entity in the stream `what`), run_age (seconds since the first of that run;
+    missing where there is none). `over` is in microseconds. A window is missing where the event
+    has no `by`, or no `what` where that is an entity.
     """
 
     name: str
@@ -163,6 +171,8 @@ WINDOWS: tuple[Window, ...] = (
     Window("member_amount_24h", "member", "purchase", _S, DAY, "member_spending", "minor units", "{:.0f} (minor units) spent by this member in 24 hours", "amount"),
     Window("member_amount_7d", "member", "purchase", _S, WEEK, "member_spending", "minor units", "{:.0f} (minor units) spent by this member in 7 days", "amount"),
     Window("member_amount_30d", "member", "purchase", _S, MONTH, "member_spending", "minor units", "{:.0f} (minor units) spent by this member in 30 days", "amount"),
+    Window("member_purchases_1y", "member", "purchase", "count", YEAR, "member_spending", "purchases", "{:.0f} purchases by this member in a year"),
+    Window("member_amount_1y", "member", "purchase", _S, YEAR, "member_spending", "minor units", "{:.0f} (minor units) spent by this member in a year", "amount"),
     Window("member_amount_sq_30d", "member", "purchase", _S, MONTH, "amount_unusual", "minor units^2", "spread of the member's amounts", "amount_sq"),
     Window("member_amount_sq_7d", "member", "purchase", _S, WEEK, "amount_unusual", "minor units^2", "spread of the member's latest amounts", "amount_sq"),
     Window("member_cleared_1y", "member", "cleared", "count", YEAR, "member_spending", "purchases", "{:.0f} purchases of this member known to be honest in a year"),
@@ -170,6 +180,7 @@ WINDOWS: tuple[Window, ...] = (
     Window("member_payees_24h", "member", "purchase", _D, DAY, "member_spending", "payees", "{:.0f} payees paid by this member in 24 hours", "payee"),
     Window("member_failed_logins_1h", "member", "login_failed", "count", HOUR, "failed_logins", "logins", "{:.0f} failed logins at this account in an hour"),
     Window("member_failed_logins_24h", "member", "login_failed", "count", DAY, "failed_logins", "logins", "{:.0f} failed logins at this account in 24 hours"),
+    Window("member_since_failed", "member", "login_failed", "since_last", MONTH, "failed_logins", "s", "{} since the last failed login at this account"),
     Window("member_changes_24h", "member", "change", "count", DAY, "account_changes", "changes", "{:.0f} changes to this account in 24 hours"),
     Window("member_changes_7d", "member", "change", "count", WEEK, "account_changes", "changes", "{:.0f} changes to this account in 7 days"),
     Window("member_since_change", "member", "change", "since_last", MONTH, "account_changes", "s", "{} since the last change to this account"),
@@ -195,6 +206,7 @@ WINDOWS: tuple[Window, ...] = (
     Window("device_members_24h", "device", "event", _D, DAY, "device_shared", "members", "{:.0f} members used this device in 24 hours", "member"),
     Window("device_members_30d", "device", "event", _D, MONTH, "device_shared", "members", "{:.0f} members used this device in 30 days", "member"),
     Window("device_age", "device", "event", "age", MONTH, "device_new", "s", "this device was first seen {} ago"),
+    Window("device_since_fraud", "device", "fraud", "since_last", 3 * MONTH, "known_fraud", "s", "{} since a fraud became known from this device"),
     Window("device_frauds_30d", "device", "fraud", "count", MONTH, "known_fraud", "frauds", "{:.0f} frauds known from this device in 30 days"),
     Window("ip_events_5m", "ip", "event", "count", 5 * MINUTE, "address_activity", "events", "{:.0f} events from this network address in 5 minutes"),
     Window("ip_events_1h", "ip", "event", "count", HOUR, "address_activity", "events", "{:.0f} events from this network address in an hour"),
@@ -219,6 +231,9 @@ WINDOWS: tuple[Window, ...] = (
     Window("payee_since_cleared", "payee", "cleared", "since_last", 3 * MONTH, "known_fraud", "s", "{} since a purchase at this payee was known to be honest"),
     Window("payee_frauds_30d", "payee", "fraud", "count", MONTH, "known_fraud", "frauds", "{:.0f} frauds known at this payee in 30 days"),
     Window("payee_since_fraud", "payee", "fraud", "since_last", MONTH, "known_fraud", "s", "{} since a fraud became known at this payee"),
+    Window("payee_first_fraud", "payee", "fraud", "age", YEAR, "known_fraud", "s", "the first fraud at this payee became known {} ago"),
+    Window("payee_fraud_run", "payee", "fraud", "run", YEAR, "known_fraud", "frauds", "the newest {:.0f} purchases at this payee of which anything is known were frauds", "cleared"),
+    Window("payee_fraud_run_age", "payee", "fraud", "run_age", YEAR, "known_fraud", "s", "nothing but frauds became known at this payee for {}", "cleared"),
     Window("instrument_purchases_1h", "instrument", "purchase", "count", HOUR, "instrument_shared", "purchases", "{:.0f} purchases with this instrument in an hour"),
     Window("instrument_purchases_24h", "instrument", "purchase", "count", DAY, "instrument_shared", "purchases", "{:.0f} purchases with this instrument in 24 hours"),
     Window("instrument_purchases_30d", "instrument", "purchase", "count", MONTH, "instrument_shared", "purchases", "{:.0f} purchases with this instrument in 30 days"),
@@ -258,6 +273,9 @@ ROWS: tuple[Row, ...] = (
     Row("payee_fraud_share", lambda f, o: o.div(f.payee_frauds_30d, f.payee_purchases_37d - f.payee_purchases_7d + 1), ("order",), "known_fraud", "share", "known frauds are {:.2f} of this payee's purchases of a month, a week ago"),
     Row("payee_fraud_share_7d", lambda f, o: o.div(f.payee_frauds_7d, f.payee_purchases_14d - f.payee_purchases_7d + 1), ("order",), "known_fraud", "share", "known frauds are {:.2f} of this payee's purchases of the week before last"),
     Row("member_pace", lambda f, o: o.div(f.member_events_24h * 30, f.member_events_30d + 1), ("member.required",), "member_activity", "ratio", "{:.1f} times this member's usual pace"),
+    Row("member_burst", lambda f, o: o.div(f.member_events_1h * 720, f.member_events_30d + 1), ("member.required",), "member_activity", "ratio", "{:.1f} times this member's usual pace, in an hour"),
+    Row("amount_to_older_mean", lambda f, o: o.div(f.amount, o.div(f.member_amount_1y - f.member_amount_30d + TYPICAL_AMOUNT, f.member_purchases_1y - f.member_purchases_30d + 1)), ("member.required", "order"), "amount_unusual", "ratio", "an amount {:.1f} times what this member spent a month ago and before"),
+    Row("changed_after_failures", lambda f, o: o.less(f.member_since_change, f.member_since_failed) * o.less(f.member_since_failed, WEEK / SECOND), ("member.required",), "account_changes", "0 or 1", "the account was changed after failed logins"),
     Row("new_device", lambda f, o: o.is_zero(f.member_device_age), ("member.required", "device"), "device_new", "0 or 1", "a device that is new for this member"),
     Row("consignee_self", lambda f, o: f.consignee_self, ("consignee",), "delivery_shared", "0 or 1", "the member is the consignee"),
     Row("page_views", lambda f, o: f.page_views, ("log",), "session_behaviour", "pages", "{:.0f} pages in this session"),
@@ -315,6 +333,11 @@ def columns(model: str) -> tuple[int, ...]:
         for i, feature in enumerate(FEATURES)
         if model == "transaction" or not TRANSACTION_ONLY.intersection(feature.needs)
     )
+
+
+def needed(columns: Iterable[int]) -> frozenset[str]:
+    """Return the data categories that any of these features needs."""
+    return frozenset(category for place in columns for category in FEATURES[place].needs)
 
 
 class _Term:
@@ -381,6 +404,10 @@ class Numbers:
     @staticmethod
     def is_zero(a: float) -> float:
         return 1.0 if a == 0 else (0.0 if a == a else NAN)
+
+    @staticmethod
+    def less(a: float, b: float) -> float:
+        return float(a < b) if a == a and b == b else NAN
 
     @staticmethod
     def hour(at: float) -> float:

@@ -36,6 +36,7 @@ from sectionfour.features.catalog import (
     INPUTS,
     NAMES,
     ROWS,
+    RUNS,
     SECOND,
     SQUARED_CAP,
     STREAMS,
@@ -254,13 +255,15 @@ def _steps(table: ibis.Table, windows: Sequence[Window], backend: Any) -> list[i
 def _of_entity(table: ibis.Table, by: str, windows: Sequence[Window]) -> ibis.Table:
     """Return `at` and `windows`, of entity `by`, where the event has one: sorted once for all."""
     mine = table.filter(table[by].notnull())
+    for of, what in sorted({(w.of, str(w.what)) for w in windows if w.agg in RUNS}):
+        mine = _with_runs(mine, by, of, what)
     found = mine.select("at", "type", **{w.name: _window(mine, w) for w in windows})
     return found.filter(found["type"].notin(KNOWN)).drop("type")
 
 
 def _window(table: ibis.Table, window: Window) -> ibis.Value:
     at = table["at"]
-    inside = _inside(table, window)
+    inside = _inside(table, window.of)
     if window.agg == "age":
         pair = _entities(window)
         # Who has an earlier event in the stream has a first one that is earlier, and none else.
@@ -269,6 +272,18 @@ def _window(table: ibis.Table, window: Window) -> ibis.Value:
         missing = ibis.or_(*(table[name].isnull() for name in pair))
         return missing.ifelse(None, age)
     frame = ibis.window(group_by=window.by, order_by="at", range=(1 - window.over, -1))
+    if window.agg in RUNS:
+        # Both the run and the window reach back from the event: what is in both is the shorter.
+        within = inside.ifelse(1, None).count().over(frame)
+        whole = table[f"run of {window.of} after {window.what}"]
+        run = (whole < within).ifelse(whole, within)
+        if window.agg == "run":
+            return run.cast("float64")
+        begins = table[f"{window.of} begins after {window.what}"].ifelse(at, None)
+        begun = begins.max().over(ibis.window(group_by=window.by, order_by="at", range=(None, -1)))
+        cut = inside.ifelse(at, None).min().over(frame)
+        first = (begun > at - window.over).fill_null(False).ifelse(begun, cut)
+        return (run > 0).ifelse(at - first, None).cast("float64") / SECOND
     if window.agg == "since_last":
         last = inside.ifelse(at, None).max().over(frame)
         return (at - last).fill_null(window.over).cast("float64") / SECOND
@@ -281,15 +296,31 @@ def _window(table: ibis.Table, window: Window) -> ibis.Value:
     return inside.ifelse(amount, None).sum().over(frame).fill_null(0).cast("float64")
 
 
-def _inside(table: ibis.Table, window: Window) -> ibis.Value:
-    return table["type"].isin(sorted(STREAMS[window.of]))
+def _with_runs(table: ibis.Table, by: str, of: str, what: str) -> ibis.Table:
+    """Add to each event how many of `of` are since the newest of `what`, and whether it is of `of`
+    and the first since.
+
+    The count of `of` up to an event of `what` only grows: its largest so far is the newest one's.
+    """
+    earlier, until = (ibis.window(group_by=by, order_by="at", range=(None, end)) for end in (-1, 0))
+    ones = _inside(table, of).ifelse(1, None)
+    counted = table.mutate(before=ones.count().over(earlier), upto=ones.count().over(until))
+    ended = _inside(counted, what).ifelse(counted["upto"], None).max().over(earlier).fill_null(0)
+    run = counted.mutate(run=counted["before"] - ended).drop("before", "upto")
+    return run.mutate(first=_inside(run, of) & (run["run"] == 0)).rename(
+        {f"run of {of} after {what}": "run", f"{of} begins after {what}": "first"}
+    )
+
+
+def _inside(table: ibis.Table, stream: str) -> ibis.Value:
+    return table["type"].isin(sorted(STREAMS[stream]))
 
 
 def _distinct(table: ibis.Table, window: Window) -> ibis.Table:
     """Return `at` and a distinct count, where the event has both of the pair."""
     by, what = window.by, str(window.what)
     seen = table.filter(table[by].notnull(), table[what].notnull())
-    inside = seen.filter(_inside(seen, window))
+    inside = seen.filter(_inside(seen, window.of))
     again = inside["at"].lead().over(ibis.window(group_by=(by, what), order_by="at"))
     past = inside["at"] + (window.over - 1)
     # Steps in order: an event asks at 2 at, before anything that ends there is gone; it begins
@@ -299,7 +330,7 @@ def _distinct(table: ibis.Table, window: Window) -> ibis.Table:
         by,
         at=asks.ifelse(seen["at"], None),
         place=2 * seen["at"] + asks.ifelse(0, 1),
-        step=_inside(seen, window).ifelse(1, 0),
+        step=_inside(seen, window.of).ifelse(1, 0),
     )
     ends = inside.select(
         by,
@@ -332,6 +363,10 @@ class Columns:
     @staticmethod
     def is_zero(a: Any) -> Any:
         return (a == 0).cast("float64")
+
+    @staticmethod
+    def less(a: Any, b: Any) -> Any:
+        return (a < b).cast("float64")
 
     @staticmethod
     def hour(at: Any) -> Any:

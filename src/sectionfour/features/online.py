@@ -23,6 +23,7 @@ from sectionfour.features.catalog import (
     INPUTS,
     NAN,
     ROWS,
+    RUNS,
     SECOND,
     SQUARED_CAP,
     STREAMS,
@@ -35,13 +36,18 @@ Vector = NDArray[np.float64]
 
 
 class Series(NamedTuple):
-    """One running count (and sums) a key: the events of stream `of`, by entity `by`."""
+    """One running count (and sums) a key: the events of stream `of`, by entity `by`.
+
+    `runs` are windows that begin after the newest event of another series, of the same entity:
+    (over, that one's id). It comes earlier in the plan.
+    """
 
     id: int
     by: str
     of: str
     summed: bool
     overs: tuple[int, ...]
+    runs: tuple[tuple[int, int], ...] = ()
 
 
 class Pair(NamedTuple):
@@ -68,7 +74,8 @@ class Lookup(NamedTuple):
 
 
 class SeriesReading(NamedTuple):
-    """first and last `at` (0 for none) and, a window, (count, sum, sum of squares)."""
+    """first and last `at` (0 for none) and, a window, (count, sum, sum of squares); then, a run,
+    (count, `at` of its first, 0)."""
 
     first: int
     last: int
@@ -140,10 +147,25 @@ def _plan() -> tuple[tuple[Series, ...], tuple[Pair, ...]]:
     def overs(windows: list[Window], aggregates: set[str]) -> tuple[int, ...]:
         return tuple(sorted({w.over for w in windows if w.agg in aggregates}))
 
+    # What has runs comes last: a run begins where another series ends.
+    order = sorted(series, key=lambda key: (any(w.agg in RUNS for w in series[key]), key))
+    place = {key: i for i, key in enumerate(order)}
+
+    def runs(windows: list[Window]) -> tuple[tuple[int, int], ...]:
+        found = {(w.over, place[w.by, str(w.what)]) for w in windows if w.agg in RUNS}
+        return tuple(sorted(found))
+
     return (
         tuple(
-            Series(i, by, of, any(w.agg == "sum" for w in found), overs(found, {"count", "sum"}))
-            for i, ((by, of), found) in enumerate(sorted(series.items()))
+            Series(
+                place[by, of],
+                by,
+                of,
+                any(w.agg == "sum" for w in series[by, of]),
+                overs(series[by, of], {"count", "sum"}),
+                runs(series[by, of]),
+            )
+            for by, of in order
         ),
         tuple(
             Pair(i, by, what, of, overs(found, {"distinct"}), any(w.agg == "age" for w in found))
@@ -167,15 +189,19 @@ class _Source:
 
 
 def _sources() -> tuple[_Source, ...]:
-    where: dict[tuple[str, str | None, str], tuple[int, tuple[int, ...]]] = {
-        (s.by, None, s.of): (s.id, s.overs) for s in SERIES
+    where: dict[tuple[str, str | None, str], Series | Pair] = {
+        (s.by, None, s.of): s for s in SERIES
     }
-    where |= {(p.by, p.what, p.of): (p.id, p.overs) for p in PAIRS}
+    where |= {(p.by, p.what, p.of): p for p in PAIRS}
+    ids = {(s.by, s.of): s.id for s in SERIES}
     sources = []
     for w in WINDOWS:
-        lookup, overs = where[w.by, w.what if w.what in ENTITIES else None, w.of]
+        plan = where[w.by, w.what if w.what in ENTITIES else None, w.of]
         agg = w.what if w.agg == "sum" and w.what else w.agg
-        place = overs.index(w.over) if w.agg in {"count", "sum", "distinct"} else -1
+        place = plan.overs.index(w.over) if w.agg in {"count", "sum", "distinct"} else -1
+        if w.agg in RUNS and isinstance(plan, Series):
+            place = len(plan.overs) + plan.runs.index((w.over, ids[w.by, str(w.what)]))
+        lookup = plan.id
         sources.append(_Source(lookup, place, agg, w.over, w.name))
     return tuple(sources)
 
@@ -274,7 +300,7 @@ def _window(source: _Source, reading: SeriesReading | PairReading | None, at: in
         return NAN
     agg = source.agg
     if isinstance(reading, SeriesReading):
-        if agg == "count":
+        if agg == "count" or agg == "run":
             return float(reading.windows[source.window][0])
         if agg == "amount":
             return float(reading.windows[source.window][1])
@@ -283,6 +309,9 @@ def _window(source: _Source, reading: SeriesReading | PairReading | None, at: in
         if agg == "since_last":
             gap = at - reading.last
             return (gap if reading.last and gap < source.over else source.over) / SECOND
+        if agg == "run_age":
+            first = reading.windows[source.window][1]
+            return (at - first) / SECOND if first else NAN
         return (at - reading.first) / SECOND if reading.first else 0.0
     if agg == "distinct":
         return float(reading.counts[source.window])

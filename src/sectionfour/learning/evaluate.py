@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -178,6 +179,59 @@ def refusal_penalties(
             "low": round(float(np.percentile(means, 2.5)), 4),
             "high": round(float(np.percentile(means, 97.5)), 4),
         }
+    return found
+
+
+def without(
+    score: Callable[[NDArray[np.float64]], Scores],
+    matrix: NDArray[np.float64],
+    labels: Labels,
+    columns: Sequence[int],
+    thresholds: Any,
+    *,
+    seed: int = 0,
+    combinations: int = 10,
+) -> list[dict[str, Any]]:
+    """Return how the model does without each category, and without the commonest combinations.
+
+    The combinations are those that the rows themselves most often lack. A category is masked in
+    every row; `penalty` is as in `refusal_penalties`, over honest rows that have any of what is
+    masked; `allow_to_block` counts the honest rows that this would turn from one to the other.
+    """
+    rng = np.random.default_rng(seed)
+    names = [c for c in dataset.MASKABLE if len(dataset.columns_of(c, columns))]
+    lacks: dict[str, NDArray[np.bool_]] = {
+        c: np.asarray(np.isnan(matrix[:, dataset.columns_of(c, columns)]).all(axis=1))
+        for c in names
+    }
+    came = Counter(tuple(c for c in names if lacks[c][i]) for i in range(len(matrix)))
+    common = [lacked for lacked, _ in came.most_common() if len(lacked) > 1][:combinations]
+    whole = score(matrix)
+    found = []
+    for masks in [*((name,) for name in names), *common]:
+        masked = matrix
+        for category in masks:
+            masked = dataset.masked(masked, category, columns)
+        scores = score(masked)
+        rows: NDArray[np.bool_] = labels == 0
+        rows = rows & ~np.logical_and.reduce([lacks[category] for category in masks])
+        change = 100 * (scores - whole)[rows]
+        means = [rng.choice(change, len(change)).mean() for _ in range(200)] if len(change) else [0]
+        flips = (whole[rows] < thresholds.challenge) & (scores[rows] >= thresholds.block)
+        judged = metrics(labels, scores, seed=seed, resamples=100)
+        found.append(
+            {
+                "without": list(masks),
+                "penalty": {
+                    "rows": int(rows.sum()),
+                    "points": round(float(change.mean()), 4) if len(change) else 0.0,
+                    "low": round(float(np.percentile(means, 2.5)), 4),
+                    "high": round(float(np.percentile(means, 97.5)), 4),
+                },
+                "allow_to_block": int(flips.sum()),
+                **judged,
+            }
+        )
     return found
 
 

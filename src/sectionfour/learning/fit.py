@@ -21,14 +21,13 @@ from threadpoolctl import threadpool_limits
 
 from sectionfour.errors import HistoryError
 from sectionfour.features.catalog import NAMES
-from sectionfour.learning import dataset
+from sectionfour.learning import dataset, neutral
 from sectionfour.learning.model import session
 from sectionfour.learning.progress import watched
 
 Matrix = NDArray[np.float64]
-#: Probabilities are kept this far from 0 and 1 before their log-odds are taken in float32.
-_EDGE = 1e-6
-
+#: The trees' sum itself: a probability near 1 has lost its log-odds to rounding in float32.
+_LOG_ODDS = {"zipmap": False, "raw_scores": True}
 
 #: What the search draws from. The first candidate is always FIRST.
 SPACE: dict[str, list[Any]] = {
@@ -67,12 +66,14 @@ class Plan(Protocol):
 @dataclass(frozen=True, slots=True)
 class Fitted:
     """A fitted, calibrated, exported model. `agreement` is the largest difference between the
-    probabilities of ONNX and of scikit-learn on the rows that it was chosen on."""
+    probabilities of ONNX and of scikit-learn on the rows that it was chosen on; `offsets` are by
+    pattern, as `neutral` says."""
 
     onnx: bytes
     settings: dict[str, Any]
     tried: list[dict[str, Any]]
     calibration: tuple[float, float]
+    offsets: list[float]
     agreement: float
     usual: dict[str, float]
 
@@ -111,9 +112,16 @@ def search(
     tried = list(watched(results, total=len(candidates), text="search"))
     best = max(range(len(tried)), key=lambda i: tried[i][0])
     classifier = tried[best][1]
-    scores = log_odds(classifier.predict_proba(held_out)[:, 1])
+    scores = classifier.decision_function(held_out)
     calibration = calibrate(scores, y_choose)
-    onnx_bytes = export(classifier, learn.shape[1], calibration)
+
+    def calibrated(some: Matrix) -> Matrix:
+        found: Matrix = calibration[0] * classifier.decision_function(some) + calibration[1]
+        return found
+
+    offsets = neutral.offsets(calibrated, held_out[y_choose == 0], places)
+    onnx_bytes = export(classifier, learn.shape[1], calibration, offsets, neutral.groups(places))
+    expected = calibrated(held_out) + offsets[neutral.patterns(held_out, places)]
     return Fitted(
         onnx=onnx_bytes,
         settings=candidates[best],
@@ -122,7 +130,8 @@ def search(
             for settings, result in zip(candidates, tried, strict=True)
         ],
         calibration=calibration,
-        agreement=_agreement(onnx_bytes, scores, calibration, held_out),
+        offsets=[round(float(offset), 6) for offset in offsets],
+        agreement=_agreement(onnx_bytes, expected, held_out),
         usual={
             NAMES[place]: float(value)
             for place, value in zip(places, _percentile(rows, 95), strict=True)
@@ -159,11 +168,9 @@ def _percentile(rows: Matrix, percent: float) -> Matrix:
     return found
 
 
-def _agreement(
-    onnx_bytes: bytes, scores: Matrix, calibration: tuple[float, float], rows: Matrix
-) -> float:
+def _agreement(onnx_bytes: bytes, expected: Matrix, rows: Matrix) -> float:
     """Return the largest difference in probability; raises HistoryError beyond AGREEMENT."""
-    ours = 1 / (1 + np.exp(-(calibration[0] * scores + calibration[1])))
+    ours = 1 / (1 + np.exp(-expected))
     theirs = session(onnx_bytes).run(["probability"], {"X": rows.astype(np.float32)})[0][:, 0]
     worst = float(np.abs(ours - theirs).max())
     if worst > AGREEMENT:
@@ -178,13 +185,6 @@ def libraries() -> dict[str, str]:
     return {name: version(name) for name in ("scikit-learn", "skl2onnx", "onnx", "numpy")}
 
 
-def log_odds(probability: Matrix) -> Matrix:
-    """Return ln(p / (1 - p)), p kept within the edge that the exported model keeps it in."""
-    p = np.clip(probability, _EDGE, 1 - _EDGE)
-    odds: Matrix = np.log(p / (1 - p))
-    return odds
-
-
 def calibrate(scores: Matrix, labels: NDArray[np.int8]) -> tuple[float, float]:
     """Return (slope, intercept) of Platt's sigmoid on log-odds, fitted on held-out rows.
 
@@ -195,13 +195,19 @@ def calibrate(scores: Matrix, labels: NDArray[np.int8]) -> tuple[float, float]:
 
 
 def export(
-    classifier: HistGradientBoostingClassifier, width: int, calibration: tuple[float, float]
+    classifier: HistGradientBoostingClassifier,
+    width: int,
+    calibration: tuple[float, float],
+    offsets: Matrix | None = None,
+    groups: Sequence[NDArray[np.intp]] = (),
 ) -> bytes:
-    """Return ONNX with outputs `probability` and `log_odds`, shape (n, 1), both calibrated."""
+    """Return ONNX with outputs `probability` and `log_odds`, shape (n, 1), both calibrated.
+
+    The graph sees for itself which of `groups` of columns are missing, and adds the offset of that
+    pattern, bit i for the i-th group: nothing that is served beside the model can be left out.
+    """
     sample = np.zeros((1, width), dtype=np.float32)
-    model = to_onnx(
-        classifier, sample, options={id(classifier): {"zipmap": False}}, target_opset=17
-    )
+    model = to_onnx(classifier, sample, options={id(classifier): _LOG_ODDS}, target_opset=17)
     graph = model.graph
     graph.input[0].name, old = "X", graph.input[0].name
     for node in graph.node:
@@ -212,23 +218,33 @@ def export(
         return name
 
     slope, intercept = (np.float32(value) for value in calibration)
+    table = np.zeros(1 << len(groups)) if offsets is None else offsets
+    # A group is missing where as many of its columns are as it has; small counts are exact.
+    of_group = np.zeros((width, max(1, len(groups))), dtype=np.float32)
+    for i, places in enumerate(groups):
+        of_group[places, i] = 1
+    sizes = np.maximum(of_group.sum(axis=0), 1)
+    powers = (2.0 ** np.arange(of_group.shape[1], dtype=np.float32)).reshape(-1, 1)
     graph.node.extend(
         [
-            helper.make_node("Gather", ["probabilities", constant("one", [1])], ["raw"], axis=1),
+            helper.make_node("IsNaN", ["X"], ["is_missing"]),
+            helper.make_node("Cast", ["is_missing"], ["missing"], to=TensorProto.FLOAT),
+            helper.make_node("MatMul", ["missing", constant("of_group", of_group)], ["counts"]),
+            helper.make_node("GreaterOrEqual", ["counts", constant("sizes", sizes)], ["whole"]),
+            helper.make_node("Cast", ["whole"], ["bits"], to=TensorProto.FLOAT),
+            helper.make_node("MatMul", ["bits", constant("powers", powers)], ["number"]),
+            helper.make_node("Cast", ["number"], ["pattern"], to=TensorProto.INT64),
             helper.make_node(
-                "Clip",
-                [
-                    "raw",
-                    constant("least", np.float32(_EDGE)),
-                    constant("most", np.float32(1 - _EDGE)),
-                ],
-                ["p"],
+                "Gather", [constant("offsets", table.astype(np.float32)), "pattern"], ["offset"]
             ),
-            helper.make_node("Sub", [constant("unit", np.float32(1)), "p"], ["q"]),
-            helper.make_node("Div", ["p", "q"], ["odds"]),
-            helper.make_node("Log", ["odds"], ["ln"]),
+        ]
+    )
+    graph.node.extend(
+        [
+            helper.make_node("Gather", ["probabilities", constant("one", [1])], ["ln"], axis=1),
             helper.make_node("Mul", ["ln", constant("slope", slope)], ["scaled"]),
-            helper.make_node("Add", ["scaled", constant("intercept", intercept)], ["log_odds"]),
+            helper.make_node("Add", ["scaled", constant("intercept", intercept)], ["shifted"]),
+            helper.make_node("Add", ["shifted", "offset"], ["log_odds"]),
             helper.make_node("Sigmoid", ["log_odds"], ["probability"]),
         ]
     )

@@ -116,11 +116,17 @@ class LmdbVelocity:
             readings: Readings = []
             cursor = txn.cursor()
             get, put = txn.get, txn.put
+            newest: dict[int, int] = {}  # a series of this event, and when its last event was
             for plan, token, other, joins in lookups:
                 name = _PREFIX[plan.id] + token
                 if isinstance(plan, Series):
                     head = _head(get, name)
-                    readings.append(_read_series(cursor, plan, name, head, at))
+                    newest[plan.id] = head[3]
+                    reading = _read_series(cursor, plan, name, head, at)
+                    for over, other_id in plan.runs:
+                        after = max(at - over, newest[other_id])
+                        reading.windows.append(_read_run(cursor, name, head, after))
+                    readings.append(reading)
                     if observe and joins:
                         _enter_series(put, plan, name, head, at, stamp, amount)
                 else:
@@ -229,6 +235,18 @@ def _read_series(
             else:
                 windows.append((count - _COUNT.unpack(cursor.value())[0], 0, 0))
     return SeriesReading(first, last, windows)
+
+
+def _read_run(cursor: lmdb.Cursor, name: bytes, head: Head, after: int) -> tuple[int, int, int]:
+    """Return how many events are later than `after`, and when the first of them was."""
+    count, _, _, last, first = head
+    if last <= after:
+        return _ZERO
+    if first > after:
+        return count, first, 0
+    cursor.set_range(b"E" + name + (after + 1).to_bytes(8))
+    before = _COUNT.unpack_from(cursor.value())[0]
+    return count - before, int.from_bytes(cursor.key()[-8:]), 0
 
 
 def _pair(get: Get, plan: Pair, name: bytes, other: bytes) -> tuple[int, bytes]:
