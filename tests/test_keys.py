@@ -227,6 +227,8 @@ def test_processes_that_start_at_once_agree_on_every_key_and_every_person(tmp_pa
     assert [kept.key(f"key {n}").hex() for n in range(24)] == found[:24]
     assert {path.name for path in (tmp_path / "home" / "keys").iterdir()} == {
         "kek",
+        "persons.db",
+        "persons.db.lock",
         "ring.json",
         "ring.lock",
     }

@@ -18,6 +18,7 @@ import msgspec
 from sectionfour.domain import KNOWN, Event
 from sectionfour.errors import SectionFourError
 from sectionfour.parts import Parts
+from sectionfour.privacy import erasure
 from sectionfour.privacy.receipts import Notary
 from sectionfour.settings import Settings
 from sectionfour.stores.ledger.log import GROWTH
@@ -48,6 +49,7 @@ def fresh(parts: Parts) -> bool:
 def upkeep(parts: Parts, notary: Notary, at: int) -> None:
     """Sign what the log has gained by `at`, and settle the steps that are old enough."""
     notary.extend(at)
+    erasure.resume(parts, at)  # before steps are settled: what is erased is not to come back
     settle(parts, at - SETTLE_AFTER)
 
 

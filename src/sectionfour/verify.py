@@ -213,7 +213,8 @@ def _notice(parts: Parts, ref: str, body: bytes, said: dict[str, Any]) -> Iterat
 def _label(parts: Parts, ref: str, body: bytes, said: dict[str, Any]) -> Iterator[str]:
     kept = parts.ledger.label(ref)
     if kept is None:
-        yield "its row is missing"
+        if not parts.ledger.was_erased("label", ref):
+            yield "its row is missing"
     else:
         yield from _same(entries.label(parts.keys, kept), body)
 
@@ -244,11 +245,21 @@ def _key(parts: Parts, ref: str, body: bytes, said: dict[str, Any]) -> Iterator[
         yield from _same(entries.key(ref, said["action"], revoked), body)
 
 
+def _erasure(parts: Parts, ref: str, body: bytes, said: dict[str, Any]) -> Iterator[str]:
+    """The names that an erasure left behind are those that its entry was made for: whoever takes a
+    row away cannot say afterwards that it was erased."""
+    if parts.ledger.erasure(ref) is None:
+        yield "its case is missing"
+    elif said["sweep"] and parts.ledger.erased_digest(ref, said["sweep"]) != said["orphaned"]:
+        yield "other entries count as erased by it than when it was made"
+
+
 _CHECKS: dict[str, Callable[[Parts, str, bytes, dict[str, Any]], Iterator[str]]] = {
     "notice": _notice,
     "label": _label,
     "review": _review,
     "key": _key,
+    "erasure": _erasure,
 }
 
 
@@ -276,6 +287,8 @@ def _consents(parts: Parts) -> Iterator[str]:
                 ).body
                 for subject, recorded_at, *event in ledger.rows(_EVENTS_OF_RECORD, after)
             ]
+            if not kept and ledger.was_erased("consent", after):
+                continue
             # What an import began has no entry of its beginning, but one of its withdrawal here.
             began_here = msgspec.json.decode(said[0])["event_state"] == consent.GIVEN
             if said != (kept if began_here else kept[-len(said) :]):
@@ -340,4 +353,5 @@ _ENTERED = (
     ("exception", "grants", "grant_id"),
     ("review", "reviews", "review_id"),
     ("key", "api_keys", "key_id"),
+    ("erasure", "erased", "erasure_id"),
 )

@@ -9,14 +9,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from sectionfour.database import Database, closed
-from sectionfour.stores.ledger import api_keys, assessments, bases, labels, log
+from sectionfour.stores.ledger import api_keys, assessments, bases, labels, log, rights
 
 #: Every table, from the rooms that hold them.
-SCHEMA = ";\n".join(room.SCHEMA.strip() for room in (bases, assessments, labels, api_keys, log))
+SCHEMA = ";\n".join(
+    room.SCHEMA.strip() for room in (bases, assessments, labels, api_keys, log, rights)
+)
 VERSION = 1
 
 
-class SqliteLedger(bases.Bases, assessments.Assessments, labels.Labels, api_keys.ApiKeys, log.Log):
+class SqliteLedger(
+    bases.Bases, assessments.Assessments, labels.Labels, api_keys.ApiKeys, log.Log, rights.Rights
+):
     schema = SCHEMA
 
     def __init__(self, path: Path, *, synchronous: str = "FULL") -> None:
