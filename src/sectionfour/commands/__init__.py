@@ -5,6 +5,6 @@ So `sectionfour serve` loads neither pandas nor scikit-learn, whatever else the 
 
 from __future__ import annotations
 
-from sectionfour.commands import data, learning, running
+from sectionfour.commands import data, learning, rights, running
 
-COMMANDS = (*running.COMMANDS, *data.COMMANDS, *learning.COMMANDS)
+COMMANDS = (*running.COMMANDS, *rights.COMMANDS, *data.COMMANDS, *learning.COMMANDS)

@@ -63,7 +63,7 @@ def erase(parts: Parts, member_id: str, trigger: str, at: int) -> Case:
             subject,
             *row,
             secrets.token_bytes(32),
-        )  # fmt: skip
+        )
     )
     sweep(parts, case, at)
     return case

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import msgspec
@@ -361,7 +362,7 @@ def _enter(txn: lmdb.Transaction, lot: Sequence[Event]) -> None:
 # --- to forget --------------------------------------------------------------------------------
 
 
-def _drop(txn: lmdb.Transaction, prefix: bytes) -> int:
+def _drop(txn: Any, prefix: bytes) -> int:
     """Delete every key that begins so; return how many there were."""
     count = 0
     with txn.cursor() as cursor:
@@ -372,7 +373,7 @@ def _drop(txn: lmdb.Transaction, prefix: bytes) -> int:
     return count
 
 
-def _leave_series(txn: lmdb.Transaction, plan: Series, name: bytes, ats: set[int]) -> int:
+def _leave_series(txn: Any, plan: Series, name: bytes, ats: set[int]) -> int:
     """Take the events at `ats` out of the running totals, and so out of all that came after."""
     head = _head(txn.get, name)
     prefix = b"E" + name
@@ -410,7 +411,7 @@ def _leave_series(txn: lmdb.Transaction, plan: Series, name: bytes, ats: set[int
     return len(rows)
 
 
-def _at_end(cursor: lmdb.Cursor) -> lmdb.Cursor:
+def _at_end(cursor: Any) -> Any:
     cursor.last()
     return cursor
 
@@ -420,7 +421,7 @@ def _less(totals: Sequence[int], lost: Sequence[int]) -> tuple[int, ...]:
 
 
 def _leave_pair(
-    txn: lmdb.Transaction,
+    txn: Any,
     plan: Pair,
     name: bytes,
     token: bytes,

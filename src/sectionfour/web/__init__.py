@@ -19,6 +19,7 @@ from sectionfour.web import (
     operations,
     problems,
     receipts,
+    rights,
     routes,
 )
 from sectionfour.web.metrics import Metrics
@@ -29,6 +30,7 @@ ROUTES = (
     *exceptions.ROUTES,
     *labels.ROUTES,
     *receipts.ROUTES,
+    *rights.ROUTES,
     *operations.ROUTES,
     *operations.TO_COME,
 )

@@ -62,9 +62,6 @@ TO_COME = tuple(
         ("POST", "/v1/attestations"),
         ("GET", "/v1/cases"),
         ("POST", "/v1/cases/{case_id}/verdict"),
-        ("GET", "/v1/members/{member_id}/export"),
-        ("POST", "/v1/members/{member_id}/erasure"),
-        ("GET", "/v1/erasures/{erasure_id}"),
         ("POST", "/v1/cessation"),
         ("GET", "/console"),
     )
