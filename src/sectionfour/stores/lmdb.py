@@ -205,7 +205,8 @@ class LmdbVelocity:
                     pairs[name] = (plan, token)
         changed = 0
         with _closed(), self._env.begin(write=True) as txn:
-            for plan in (*SERIES, *PAIRS):
+            own: tuple[Series | Pair, ...] = (*SERIES, *PAIRS)
+            for plan in own:
                 if plan.by == "member":
                     for space in (b"S", b"E", b"P", b"F"):
                         changed += _drop(txn, space + _PREFIX[plan.id] + member)
