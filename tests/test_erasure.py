@@ -124,7 +124,7 @@ def pasts(draw) -> list[Event]:
     return events
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(events=pasts(), member=ids)
 def test_the_windows_are_those_of_a_past_without_the_person(events, member):
     theirs = [event for event in events if event.member == member]
@@ -270,6 +270,13 @@ def test_a_step_on_its_way_is_swept_when_it_has_arrived(app, client, lived, a_re
     assert lived.ledger.erasure(name).completed_at is not None
 
 
+def begin_or_go_on(parts, on):
+    if on:
+        erasure.resume(parts, parts.clock())
+    else:
+        erasure.erase(parts, "raw-member-1", "cancellation", parts.clock())
+
+
 @pytest.mark.parametrize("step", ["shred", "unsettled", "past_of", "forget", "sweep", "log"])
 def test_killed_anywhere_it_goes_on(app, client, lived, monkeypatch, step):
     mine = tokens(lived)
@@ -287,10 +294,7 @@ def test_killed_anywhere_it_goes_on(app, client, lived, monkeypatch, step):
         with monkeypatch.context() as patch:
             patch.setattr(type(owner), step, staticmethod(dies) if step == "log" else dies)
             with pytest.raises(RuntimeError, match="killed"):
-                if after:
-                    erasure.resume(lived, lived.clock())
-                else:
-                    erasure.erase(lived, "raw-member-1", "cancellation", lived.clock())
+                begin_or_go_on(lived, after)
     kept_up(app)
     kept_up(app, after=LATER)
     kept_up(app, after=2 * erasure.DAY)
