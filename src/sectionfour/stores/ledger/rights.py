@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from sectionfour.database import closed
 from sectionfour.domain import Event, Leaf, known_as, known_event
 from sectionfour.privacy import inventory
 from sectionfour.privacy.exceptions import Grant
@@ -165,14 +166,17 @@ class Rights(Connected):
 
     def held(self, subject: bytes) -> Iterator[tuple[Kept, list[dict[str, Any]]]]:
         """Yield, for each place that keeps rows of persons, the rows of this one."""
-        names = _names(self._database.read, subject)
+        with closed("ledger"):
+            names = _names(self._database.read, subject)
         for kept in inventory.load().of("ledger"):
             if kept.person:
-                cursor = self._database.read.execute(
-                    f"SELECT * FROM {kept.name} WHERE {_theirs(kept)}", names
-                )
+                with closed("ledger"):
+                    cursor = self._database.read.execute(
+                        f"SELECT * FROM {kept.name} WHERE {_theirs(kept)}", names
+                    )
+                    rows = cursor.fetchall()
                 columns = [column[0] for column in cursor.description]
-                yield kept, [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
+                yield kept, [dict(zip(columns, row, strict=True)) for row in rows]
 
     def grants_of(self, subject: bytes) -> list[tuple[Grant, int]]:
         """Return the grants whose scope names a member, each with its uses so far."""
@@ -220,14 +224,16 @@ class Rights(Connected):
         return self.targets(case.erasure_id)
 
     def erased_digest(self, erasure_id: str, sweep: int) -> str:
-        return _digest(self._database.read, erasure_id, sweep)
+        with closed("ledger"):
+            return _digest(self._database.read, erasure_id, sweep)
 
     def was_erased(self, kind: str, ref: str) -> bool:
         return bool(self.rows("SELECT 1 FROM erased WHERE kind = ? AND ref = ?", kind, ref))
 
     def cut(self) -> bool:
         """Empty the write-ahead log of what was overwritten; False where that has to wait."""
-        return self._database.cut()
+        with closed("ledger"):
+            return self._database.cut()
 
     # --- models
 
