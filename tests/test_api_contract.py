@@ -124,7 +124,7 @@ def test_every_operation_with_a_body_has_a_full_example_that_fits(contract):
                 for kind in said["content"].values():
                     if "example" in kind:
                         validate(contract, kind["schema"], kind["example"])
-    assert seen == 7
+    assert seen == 9
 
 
 def test_the_example_requests_get_answers_of_the_forms_shown(client, contract, raw):
@@ -166,6 +166,11 @@ def test_the_example_requests_get_answers_of_the_forms_shown(client, contract, r
         f"/v1/exceptions/{asked.json['grant_id']}/approve"
     )
     hold(contract, "approve_exception", live)
+    hold(contract, "export_member", privacy.get("/v1/members/m_1/export"))
+    erased = privacy.post("/v1/members/m_1/erasure", json=example("erase_member"))
+    hold(contract, "erase_member", erased)
+    read = privacy.get(f"/v1/erasures/{erased.json['erasure_id']}")
+    hold(contract, "read_erasure", read)
 
 
 def _in_days(days: int) -> str:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 from msgspec.json import Decoder
+from msgspec.structs import replace
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -325,6 +326,11 @@ class Event(Struct, frozen=True, kw_only=True, omit_defaults=True):
     document_verified: int | None = None
     face_match_level: int | None = None
     brought: str | None = None
+
+
+def known_event(event: Event, kind: str, label_id: str, at: int) -> Event:
+    """Return what became known of `event` as an event of its own, at the instant it did."""
+    return replace(event, event_id=f"label:{label_id}", type=kind, at=at)
 
 
 class Label(Struct, frozen=True, kw_only=True):

@@ -27,6 +27,7 @@ from sectionfour.domain import (
     Refusal,
     Request,
     known_as,
+    known_event,
 )
 from sectionfour.errors import Ceased, HistoryError
 from sectionfour.parts import Parts
@@ -273,11 +274,6 @@ def _take_label(step: Known, at: int, parts: Parts, batch: _Batch, report: Repor
     kind = known_as(step.label)
     if kind is not None:
         batch.windows.append(known_event(event, kind, step.label_id, at))
-
-
-def known_event(event: Event, kind: str, label_id: str, at: int) -> Event:
-    """Return what became known of `event` as an event of its own, at the instant it did."""
-    return msgspec.structs.replace(event, event_id=f"label:{label_id}", type=kind, at=at)
 
 
 def _keep(batch: _Batch, parts: Parts, report: Report, progress: Progress) -> list[Event]:

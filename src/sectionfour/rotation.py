@@ -171,11 +171,14 @@ def _move(parts: Parts, notary: Notary, name: str, progress: Progress) -> None:
     keys.vault.carry(name, ((moved[token], keys.alias(token, "audit")) for token in aliased))
     carried = list(_carried(parts, moved, progress))
 
-    def leaf(count: int, digest: str) -> Leaf:
+    def leaf(count: int, digest: str, before: str, after: str) -> Leaf:
         told = {"count": count, "digest": digest}
-        return entries.epoch("serve", name, "moved", parts.clock(), carried=told)
+        gone = {"rows": before, "entries": f"{0:064x}"}
+        return entries.epoch(
+            "serve", name, "moved", parts.clock(), carried=told, gone=gone, brought=after
+        )
 
-    ledger.retoken(moved, [_regranted(grant, moved) for grant in grants], carried, leaf)
+    ledger.retoken(parts.keys, moved, [_regranted(grant, moved) for grant in grants], carried, leaf)
     notary.extend(parts.clock())
 
 

@@ -67,6 +67,7 @@ def train(
     """Train, judge and register both models from what the ledger holds. Safe to run again."""
     with Stages("history", "gate", "features", *plan.names) as stages:
         stages.next()
+        log_size = parts.ledger.size()  # before the events: whoever was erased by then is not there
         found = past.read(parts.ledger, until=plan.until)
         if not len(found.events):
             raise HistoryError("the ledger holds no events to learn from")
@@ -98,6 +99,9 @@ def train(
                     key,
                     trusted,
                 )
+            )
+            parts.ledger.add_training(
+                name, done[-1].version, log_size, len(found.events), parts.clock()
             )
         return done
 

@@ -21,7 +21,7 @@ import msgspec
 from sectionfour.domain import KNOWN, Event
 from sectionfour.errors import SectionFourError
 from sectionfour.parts import Parts
-from sectionfour.privacy import entries
+from sectionfour.privacy import entries, erasure
 from sectionfour.privacy.receipts import Notary
 from sectionfour.privacy.witness import Publisher
 from sectionfour.settings import Settings
@@ -58,6 +58,7 @@ def upkeep(parts: Parts, notary: Notary, at: int, publisher: Publisher | None = 
     """Sign what the log has gained by `at`, settle the steps that are old enough, and tell the
     witness."""
     notary.extend(at)
+    erasure.resume(parts, at)  # before steps are settled: what is erased is not to come back
     settle(parts, at - SETTLE_AFTER)
     if publisher is not None:  # last: a witness that does not answer must hold nothing up
         publisher.publish()

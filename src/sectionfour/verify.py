@@ -106,6 +106,8 @@ class _Books:
         """Take in what an entry says of many rows at once."""
         if kind == "import":
             self._brought.text_of(said["tally"])
+        elif kind == "epoch" and "brought" in said:  # the same rows, under other tokens
+            self._brought.text_of(said["brought"])
         gone = said.get("gone")
         if gone is not None:
             self._brought.text_of(gone["rows"], taken=True)
@@ -343,7 +345,8 @@ def _label(
 ) -> Iterator[str]:
     kept = parts.ledger.label(ref)
     if kept is None:
-        yield MISSING
+        if not parts.ledger.was_erased("label", ref):
+            yield MISSING
     else:
         books.vouched("labels", [getattr(kept, name) for name in COLUMNS["labels"]])
         yield from _same(entries.label(parts.keys, kept), body)
@@ -385,6 +388,17 @@ def _key(parts: Parts, books: _Books, ref: str, body: bytes, said: dict[str, Any
         yield "it was revoked, and stands again"
     else:
         yield from _same(entries.key(ref, said["action"], revoked), body)
+
+
+def _erasure(
+    parts: Parts, books: _Books, ref: str, body: bytes, said: dict[str, Any]
+) -> Iterator[str]:
+    """The names that an erasure left behind are those that its entry was made for: whoever takes a
+    row away cannot say afterwards that it was erased."""
+    if parts.ledger.erasure(ref) is None:
+        yield "its case is missing"
+    elif said["sweep"] and parts.ledger.erased_digest(ref, said["sweep"]) != said["orphaned"]:
+        yield "other entries count as erased by it than when it was made"
 
 
 def _verdict(
@@ -429,6 +443,7 @@ _CHECKS: dict[str, Callable[[Parts, _Books, str, bytes, dict[str, Any]], Iterato
     "verdict": _verdict,
     "reidentification": _reidentification,
     "training_release": _training_release,
+    "erasure": _erasure,
 }
 
 
@@ -448,6 +463,8 @@ def _consents(parts: Parts, books: _Books) -> Iterator[str]:
                 )
             ]
             rows = ledger.rows(_EVENTS_OF_RECORD, after)
+            if not rows and ledger.was_erased("consent", after):
+                continue
             if not rows:
                 for body in said:
                     books.missing(f"consent {after}", body)
@@ -578,4 +595,5 @@ _ENTERED = (
     ("verdict", "verdicts", "verdict_id"),
     ("reidentification", "reidentifications", "reidentification_id"),
     ("training_release", "releases", "release_id"),
+    ("erasure", "erased", "erasure_id"),
 )

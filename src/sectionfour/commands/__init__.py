@@ -5,12 +5,13 @@ So `sectionfour serve` loads neither pandas nor scikit-learn, whatever else the 
 
 from __future__ import annotations
 
-from sectionfour.commands import data, epochs, learning, privacy, privacy_tests, running
+from sectionfour.commands import data, epochs, learning, privacy, privacy_tests, rights, running
 
 COMMANDS = (
     *running.COMMANDS,
     *data.COMMANDS,
     *learning.COMMANDS,
+    *rights.COMMANDS,
     *privacy.COMMANDS,
     *privacy_tests.COMMANDS,
     *epochs.COMMANDS,

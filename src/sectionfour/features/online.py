@@ -125,6 +125,20 @@ class Velocity(Protocol):
     def unsettled(self, before: int) -> Sequence[tuple[int, bytes, bytes]]:
         """Return (at, key, payload) of what was added before `before` and not yet settled."""
 
+    def forget(
+        self,
+        member: bytes,
+        events: Sequence[Event],
+        others_of: Callable[[str, bytes, Sequence[str]], Sequence[tuple[int, bytes]]],
+    ) -> int:
+        """Take a member out of all windows, in one atomic step; return how many entries changed.
+
+        `events` are all that the member has in them. Afterwards every window is what it would be
+        had they never been. What is not there any more is no news. `others_of(entity, token,
+        types)` gives (at, member) of the events that are kept, for the few windows that had more
+        members than are remembered.
+        """
+
     def close(self) -> None: ...
 
     @property

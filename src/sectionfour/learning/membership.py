@@ -18,7 +18,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from threadpoolctl import threadpool_limits
 
 from sectionfour.errors import HistoryError
-from sectionfour.learning import dataset, fit
+from sectionfour.learning import dataset
 from sectionfour.learning.progress import watched
 
 Matrix = NDArray[np.float64]
@@ -114,7 +114,8 @@ def fitted_scores(
         classifier = HistGradientBoostingClassifier(
             **settings, early_stopping=False, random_state=seed
         ).fit(dropped, labels, sample_weight=weights)
-        return fit.log_odds(classifier.predict_proba(seen)[:, 1])
+        found: Matrix = classifier.decision_function(seen)
+    return found
 
 
 def attacks(found: Shadows, labels: Labels, *, targets: int = TARGETS) -> dict[str, Any]:

@@ -194,6 +194,20 @@ class Served:
         self._models, self._trusted = models, trusted
         self._open: dict[str, tuple[tuple[int, int], Model]] = {}
 
+    def current(self, name: str) -> str | None:
+        """Return the version of a model that is served."""
+        return current(self._models, name)
+
+    def all(self) -> Iterator[tuple[str, str, bytes]]:
+        """Yield every version that is there: model, version, and the key that it is signed by."""
+        for name in NAMES:
+            for version in versions(self._models, name):
+                try:
+                    text = (self._models / name / version / "signature").read_bytes()
+                    yield name, version, base64.b64decode(_decode_signature(text).public_key)
+                except (FileNotFoundError, ValueError):  # no worker loads it
+                    continue
+
     def get(self, name: str) -> Model:
         """Return the model that is served now; a look at one file's time when nothing changed.
 

@@ -8,6 +8,7 @@ audit domain; of documents there are kinds and digests alone. Receipts are in `r
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -84,7 +85,10 @@ def grant(keys: Keys, kept: Grant, action: str, at: int) -> Leaf:
             "purposes": sorted(scope.purposes),
             "operations": sorted(scope.operations),
             "sources": sorted(scope.sources),
-            "members": sorted(keys.alias(member, "audit").hex() for member in scope.members),
+            "members": sorted(
+                (member if member in scope.orphans else keys.alias(member, "audit")).hex()
+                for member in scope.members
+            ),
             "order": None if scope.order is None else keys.alias(scope.order, "audit").hex(),
         },
         "not_before": instant(kept.not_before),
@@ -344,3 +348,51 @@ def audit_set(change_id: str, kept: int, gone: int, at: int) -> Leaf:
         "gone": gone,
     }
     return Leaf("audit_set", change_id, canonical(said))
+
+
+def erasure(
+    erasure_id: str,
+    trigger: str,
+    *,
+    requested_at: int,
+    at: int,
+    sweep: int,
+    commitment: str,
+    targets: Sequence[tuple[str, str, int]],
+    names: str,
+    gone: dict[str, str],
+) -> Leaf:
+    """Return the entry of one sweep of an erasure. `names` is a digest of what entries it orphaned,
+    `gone` has tallies of the rows that had no entry of their own;
+    `commitment` is to the person, under a nonce that is destroyed when the erasure is done."""
+    said = {
+        "kind": "erasure",
+        "at": instant(at),
+        "erasure_id": erasure_id,
+        "trigger": trigger,
+        "requested_at": instant(requested_at),
+        "sweep": sweep,
+        "subject_commitment": commitment,
+        "targets": [{"store": s, "action": a, "rows": n} for s, a, n in targets],
+        "orphaned": names,
+        "gone": gone,
+    }
+    return Leaf("erasure", erasure_id, canonical(said))
+
+
+def erasure_done(erasure_id: str, at: int) -> Leaf:
+    """Return the entry that an erasure is done, but for models that are to be trained anew."""
+    said = {"kind": "erasure", "at": instant(at), "erasure_id": erasure_id, "sweep": 0}
+    return Leaf("erasure", erasure_id, canonical(said))
+
+
+def export(export_id: str, pseudonym: bytes, key_id: str, at: int) -> Leaf:
+    """Return the entry that a person's data was handed out, and through whose key."""
+    said = {
+        "kind": "export",
+        "at": instant(at),
+        "export_id": export_id,
+        "subject": {"kind": "member", "pseudonym": pseudonym.hex()},
+        "by": key_id,
+    }
+    return Leaf("export", export_id, canonical(said))

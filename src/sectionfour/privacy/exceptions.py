@@ -60,6 +60,8 @@ class Scope:
     sources: frozenset[str]
     members: frozenset[bytes] = frozenset()
     order: bytes | None = None
+    #: Those of `members` that were erased: what is left of them is the log's pseudonym.
+    orphans: frozenset[bytes] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

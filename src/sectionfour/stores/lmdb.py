@@ -25,14 +25,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import msgspec
 
 from sectionfour.domain import Event
 from sectionfour.errors import FailClosed, HistoryError
-from sectionfour.features.catalog import DISTINCT_CAP, fingerprint
+from sectionfour.features.catalog import DISTINCT_CAP, STREAMS, fingerprint
 from sectionfour.features.online import (
+    PAIRS,
+    SERIES,
     Lookup,
     Pair,
     PairReading,
@@ -40,6 +43,7 @@ from sectionfour.features.online import (
     Series,
     SeriesReading,
     entered,
+    key_of,
     squared,
 )
 
@@ -197,6 +201,41 @@ class LmdbVelocity:
                 if forget:
                     txn.delete(b"I" + key)
 
+    def forget(
+        self,
+        member: bytes,
+        events: Sequence[Event],
+        others_of: Callable[[str, bytes, Sequence[str]], Sequence[tuple[int, bytes]]],
+    ) -> int:
+        series: dict[bytes, tuple[Series, set[int]]] = {}
+        pairs: dict[bytes, tuple[Pair, bytes]] = {}
+        for event in events:
+            for plan, token, _ in entered(event):
+                name = _PREFIX[plan.id] + token
+                if plan.by == "member":
+                    continue
+                if isinstance(plan, Series):
+                    series.setdefault(name, (plan, set()))[1].add(event.at)
+                else:
+                    assert plan.what == "member", "a pair without a member is not forgotten"
+                    pairs[name] = (plan, token)
+        changed = 0
+        with _closed(), self._env.begin(write=True) as txn:
+            own: tuple[Series | Pair, ...] = (*SERIES, *PAIRS)
+            for plan in own:
+                if plan.by == "member":
+                    for space in (b"S", b"E", b"P", b"F"):
+                        changed += _drop(txn, space + _PREFIX[plan.id] + member)
+            for name, (plan, ats) in series.items():
+                changed += _leave_series(txn, plan, name, ats)
+            for name, (pair, token) in pairs.items():
+                changed += _leave_pair(txn, pair, name, token, member, others_of)
+            for event in events:
+                key = key_of(event.event_id)
+                changed += txn.delete(b"I" + key)
+                changed += txn.delete(b"O" + event.at.to_bytes(8) + key)
+        return changed
+
     def close(self) -> None:
         self._env.close()
 
@@ -347,3 +386,93 @@ def _enter(txn: lmdb.Transaction, lot: Sequence[Event]) -> None:
                 _enter_pair(put, plan, name, other, *_pair(get, plan, name, other), stamp)
     put(_CLOCK, clock.to_bytes(8))
     txn.cursor().putmulti([(key, written[key]) for key in sorted(written)])
+
+
+# --- to forget --------------------------------------------------------------------------------
+
+
+def _drop(txn: Any, prefix: bytes) -> int:
+    """Delete every key that begins so; return how many there were."""
+    count = 0
+    with txn.cursor() as cursor:
+        cursor.set_range(prefix)
+        while cursor.key().startswith(prefix):  # of a cursor past the end it is empty
+            cursor.delete()  # and stands on the next one
+            count += 1
+    return count
+
+
+def _leave_series(txn: Any, plan: Series, name: bytes, ats: set[int]) -> int:
+    """Take the events at `ats` out of the running totals, and so out of all that came after."""
+    head = _head(txn.get, name)
+    prefix = b"E" + name
+    totals = _TOTALS if plan.summed else _COUNT
+    rows: list[tuple[bytes, tuple[int, ...]]] = []
+    with txn.cursor() as cursor:
+        if cursor.set_range(prefix + min(ats).to_bytes(8)):
+            for key, value in cursor:
+                if not key.startswith(prefix):
+                    break
+                rows.append((key, totals.unpack(value)))
+    width = 3 if plan.summed else 1
+    after = [before for _, before in rows[1:]] + [head[:width]]
+    lost, gone = (0,) * width, 0
+    for (key, before), later in zip(rows, after, strict=True) if rows else ():
+        if int.from_bytes(key[-8:]) in ats:
+            txn.delete(key)
+            lost = tuple(x + y - z for x, y, z in zip(lost, later, before, strict=True))
+            gone += 1
+        elif gone:
+            txn.put(key, totals.pack(*_less(before, lost)))
+    if not gone:
+        return 0
+    if head[0] == gone:
+        txn.delete(b"S" + name)
+        return len(rows)
+    with txn.cursor() as cursor:
+        cursor.set_range(prefix)
+        first = int.from_bytes(cursor.key()[-8:])
+        # What follows the last key of this name may be nothing at all.
+        found = cursor.set_range(prefix + b"\xff" * 8) and cursor.prev()
+        last = int.from_bytes((cursor if found else _at_end(cursor)).key()[-8:])
+    count, total, squares = (*_less(head[:width], lost), 0, 0)[:3]
+    txn.put(b"S" + name, _HEAD.pack(count, total, squares, last, first))
+    return len(rows)
+
+
+def _at_end(cursor: Any) -> Any:
+    cursor.last()
+    return cursor
+
+
+def _less(totals: Sequence[int], lost: Sequence[int]) -> tuple[int, ...]:
+    return tuple((x - y) & _WRAP for x, y in zip(totals, lost, strict=True))
+
+
+def _leave_pair(
+    txn: Any,
+    plan: Pair,
+    name: bytes,
+    token: bytes,
+    member: bytes,
+    others_of: Callable[[str, bytes, Sequence[str]], Sequence[tuple[int, bytes]]],
+) -> int:
+    """Take a member out of those seen with an entity; who was beyond the cap may come back in."""
+    changed = int(txn.delete(b"F" + name + member))
+    others = txn.get(b"P" + name) or b""
+    seen = {
+        others[place + 8 : place + _ENTRY]: others[place : place + 8]
+        for place in range(0, len(others), _ENTRY)
+    }
+    if seen.pop(member, None) is None:
+        return changed
+    if len(others) == DISTINCT_CAP * _ENTRY:
+        for at, other in others_of(plan.by, token, tuple(STREAMS[plan.of])):
+            if other != member:
+                seen[other] = max(seen.get(other, b""), at.to_bytes(8))
+    kept = sorted((stamp, other) for other, stamp in seen.items())[-DISTINCT_CAP:]
+    if kept:
+        txn.put(b"P" + name, b"".join(stamp + other for stamp, other in kept))
+    else:
+        txn.delete(b"P" + name)
+    return changed + 1

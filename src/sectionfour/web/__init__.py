@@ -24,6 +24,7 @@ from sectionfour.web import (
     problems,
     receipts,
     reports,
+    rights,
     routes,
     services,
 )
@@ -41,6 +42,7 @@ ROUTES = (
     *reports.ROUTES,
     *holds.ROUTES,
     *cessation.ROUTES,
+    *rights.ROUTES,
     *operations.ROUTES,
     *operations.TO_COME,
 )

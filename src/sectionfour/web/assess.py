@@ -160,7 +160,7 @@ def ask_review(service: Service, who: Caller, assessment_id: str) -> Response:
 
 def _found(service: Service, who: Caller, assessment_id: str) -> bytes:
     found = service.parts.ledger.assessment(assessment_id)
-    if found is None or (who.role == "checkout" and found[2] != who.key_id):
+    if found is None or not found[1] or (who.role == "checkout" and found[2] != who.key_id):
         raise NotFound("there is no assessment of this id that this key may read")
     return found[1]
 

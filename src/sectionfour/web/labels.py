@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from flask import Response
 
-from sectionfour.domain import Event, Label, instant, known_as, micros
+from sectionfour.domain import Event, Label, instant, known_as, known_event, micros
 from sectionfour.errors import BadRequest, Conflict, NotFound
 from sectionfour.features import online
 from sectionfour.parts import Parts
 from sectionfour.privacy import entries
-from sectionfour.replay import known_event
 from sectionfour.web import body, schemas
 from sectionfour.web.assess import OURS
 from sectionfour.web.body import Warnings

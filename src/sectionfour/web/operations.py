@@ -58,10 +58,5 @@ ROUTES = (
 #: Asks for no key: there is nothing behind it.
 TO_COME = tuple(
     Route(method=method, path=path, handle=not_yet, tag="To come")
-    for method, path in (
-        ("GET", "/v1/members/{member_id}/export"),
-        ("POST", "/v1/members/{member_id}/erasure"),
-        ("GET", "/v1/erasures/{erasure_id}"),
-        ("GET", "/console"),
-    )
+    for method, path in (("GET", "/console"),)
 )

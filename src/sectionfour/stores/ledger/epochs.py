@@ -7,14 +7,19 @@ what their receipt's commitment is by now, and one entry of the log has a digest
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import ClassVar
 
 import msgspec
 
 from sectionfour.domain import Leaf
 from sectionfour.privacy.exceptions import Grant
+from sectionfour.privacy.pseudonym import Keys
+from sectionfour.privacy.tally import Tally
 from sectionfour.stores.ledger.connected import Connected
+from sectionfour.stores.ledger.tallied import COLUMNS, counted
+from sectionfour.stores.ledger.unvouched import ALL, Row, unvouched
 
 SCHEMA = """
 CREATE TABLE carried (assessment_id TEXT PRIMARY KEY, commitment TEXT NOT NULL) WITHOUT ROWID
@@ -60,18 +65,22 @@ class Epochs(Connected):
 
     def retoken(
         self,
+        keys: Keys,
         moved: Mapping[bytes, bytes],
         grants: Iterable[Grant],
         carried: Iterable[tuple[str, str]],
-        leaf: Callable[[int, str], Leaf],
+        leaf: Callable[[int, str, str, str], Leaf],
     ) -> None:
         """Put `moved[token]` in the place of every token, in one transaction.
 
-        `carried` are the commitments to assessments under their new tokens, `leaf(count, digest)`
-        makes the entry that speaks of them.
+        `carried` are the commitments to assessments under their new tokens; `leaf(count, digest,
+        before, after)` makes the entry that speaks of them, and of the tallies of the rows that no
+        entry of their own vouches for.
         """
         rows = sorted(carried)
         with self.transaction() as connection:
+            before, after = Tally(keys.ring), Tally(keys.ring)
+            alone = [(t, row[0]) for t, row in _tallied(before, connection)]
             connection.create_function("moved", 1, moved.get, deterministic=True)
             for table, columns in self.tokens.items():
                 changes = ", ".join(f"{column} = moved({column})" for column in columns)
@@ -83,8 +92,20 @@ class Epochs(Connected):
             )
             connection.execute("DELETE FROM carried")
             connection.executemany("INSERT INTO carried VALUES (?, ?)", rows)
-            self.log(connection, leaf(*_digest(rows)))
+            for table, name in alone:
+                columns = COLUMNS[table]
+                row = connection.execute(
+                    f"SELECT {', '.join(columns)} FROM {table} WHERE {columns[0]} = ?", (name,)
+                ).fetchone()
+                after.row(table, counted(table)(row))
+            self.log(connection, leaf(*_digest(rows), before.text(), after.text()))
         self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _tallied(tally: Tally, connection: sqlite3.Connection) -> Iterator[tuple[str, Row]]:
+    for table, row in unvouched(connection, ALL, {}):
+        tally.row(table, counted(table)(row))
+        yield table, row
 
 
 def _digest(rows: Iterable[tuple[str, str]]) -> tuple[int, str]:

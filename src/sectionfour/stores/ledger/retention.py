@@ -16,7 +16,7 @@ import msgspec
 
 from sectionfour.domain import Event, Leaf
 from sectionfour.errors import Conflict
-from sectionfour.privacy import consent, entries, receipts
+from sectionfour.privacy import consent, entries
 from sectionfour.privacy.consent import ConsentEvent
 from sectionfour.privacy.exceptions import Grant
 from sectionfour.privacy.pseudonym import Keys
@@ -24,6 +24,7 @@ from sectionfour.privacy.retention import Retention
 from sectionfour.privacy.tally import Tally
 from sectionfour.stores.ledger.connected import Connected
 from sectionfour.stores.ledger.tallied import COLUMNS, counted
+from sectionfour.stores.ledger.unvouched import ASSESSED, vouches
 
 SCHEMA = """
 CREATE TABLE holds (
@@ -235,7 +236,7 @@ class Retained(Connected):
         if event.member in held[0] or event.order_ref in held[1]:
             return
         labels = _labels_of(connection, "event_id", event.event_id)
-        assessed = connection.execute(_ASSESSED, (event.event_id,)).fetchone()
+        assessed = connection.execute(ASSESSED, (event.event_id,)).fetchone()
         subject = None if assessed is None else assessed[2]
         if subject in held[0] or any(label[1] >= before for label in labels):
             return
@@ -251,7 +252,7 @@ class Retained(Connected):
     ) -> None:
         """Those without an event: refused, or asked in mode `evaluate`."""
         row = connection.execute(
-            _ASSESSED.replace("event_id = ?", "seq = ?") + " AND NOT EXISTS"
+            ASSESSED.replace("event_id = ?", "seq = ?") + " AND NOT EXISTS"
             " (SELECT 1 FROM events e WHERE e.event_id = assessments.event_id)",
             (seq,),
         ).fetchone()
@@ -262,22 +263,9 @@ class Retained(Connected):
         self, connection: sqlite3.Connection, gone: Gone, row: Sequence[Any], event: Event | None
     ) -> bool:
         """An assessment goes. Returns whether it vouched for the event."""
-        name, _, subject, nonce, asked, key_id, vector, answer = row
-        said = [msgspec.json.decode(body) for body in gone.entered("assessment", name)]
-        vouched = False
-        if event is not None and nonce is not None and said:
-            told = msgspec.json.decode(answer)
-            told.pop("receipt", None)
-            commitment = receipts.commitment(
-                nonce,
-                asked=asked,
-                subject=subject,
-                key_id=key_id,
-                vector=vector,
-                event=event,
-                answer=msgspec.json.encode(told),
-            )
-            vouched = commitment == said[0]["commitment"]
+        name = row[0]
+        vouched = event is not None and vouches(connection, row, event)
+        gone.entered("assessment", name)
         for (review,) in connection.execute(
             "SELECT review_id FROM reviews WHERE assessment_id = ?", (name,)
         ).fetchall():
@@ -364,10 +352,6 @@ def lifted(hold: Hold, by: str, at: int) -> Hold:
     return msgspec.structs.replace(hold, lifted_at=at, lifted_by=by)
 
 
-_ASSESSED = (
-    "SELECT assessment_id, at, subject, nonce, asked, key_id, vector, answer FROM assessments"
-    " WHERE event_id = ?"
-)
 # The last two: when a newer notice, with a material change, came into force; when it was recorded.
 _CONSENT = """
 SELECT c.seq, c.record_id, c.purpose, c.categories, c.source, c.notice_id, c.notice_version,

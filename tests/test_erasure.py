@@ -1,0 +1,459 @@
+"""Erasure: of one person nothing is left anywhere, and of everybody else nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sectionfour.domain import Event, known_event
+from sectionfour.errors import KeyringError
+from sectionfour.features import online
+from sectionfour.features.catalog import DISTINCT_CAP
+from sectionfour.privacy import erasure
+from sectionfour.privacy.pseudonym import open_keys
+from sectionfour.replay import rebuild
+from sectionfour.stores.lmdb import LmdbVelocity
+from sectionfour.upkeep import upkeep
+from sectionfour.verify import verify
+
+LATER = erasure.ARRIVED + 1_000_000
+EVERY = ["member.required", "order", "payment", "consignee", "device", "location", "log"]
+
+
+@pytest.fixture
+def lived(app, client, notice, a_request, a_consent, parts):
+    """Two members who have consented and bought, on one device; each purchase has a label."""
+    consent, checkout = client("consent"), client("checkout")
+    for number in (1, 2):
+        assert consent.post("/v1/consents", json=a_consent(number)).status_code == 201
+        for turn in range(3):
+            body = a_request(number, event_id=f"evt_{number}_{turn}")
+            body["device"]["id"] = "raw-device-shared"
+            body["location"]["ip"] = "203.0.113.200"
+            body["transaction"]["payee_id"] = "raw-store-shared"
+            assert checkout.post("/v1/assessments", json=body).status_code == 200
+        label = {"event_id": f"evt_{number}_0", "label": "chargeback", "source": "bank"}
+        assert checkout.post("/v1/labels", json=label).status_code == 201
+        label = {"member_id": f"raw-member-{number}", "label": "legitimate", "source": "bank"}
+        assert checkout.post("/v1/labels", json=label).status_code == 201
+    return parts
+
+
+def kept_up(app, after=0):
+    found = app.extensions["sectionfour"]
+    upkeep(found, app.extensions["sectionfour.notary"], found.clock() + after)
+
+
+def erase(client, number=1, trigger="cancellation"):
+    path = f"/v1/members/raw-member-{number}/erasure"
+    answer = client("privacy").post(path, json={"trigger": trigger})
+    assert answer.status_code == 202, answer.json
+    return answer.json["erasure_id"]
+
+
+def dump(velocity: LmdbVelocity) -> dict[bytes, bytes]:
+    with velocity._env.begin() as txn, txn.cursor() as cursor:
+        return {bytes(k): bytes(v) for k, v in cursor if k[:1] in (b"S", b"E", b"P", b"F")}
+
+
+def tokens(parts, number=1) -> list[bytes]:
+    """Return what a member is called anywhere."""
+    keys = parts.keys
+    uid = keys.vault.find(f"raw-member-{number}")
+    subject = keys.subject(f"raw-member-{number}")
+    made = [keys.ring.token(d, "subject", uid) for d in ("serve", "train", "analyst", "partner")]
+    return [uid, subject, *made, *(keys.alias(subject, d) for d in ("train", "analyst"))]
+
+
+def left(parts, found: list[bytes]) -> list[str]:
+    """Return where any of these is still to be found: rows, keys and bytes of files."""
+    home = Path(parts.ledger._database.path).parent
+    forms = [form for t in found for form in (t, t.hex().encode())]
+    places = []
+    for file in home.rglob("*"):
+        if file.is_file() and "velocity" not in file.parts:
+            data = file.read_bytes()
+            places += [file.name for form in forms if form in data]
+    environment = parts.velocity._env
+    with environment.begin() as txn, txn.cursor() as cursor:
+        places += [repr(k[:2]) for k, v in cursor for f in forms if f in bytes(k) + bytes(v)]
+    return places
+
+
+# --- the windows
+
+
+ids = st.sampled_from([b"%016d" % n for n in range(3)])
+kinds = st.sampled_from(["purchase", "login", "login_failed", "registration", "payout"])
+
+
+@st.composite
+def pasts(draw) -> list[Event]:
+    events, at = [], 1_000_000_000_000
+    for number in range(draw(st.integers(1, 25))):
+        at += draw(st.sampled_from([1, 1000, 60_000_000, 7_200_000_000, 700_000_000_000]))
+        events.append(
+            Event(
+                event_id=f"e{number}",
+                at=at,
+                purpose="p",
+                type=draw(kinds),
+                occurred_at=at,
+                amount=draw(st.none() | st.integers(0, 1 << 40)),
+                **{
+                    name: draw(st.none() | ids)
+                    for name in ("phone", "device", "ip", "network", "payee", "instrument")
+                },
+                member=draw(ids),
+            )
+        )
+        if draw(st.booleans()):
+            at += 1
+            kind = draw(st.sampled_from(["fraud", "cleared"]))
+            events.append(known_event(draw(st.sampled_from(events)), kind, f"l{number}", at))
+    return events
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(events=pasts(), member=ids)
+def test_the_windows_are_those_of_a_past_without_the_person(events, member):
+    theirs = [event for event in events if event.member == member]
+    rest = [event for event in events if event.member != member]
+    with tempfile.TemporaryDirectory() as folder:
+        stores = [LmdbVelocity(Path(folder, name), map_size=1 << 22) for name in "ab"]
+        stores[0].load(events)
+        stores[1].load(rest)
+        for _ in range(2):  # the second time there is nothing left to do
+            stores[0].forget(member, theirs, lambda *_: [])
+            found, wanted = (dump(store) for store in stores)
+            # Each event drops what it can see no more from a pair: whom the last event of the
+            # person had dropped is in no later window.
+            for name in [n for n in wanted if n[:1] == b"P"]:
+                assert wanted.pop(name).endswith(found.pop(name, b""))
+            assert not [name for name in found if name[:1] == b"P"]
+            assert found == wanted
+        probe = events[-1].at
+        for event in events:
+            later = Event(
+                **{f: getattr(event, f) for f in Event.__struct_fields__}
+                | {"at": probe + 1, "event_id": "probe", "member": b"m" * 16, "type": "purchase"}
+            )
+            vectors = [online.read_and_observe(later, s, observe=False)[1] for s in stores]
+            np.testing.assert_array_equal(*vectors)
+            rows = by_definition().features(later, rest)
+            np.testing.assert_array_equal(vectors[0], rows)
+        for store in stores:
+            store.close()
+
+
+def by_definition() -> Any:
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    if not _SLOW:
+        spec = spec_from_file_location("slow", Path(__file__).with_name("by_definition.py"))
+        assert spec is not None
+        assert spec.loader is not None
+        module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+        _SLOW.append(module)
+    return _SLOW[0]
+
+
+_SLOW: list[Any] = []
+
+
+def test_who_was_beyond_the_cap_comes_back(tmp_path):
+    store = LmdbVelocity(tmp_path / "v", map_size=1 << 25)
+    events = [
+        Event(
+            event_id=f"e{n}", at=10**12 + n, purpose="p", type="login", occurred_at=0,
+            device=b"d" * 16, member=b"%016d" % n,
+        )
+        for n in range(DISTINCT_CAP + 5)
+    ]  # fmt: skip
+    store.load(events)
+    gone = events[-1].member
+    assert gone is not None
+    store.forget(gone, events[-1:], lambda *_: [(e.at, e.member) for e in events])
+    other = LmdbVelocity(tmp_path / "w", map_size=1 << 25)
+    other.load(events[:-1])
+    assert dump(store) == dump(other)
+    store.close()
+    other.close()
+
+
+# --- all of it
+
+
+def test_nothing_is_left_of_one_and_all_of_the_other(app, client, lived):
+    kept_up(app, after=LATER)
+    mine, others = tokens(lived, 1), tokens(lived, 2)
+    assert left(lived, mine)
+    before = lived.ledger.rows("SELECT * FROM events WHERE event_id LIKE 'evt_2%'")
+    name = erase(client)
+    said = client("privacy").get(f"/v1/erasures/{name}").json
+    assert said["state"] == "running"
+    kept_up(app, after=LATER)
+    kept_up(app, after=2 * erasure.DAY)
+    assert left(lived, mine) == []
+    assert lived.ledger.rows("SELECT * FROM events") == before
+    assert tokens(lived, 2) == others
+    said = client("privacy").get(f"/v1/erasures/{name}").json
+    rows = {target["store"]: (target["action"], target["rows"]) for target in said["targets"]}
+    assert rows["ledger.events"] == ("deleted", 3)
+    assert rows["ledger.labels"] == ("deleted", 2)
+    assert rows["ledger.consent_events"] == ("deleted", 1)
+    assert rows["ledger.assessments"] == ("anonymised", 3)
+    assert rows["vault.subjects"] == ("shredded", 1)
+    retained = [t for t in said["targets"] if t["action"] == "retained"]
+    assert retained
+    assert all(t["law"] and t["until"] > said["requested_at"] for t in retained)
+    assert said["state"] == "retrain_due"  # the models of this home do not say what they read
+
+
+def test_the_log_still_matches_and_a_receipt_is_still_proven(app, client, lived):
+    asked = lived.ledger.rows("SELECT assessment_id FROM assessments ORDER BY seq")[0][0]
+    kept_up(app)
+    erase(client)
+    notary = app.extensions["sectionfour.notary"]
+    for after in (0, LATER, 2 * erasure.DAY):
+        kept_up(app, after=after)
+        assert list(verify(lived, notary)) == []
+    assert client("privacy").get(f"/v1/receipts/{asked}").status_code == 200
+    assert client("analyst").get(f"/v1/assessments/{asked}").status_code == 404
+
+
+def test_a_loss_is_not_an_erasure(app, client, lived):
+    erase(client)
+    kept_up(app)
+    notary = app.extensions["sectionfour.notary"]
+    (label,) = lived.ledger.rows("SELECT label_id FROM labels WHERE event_id = 'evt_2_0'")[0]
+    with lived.ledger.transaction() as connection:
+        connection.execute("DELETE FROM labels WHERE label_id = ?", (label,))
+    assert any("its row is missing" in fault for fault in verify(lived, notary))
+    with lived.ledger.transaction() as connection:
+        connection.execute(
+            "INSERT INTO erased SELECT 'label', ?, erasure_id, 1 FROM erasures", (label,)
+        )
+    assert any("count as erased" in fault for fault in verify(lived, notary))
+
+
+def test_the_windows_are_those_of_a_rebuild(app, client, lived):
+    kept_up(app, after=LATER)
+    erase(client)
+    found = dump(lived.velocity)
+    rebuild(lived)
+    assert found == dump(lived.velocity)
+
+
+def test_a_step_on_its_way_is_swept_when_it_has_arrived(app, client, lived, a_request):
+    subject = lived.keys.subject("raw-member-1")
+    name = erase(client)
+    event = Event(
+        event_id="evt_way", at=lived.clock(), purpose="p", type="purchase", occurred_at=1,
+        member=subject, device=b"d" * 16,
+    )  # fmt: skip
+    online.read_and_observe(event, lived.velocity)
+    kept_up(app, after=LATER)
+    assert left(lived, [subject]) == []
+    assert lived.ledger.event("evt_way") is None
+    assert lived.ledger.erasure(name).completed_at is not None
+
+
+def begin_or_go_on(parts, on):
+    if on:
+        erasure.resume(parts, parts.clock())
+    else:
+        erasure.erase(parts, "raw-member-1", "cancellation", parts.clock())
+
+
+@pytest.mark.parametrize("step", ["shred", "unsettled", "past_of", "forget", "sweep", "log"])
+def test_killed_anywhere_it_goes_on(app, client, lived, monkeypatch, step):
+    mine = tokens(lived)
+    owner = {"shred": lived.keys.vault, "unsettled": lived.velocity, "forget": lived.velocity}.get(
+        step, lived.ledger
+    )
+    for after in (False, True):
+        real = getattr(type(owner), step)
+
+        def dies(*args, real=real, after=after, **kwargs):
+            if after:
+                real(*args, **kwargs)
+            raise RuntimeError("killed")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(owner), step, staticmethod(dies) if step == "log" else dies)
+            with pytest.raises(RuntimeError, match="killed"):
+                begin_or_go_on(lived, after)
+    kept_up(app)
+    kept_up(app, after=LATER)
+    kept_up(app, after=2 * erasure.DAY)
+    assert left(lived, mine) == []
+    assert len(lived.ledger.rows("SELECT * FROM erasures")) == 1
+    assert list(verify(lived, app.extensions["sectionfour.notary"])) == []
+
+
+def test_again_it_is_the_same_and_who_comes_back_is_somebody_new(app, client, lived, a_consent):
+    old = tokens(lived)
+    first = erase(client)
+    assert erase(client) == first
+    kept_up(app, after=LATER)
+    assert erase(client) == first
+    assert client("consent").post("/v1/consents", json=a_consent(1)).status_code == 201
+    assert not set(tokens(lived)) & set(old)
+    again = erase(client)
+    assert again != first
+    kept_up(app, after=3 * erasure.DAY)
+    path = "/v1/members/raw-member-1/erasure"
+    answer = client("privacy").post(path, json={"trigger": "cancellation"})
+    assert answer.status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "sent", "status"),
+    [
+        ("/v1/members/raw-nobody-at-all/erasure", {"trigger": "cancellation"}, 404),
+        ("/v1/members/raw-member-1/erasure", {"trigger": "retention"}, 400),
+        ("/v1/members/raw-member-1/erasure", {"trigger": ["cancellation"]}, 400),
+        ("/v1/members/raw-member-1/erasure", {}, 400),
+        ("/v1/members/raw-member-1/erasure", [], 400),
+    ],
+)
+def test_what_cannot_be_asked(client, lived, raw, path, sent, status):
+    raw("raw-nobody-at-all")
+    answer = client("privacy").post(path, json=sent)
+    assert answer.status_code == status
+    assert lived.keys.subject("raw-member-1") is not None
+    assert lived.ledger.rows("SELECT * FROM erasures") == []
+
+
+@pytest.mark.parametrize("role", ["checkout", "consent", "analyst", "trainer", "admin"])
+def test_only_privacy_may(client, lived, role):
+    path = "/v1/members/raw-member-1/erasure"
+    answer = client(role).post(path, json={"trigger": "cancellation"})
+    assert answer.status_code == 403
+    assert client("privacy").get("/v1/erasures/er_none").status_code == 404
+
+
+def test_while_it_is_asked_about_it_is_before_or_after(app, client, lived, a_request):
+    mine = tokens(lived)
+    clients = [client("checkout") for _ in range(3)]
+    statuses: list[int] = []
+
+    def ask(which: int) -> None:
+        for turn in range(12):
+            body = a_request(1, event_id=f"evt_race_{which}_{turn}")
+            statuses.append(clients[which].post("/v1/assessments", json=body).status_code)
+
+    threads = [threading.Thread(target=ask, args=(which,)) for which in range(3)]
+    for thread in threads:
+        thread.start()
+    erase(client)
+    for thread in threads:
+        thread.join()
+    assert set(statuses) <= {200}
+    kept_up(app, after=LATER)
+    kept_up(app, after=2 * erasure.DAY)
+    assert left(lived, mine) == []
+    assert list(verify(lived, app.extensions["sectionfour.notary"])) == []
+    windows = dump(lived.velocity)
+    rebuild(lived)
+    assert windows == dump(lived.velocity)
+
+
+# --- backups
+
+
+def test_a_restored_backup_does_not_open_for_the_person(app, client, lived, settings, tmp_path):
+    uid, subject, *_ = tokens(lived, 1)
+    other = lived.keys.subject("raw-member-2")
+    home = settings.home
+    lived.keys.vault.cut()
+    lived.ledger.cut()
+    backup = tmp_path / "backup"
+    backup.mkdir()
+    for name in ("vault.db", "ledger.db"):
+        shutil.copy(home / name, backup / name)
+    erase(client)
+    kept_up(app, after=LATER)
+    shutil.copytree(home / "keys", backup / "keys")  # today's keys
+    keys = open_keys(backup)
+    assert keys.vault._database.read.execute("SELECT COUNT(*) FROM subjects").fetchone() == (2,)
+    assert keys.subject("raw-member-2") == other
+    assert keys.subject("raw-member-1") is None  # its row is there, and does not open
+    rows = sqlite3.connect(backup / "ledger.db").execute("SELECT DISTINCT member FROM events")
+    assert (subject,) in rows.fetchall()  # under a token that nobody can make any more
+    again = keys.subject("raw-member-1", enrol=True)
+    assert again != subject
+    assert keys.vault.find("raw-member-1") != uid
+    keys.vault.close()
+
+
+def test_an_older_file_of_halves_is_noticed(app, client, lived, settings, tmp_path):
+    folder = tmp_path / "old"
+    lived.keys.vault.cut()
+    shutil.copytree(settings.home, folder, ignore=shutil.ignore_patterns("velocity"))
+    file = folder / "keys" / "persons.db"
+    connection = sqlite3.connect(file)
+    connection.execute("DELETE FROM halves")
+    connection.commit()
+    connection.close()
+    keys = open_keys(folder)
+    with pytest.raises(KeyringError, match="newest"):
+        keys.subject("raw-member-1")
+    keys.vault.close()
+
+
+# --- models
+
+
+def test_models_are_due_until_one_is_made_without_the_person(app, client, lived):
+    size = lived.ledger.size()
+    for name in ("transaction", "account"):
+        lived.ledger.add_training(name, "v1", size, 6, lived.clock())
+    asked = erase(client)
+    kept_up(app, after=LATER)
+    privacy = client("privacy")
+    said = privacy.get(f"/v1/erasures/{asked}").json
+    due = [t for t in said["targets"] if t["action"] == "retrain_due"]
+    assert [t["store"] for t in due] == ["model:account/v1", "model:transaction/v1"]
+    assert all(t["due"] == said["due_at"] for t in due)
+    for name in ("transaction", "account"):
+        lived.ledger.add_training(name, "v1", lived.ledger.size(), 3, lived.clock())
+    said = privacy.get(f"/v1/erasures/{asked}").json
+    assert said["state"] == "completed"
+    assert {t["done_by"] for t in said["targets"] if t["action"] == "retrained"} == {"v1"}
+
+
+# --- many (T19)
+
+
+def test_of_many_nothing_is_left(app, client, notice, a_request, a_consent, parts):
+    """T19: a thousand with T19_SUBJECTS=1000; thirty in a plain run."""
+    count = int(os.environ.get("T19_SUBJECTS", "30"))
+    consent, checkout, privacy = client("consent"), client("checkout"), client("privacy")
+    found: list[bytes] = []
+    for number in range(1, count + 1):
+        consent.post("/v1/consents", json=a_consent(number))
+        body = a_request(number)
+        body["device"]["id"] = "raw-device-shared"
+        checkout.post("/v1/assessments", json=body)
+        found += tokens(parts, number)
+    for number in range(1, count + 1):
+        path = f"/v1/members/raw-member-{number}/erasure"
+        assert privacy.post(path, json={"trigger": "subject_request"}).status_code == 202
+    kept_up(app, after=LATER)
+    kept_up(app, after=2 * erasure.DAY)
+    assert left(parts, found) == []
+    assert parts.ledger.rows("SELECT COUNT(*) FROM events") == [(0,)]
+    assert dump(parts.velocity) == {}

@@ -1,0 +1,153 @@
+"""Export: everything held about one person, and nothing of anybody else (R-53, T22)."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from sectionfour.cli import main
+from sectionfour.features.catalog import NAMES
+from sectionfour.privacy import inventory
+from sectionfour.verify import verify
+
+
+@pytest.fixture
+def lived(app, client, notice, a_request, a_consent, an_exception, parts):
+    """Two members with a mark of their own in every place that keeps rows of persons."""
+    consent, checkout, privacy = client("consent"), client("checkout"), client("privacy")
+    second = client("privacy")
+    for number in (1, 2):
+        assert consent.post("/v1/consents", json=a_consent(number)).status_code == 201
+        body = a_request(number)
+        body["transaction"]["amount"] = 7_000_000 + number
+        made = checkout.post("/v1/assessments", json=body).json
+        checkout.post(f"/v1/assessments/{made['assessment_id']}/review")
+        for of in ({"event_id": f"evt_000{number}"}, {"member_id": f"raw-member-{number}"}):
+            label = {"label": "chargeback", "source": f"bank-mark-{number}"} | of
+            assert checkout.post("/v1/labels", json=label).status_code == 201
+        for sealed in (False, True):
+            asked = an_exception(
+                exception=3 if sealed else 4,
+                sealed=sealed,
+                necessity=f"mark-{'sealed' if sealed else 'open'}-{number}",
+            )
+            asked["scope"]["members"] = [f"raw-member-{number}"]
+            answer = privacy.post("/v1/exceptions", json=asked)
+            assert answer.status_code == 201, answer.json
+            second.post(f"/v1/exceptions/{answer.json['grant_id']}/approve")
+    return parts
+
+
+def exported(client, number=1):
+    answer = client("privacy").get(f"/v1/members/raw-member-{number}/export")
+    assert answer.status_code == 200
+    return answer.get_data(as_text=True)
+
+
+def marks(parts, number: int) -> list[str]:
+    """Return what is this member's alone, one or more of each place."""
+    keys, ledger = parts.keys, parts.ledger
+    subject = keys.subject(f"raw-member-{number}")
+    rows = {
+        kept.name: found for kept, found in ledger.held(subject)
+    }  # every place that keeps rows of persons has some
+    assert all(rows.values()), [name for name, found in rows.items() if not found]
+    event = ledger.event(f"evt_000{number}")
+    return [
+        f"raw-member-{number}",
+        keys.alias(subject, "audit").hex(),
+        f"evt_000{number}",
+        str(7_000_000 + number),
+        f"bank-mark-{number}",
+        f"mark-open-{number}",
+        rows["consent_events"][0]["record_id"],
+        rows["assessments"][0]["assessment_id"],
+        rows["assessments"][0]["nonce"].hex(),
+        rows["assessments"][0]["asked"].hex(),
+        rows["reviews"][0]["review_id"],
+        *(row["label_id"] for row in rows["labels"]),
+        *(
+            keys.alias(getattr(event, name), "audit").hex()
+            for name in ("device", "ip", "phone", "email", "payee", "instrument", "address")
+        ),
+    ]
+
+
+def test_all_of_ones_own_and_nothing_of_others(client, lived):
+    mine, others = marks(lived, 1), marks(lived, 2)
+    text = exported(client)
+    assert [mark for mark in mine if mark not in text] == []
+    assert [mark for mark in others if mark in text] == []
+    said = json.loads(text)
+    assert {kept.name for kept in inventory.load().of("ledger") if kept.person} <= set(said)
+    assert said["assessments"][0]["answer"]["risk_score"] is not None
+    assert set(said["assessments"][0]["vector"]) == set(NAMES)
+    assert said["receipts"][0]["proof"].startswith("c2sp.org/tlog-proof@v1")
+    assert said["notices"][0]["notice_id"] == "pn_security"
+
+
+def test_a_sealed_exception_is_not_told(client, lived):
+    text = exported(client)
+    assert "mark-open-1" in text
+    assert "mark-sealed" not in text
+
+
+def test_no_token_of_the_serve_domain_leaves(client, lived):
+    subject = lived.keys.subject("raw-member-1")
+    event = lived.ledger.event("evt_0001")
+    text = exported(client)
+    for token in (subject, event.device, event.ip, event.phone, event.payee, event.order_ref):
+        assert token.hex() not in text
+
+
+def test_it_is_on_record_that_it_was_handed_out(app, client, lived):
+    first = json.loads(exported(client))
+    again = json.loads(exported(client))
+    told = [export["export_id"] for export in again["exports"]]
+    assert told == [first["export"]["export_id"], again["export"]["export_id"]]
+    assert json.loads(exported(client, 2))["exports"][0]["export_id"] not in told
+    app.extensions["sectionfour.notary"].extend(lived.clock())
+    assert list(verify(lived, app.extensions["sectionfour.notary"])) == []
+
+
+def test_nobody_is_not_found(client, lived, raw):
+    answer = client("privacy").get(f"/v1/members/{raw('raw-nobody-at-all')}/export")
+    assert answer.status_code == 404
+    assert lived.ledger.rows("SELECT * FROM log WHERE kind = 'export'") == []
+
+
+@pytest.mark.parametrize("role", ["checkout", "consent", "analyst", "trainer", "admin"])
+def test_only_privacy_may(client, lived, role):
+    assert client(role).get("/v1/members/raw-member-1/export").status_code == 403
+
+
+def test_an_erased_member_leaves_no_grant_to_anybody(app, client, lived):
+    subject = lived.keys.subject("raw-member-1")
+    answer = client("privacy").post(
+        "/v1/members/raw-member-1/erasure", json={"trigger": "subject_request"}
+    )
+    assert answer.status_code == 202
+    assert lived.ledger.grants_of(subject) == []
+    for (body,) in lived.ledger.rows("SELECT body FROM grants"):
+        assert json.loads(body)["scope"]["members"]  # none has become one for everybody
+    app.extensions["sectionfour.notary"].extend(lived.clock())
+    assert list(verify(lived, app.extensions["sectionfour.notary"])) == []
+
+
+def test_from_the_shell(settings, models, monkeypatch, app, client, lived):
+    monkeypatch.setenv("SECTIONFOUR_HOME", str(settings.home))
+    monkeypatch.setenv("SECTIONFOUR_MODELS", str(models))
+    monkeypatch.setenv("SECTIONFOUR_VELOCITY_GIB", str(settings.velocity_gib))
+    app.extensions["sectionfour"].close()  # LMDB is opened once a process
+    run = CliRunner()
+    said = run.invoke(main, ["export", "raw-member-1"])
+    assert json.loads(said.output)["vault"]["member_id"] == "raw-member-1"
+    said = run.invoke(main, ["erase", "raw-member-1", "--trigger", "whim"])
+    assert said.exit_code == 2
+    said = run.invoke(main, ["erase", "raw-member-1", "--trigger", "cancellation"])
+    assert "ledger.events: deleted 1" in said.output
+    said = run.invoke(main, ["export", "raw-member-1"])
+    assert said.exit_code == 1
+    assert "raw-member" not in said.output
