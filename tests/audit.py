@@ -130,14 +130,14 @@ def _attached(row: str) -> str:
             lines = _list(key, [*kept[key], *new])
             row = re.sub(rf"^{key} = \[[^\]]*\]", lines, row, flags=re.MULTILINE)
     left = [name for name in awaited if name not in come]
-    return _AWAITS.sub(_list("awaits", left) if left else "", row).rstrip("\n")
+    return _AWAITS.sub(_list("awaits", left) + "\n" if left else "", row).rstrip("\n")
 
 
 def _list(key: str, names: list[str]) -> str:
     return f"{key} = [\n" + "".join(f'  "{name}",\n' for name in names) + "]"
 
 
-_AWAITS = re.compile(r"^awaits = \[[^\]]*\]", re.MULTILINE)
+_AWAITS = re.compile(r"^awaits = \[[^\]]*\](?:\n|\Z)", re.MULTILINE)
 
 
 class Audit:
