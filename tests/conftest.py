@@ -360,18 +360,19 @@ def notice(client: Callable[..., Client]) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class Server:
-    """A service of two workers that the tests started; `keys` by role."""
+    """A service of `number` workers that the tests started; `keys` by role."""
 
     home: Path
     port: int
     environment: dict[str, str]
     log: Path
     keys: dict[str, str]
+    number: int
     process: subprocess.Popen[bytes] = field(init=False)
 
     def start(self) -> None:
         """Start the process and wait until it is ready to answer."""
-        command = [sys.executable, "-m", "sectionfour.cli", "serve", "--workers", "2"]
+        command = [sys.executable, "-m", "sectionfour.cli", "serve", "--workers", str(self.number)]
         with self.log.open("wb") as file:
             self.process = subprocess.Popen(
                 [*command, "--bind", f"127.0.0.1:{self.port}"],
@@ -432,8 +433,10 @@ class Server:
 
 
 @contextmanager
-def started(template: Path, models: Path, folder: Path, **settings: str) -> Iterator[Server]:
-    """Start `sectionfour serve`, two workers on a free port, and end it at the end."""
+def started(
+    template: Path, models: Path, folder: Path, *, workers: int = 2, **settings: str
+) -> Iterator[Server]:
+    """Start `sectionfour serve`, so many workers on a free port, and end it at the end."""
     home = _home(template, folder / "home")
     ledger = open_ledger(f"sqlite:{home / 'ledger.db'}")
     keys = {role: create_key(ledger, role, now()) for role in ROLES}
@@ -447,7 +450,7 @@ def started(template: Path, models: Path, folder: Path, **settings: str) -> Iter
         "SECTIONFOUR_VELOCITY_GIB": str(SPARSE_GIB),
     }
     environment |= {f"SECTIONFOUR_{name.upper()}": value for name, value in settings.items()}
-    server = Server(home, port, environment, folder / "log.txt", keys)
+    server = Server(home, port, environment, folder / "log.txt", keys, workers)
     try:
         server.start()
         yield server
@@ -478,8 +481,8 @@ def service(
 def a_server(template: Path, models: Path, tmp_path: Path) -> Callable[..., Any]:
     """Return how to start a server of one's own: a context manager."""
 
-    def start(**settings: str) -> Any:
-        return started(template, models, tmp_path, **settings)
+    def start(workers: int = 2, **settings: str) -> Any:
+        return started(template, models, tmp_path, workers=workers, **settings)
 
     return start
 

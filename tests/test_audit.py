@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,8 @@ def test_what_the_table_names_exists(name: str) -> None:
     assert row.title
     assert row.target
     assert [test for test in row.tests if not audit.exists(test)] == []
-    assert row.tests or row.lacking, "neither a test nor a word why there is none"
+    assert [test for test in row.awaits if audit.exists(test)] == [], "make them tests: --attach"
+    assert row.tests or row.awaits or row.lacking, "neither a test nor a word why there is none"
 
 
 def test_a_name_that_no_test_has_does_not_exist() -> None:
@@ -50,8 +52,40 @@ def test_a_name_that_no_test_has_does_not_exist() -> None:
     ],
 )
 def test_a_verdict_is_earned(outcomes: dict[str, list[str]], lacking: str, verdict: str) -> None:
-    row = audit.Shown("a title", "a target", ["a", "b"], lacking, outcomes)
+    row = audit.Shown("a title", "a target", ["a", "b"], lacking, outcomes=outcomes)
     assert row.verdict == verdict
+
+
+def test_what_was_awaited_is_attached_once_it_exists() -> None:
+    here = "test_audit.py::test_what_was_awaited_is_attached_once_it_exists"
+    text = f"""\
+[T1]
+tests = []
+awaits = [
+  "{here}",
+  "test_nowhere.py::test_a",
+]
+
+[R]
+code = ["builtins:len"]
+tests = [
+  "test_b.py::test_b",
+]
+awaits = ["{here}", "sectionfour.decide:decide", "sectionfour.nowhere:f"]
+
+[T2]
+tests = []
+awaits = ["{here}"]
+"""
+    done = tomllib.loads(audit.attach(text))
+    assert done["T1"] == {"tests": [here], "awaits": ["test_nowhere.py::test_a"]}
+    assert done["R"] == {
+        "code": ["builtins:len", "sectionfour.decide:decide"],
+        "tests": ["test_b.py::test_b", here],
+        "awaits": ["sectionfour.nowhere:f"],
+    }
+    assert done["T2"] == {"tests": [here]}
+    assert audit.attach(audit.attach(text)) == audit.attach(text)
 
 
 RUN = """

@@ -102,8 +102,8 @@ class Model:
                     holds = yes.explicit and yes.purpose == purpose
                 else:
                     holds = yes.purpose in (purpose, "security")
-                if category in SENSITIVE:  # explicit, and apart from what is not sensitive
-                    holds = holds and yes.explicit and yes.categories <= SENSITIVE
+                if category in SENSITIVE:  # explicit, and a consent of its own
+                    holds = holds and yes.explicit and len(yes.categories) == 1
                 found |= {category} if holds else set()
         return found
 
@@ -121,7 +121,9 @@ lasting = st.none() | st.integers(1, 3 * HOUR)
 sets = some(
     [frozenset(CATEGORIES) - SENSITIVE, frozenset({"member.required", "device"}), SENSITIVE]
 )
-sets |= st.frozensets(some(CATEGORIES), min_size=1)
+sets |= st.frozensets(some(CATEGORIES), min_size=1) | some(CATEGORIES).map(
+    lambda one: frozenset({one})
+)
 
 
 class Consents(RuleBasedStateMachine):
