@@ -20,6 +20,7 @@ from sectionfour.stores.ledger import (
     labels,
     log,
     retention,
+    shadow,
 )
 from sectionfour.stores.ledger.tallied import Tallied
 
@@ -35,6 +36,7 @@ ROOMS = (
     attestations,
     cases,
     epochs,
+    shadow,
 )
 SCHEMA = ";\n".join(room.SCHEMA.strip() for room in ROOMS)
 VERSION = 1
@@ -52,6 +54,7 @@ class SqliteLedger(
     attestations.Attestations,
     cases.Cases,
     epochs.Epochs,
+    shadow.Shadow,
 ):
     schema = SCHEMA
 
