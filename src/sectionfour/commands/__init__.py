@@ -5,12 +5,13 @@ So `sectionfour serve` loads neither pandas nor scikit-learn, whatever else the 
 
 from __future__ import annotations
 
-from sectionfour.commands import data, epochs, learning, privacy, running
+from sectionfour.commands import data, epochs, learning, models, privacy, running
 
 COMMANDS = (
     *running.COMMANDS,
     *data.COMMANDS,
     *learning.COMMANDS,
+    *models.COMMANDS,
     *privacy.COMMANDS,
     *epochs.COMMANDS,
 )
