@@ -5,13 +5,23 @@ So `sectionfour serve` loads neither pandas nor scikit-learn, whatever else the 
 
 from __future__ import annotations
 
-from sectionfour.commands import data, epochs, learning, privacy, privacy_tests, rights, running
+from sectionfour.commands import (
+    data,
+    epochs,
+    learning,
+    models,
+    privacy,
+    privacy_tests,
+    rights,
+    running,
+)
 
 COMMANDS = (
     *running.COMMANDS,
     *data.COMMANDS,
     *learning.COMMANDS,
     *rights.COMMANDS,
+    *models.COMMANDS,
     *privacy.COMMANDS,
     *privacy_tests.COMMANDS,
     *epochs.COMMANDS,

@@ -1,4 +1,5 @@
-"""What the log says of notices, consents, attestations, grants, labels, reviews and API keys.
+"""What the log says of notices, consents, attestations, grants, labels, reviews, API keys
+and models.
 
 One function a kind, from what is kept to the leaf: whoever writes an entry and whoever verifies it
 later make the same bytes of the same rows. Subjects, orders and events are under tokens of the
@@ -396,3 +397,9 @@ def export(export_id: str, pseudonym: bytes, key_id: str, at: int) -> Leaf:
         "by": key_id,
     }
     return Leaf("export", export_id, canonical(said))
+
+
+def promotion(promotion_id: str, at: int, said: dict[str, Any]) -> Leaf:
+    """Return the entry of a model that is served from `at` on: by whose word, for which gain."""
+    whole = {"kind": "promotion", "at": instant(at), "promotion_id": promotion_id}
+    return Leaf("promotion", promotion_id, canonical(whole | said))

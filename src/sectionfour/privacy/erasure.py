@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sectionfour.domain import Event
-from sectionfour.errors import NotFound
+from sectionfour.errors import Conflict, NotFound
 from sectionfour.privacy import entries, inventory
 from sectionfour.privacy.pseudonym import _plain
 
@@ -66,7 +66,7 @@ class Target(msgspec.Struct, frozen=True, omit_defaults=True):
 def erase(parts: Parts, member_id: str, trigger: str, at: int) -> Case:
     """Erase a member, and return the case; the same again, for a day, is the same case.
 
-    Raises NotFound for somebody never met.
+    Raises NotFound for somebody never met, Conflict where a law holds what is theirs.
     """
     name = _plain(member_id)
     subject = parts.keys.subject(member_id)
@@ -76,6 +76,8 @@ def erase(parts: Parts, member_id: str, trigger: str, at: int) -> Case:
         if known is None:
             raise NotFound("there is no such member here")
         return known
+    if any(hold.subject == subject and hold.lifted_at is None for hold in parts.ledger.holds()):
+        raise Conflict("a legal hold on this person forbids it until it is lifted")
     case = parts.ledger.open_erasure(
         Case(
             f"er_{secrets.token_hex(12)}",

@@ -24,6 +24,7 @@ from sectionfour.stores.ledger import (
     releases,
     retention,
     rights,
+    shadow,
 )
 from sectionfour.stores.ledger.tallied import Tallied
 
@@ -42,6 +43,7 @@ ROOMS = (
     releases,
     audit_set,
     rights,
+    shadow,
 )
 SCHEMA = ";\n".join(room.SCHEMA.strip() for room in ROOMS)
 VERSION = 1
@@ -62,6 +64,7 @@ class SqliteLedger(
     releases.Releases,
     audit_set.AuditSet,
     rights.Rights,
+    shadow.Shadow,
 ):
     schema = SCHEMA
     tokens: ClassVar = {k: v for room in ROOMS for k, v in getattr(room, "TOKENS", {}).items()}
