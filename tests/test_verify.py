@@ -43,7 +43,8 @@ def lived(
     an_exception: Callable[..., dict[str, Any]],
 ) -> Parts:
     """A small ledger that has seen some of everything, its entries signed for."""
-    consents, checkout, privacy, other = map(client, ("consent", "checkout", "privacy", "privacy"))
+    consents, checkout, privacy = map(client, ("consent", "checkout", "privacy"))
+    other = client("privacy", "duty_manager")
 
     def post(who: Any, path: str, body: Any, *expected: int) -> Any:
         answer = who.post(path, json=body)
@@ -292,6 +293,7 @@ UNVOUCHED = {
     ("consent_events", "seq"): "a number of the ledger's own; its order is checked",
     ("notices", "seq"): "a number of the ledger's own",
     ("grant_uses", "at"): "uses are counted against receipts, not timed",
+    ("grant_uses", "subject"): "whose a use is, its receipt says; of training there is none",
     ("labels", "settled"): "a mark of upkeep",
     ("reviews", "state"): "the entry is of the asking; cases come later",
     ("checkpoints", "at"): "a checkpoint's text has no time",
