@@ -360,13 +360,13 @@ class Consented:
 
     def __init__(self, categories: list[str], purpose: str) -> None:
         plain = [c for c in categories if REGIME.categories[c].security != "explicit"]
-        sensitive = [c for c in categories if c not in plain]
+        sensitive = [[c] for c in categories if c not in plain]  # a record each
         self.events = [
             ConsentEvent(
                 n, f"cr_{n}", purpose, frozenset(of), "first_party", "pn", "1",
                 "explicitly_expressed", "consent_given", 0, None, False,
             )
-            for n, of in enumerate((plain, sensitive))
+            for n, of in enumerate((plain, *sensitive))
         ]  # fmt: skip
 
     def consents(self, subject: bytes, at: int) -> list[ConsentEvent]:

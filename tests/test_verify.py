@@ -421,7 +421,7 @@ def test_a_use_of_a_grant_that_is_gone_is_found(
         " categories, valid_from, material FROM notices LIMIT 1",
         "INSERT INTO grants SELECT 'xg_x', live_until, body FROM grants LIMIT 1",
         "INSERT INTO reviews SELECT 'rv_x', 'as_x', at, state FROM reviews LIMIT 1",
-        "INSERT INTO api_keys SELECT 'k_x', x'00', 'admin', at, NULL FROM api_keys LIMIT 1",
+        "INSERT INTO api_keys SELECT 'k_x', x'00', 'admin', at, NULL, NULL FROM api_keys LIMIT 1",
         "UPDATE api_keys SET revoked_at = NULL",
         "UPDATE grants SET body = (SELECT body FROM grants WHERE live_until > 0)",
         "UPDATE assessments SET nonce = NULL WHERE vector IS NOT NULL",
