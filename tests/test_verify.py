@@ -43,7 +43,8 @@ def lived(
     an_exception: Callable[..., dict[str, Any]],
 ) -> Parts:
     """A small ledger that has seen some of everything, its entries signed for."""
-    consents, checkout, privacy, other = map(client, ("consent", "checkout", "privacy", "privacy"))
+    consents, checkout, privacy = map(client, ("consent", "checkout", "privacy"))
+    other = client("privacy", "duty_manager")
 
     def post(who: Any, path: str, body: Any, *expected: int) -> Any:
         answer = who.post(path, json=body)
@@ -292,6 +293,7 @@ UNVOUCHED = {
     ("consent_events", "seq"): "a number of the ledger's own; its order is checked",
     ("notices", "seq"): "a number of the ledger's own",
     ("grant_uses", "at"): "uses are counted against receipts, not timed",
+    ("grant_uses", "subject"): "whose a use is, its receipt says; of training there is none",
     ("labels", "settled"): "a mark of upkeep",
     ("reviews", "state"): "the entry is of the asking; cases come later",
     ("checkpoints", "at"): "a checkpoint's text has no time",
@@ -419,7 +421,7 @@ def test_a_use_of_a_grant_that_is_gone_is_found(
         " categories, valid_from, material FROM notices LIMIT 1",
         "INSERT INTO grants SELECT 'xg_x', live_until, body FROM grants LIMIT 1",
         "INSERT INTO reviews SELECT 'rv_x', 'as_x', at, state FROM reviews LIMIT 1",
-        "INSERT INTO api_keys SELECT 'k_x', x'00', 'admin', at, NULL FROM api_keys LIMIT 1",
+        "INSERT INTO api_keys SELECT 'k_x', x'00', 'admin', at, NULL, NULL FROM api_keys LIMIT 1",
         "UPDATE api_keys SET revoked_at = NULL",
         "UPDATE grants SET body = (SELECT body FROM grants WHERE live_until > 0)",
         "UPDATE assessments SET nonce = NULL WHERE vector IS NOT NULL",

@@ -44,6 +44,8 @@ _ALIASED = (
     ("consent_events", "subject"),
     ("labels", "member"),
     ("events", "member"),
+    ("third_persons", "subject"),
+    ("third_persons", "order_ref"),
 )
 _EVER = 1 << 62
 

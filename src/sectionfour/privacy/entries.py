@@ -74,13 +74,26 @@ def grant(keys: Keys, kept: Grant, action: str, at: int) -> Leaf:
         "approved_by": list(kept.approved_by),
         "offices": list(kept.offices),
         "controller_type": kept.controller_type,
-        "consent_attempts": len(kept.consent_attempts),
+        "consent_attempts": [
+            {"at": instant(a.at), "channel": a.channel, "result": a.result}
+            for a in kept.consent_attempts
+        ],
         "reviewed": _done(kept.reviewed_by, kept.reviewed_at),
         "unsealed": _done(kept.unsealed_by, kept.unsealed_at),
         "revoked_by": kept.revoked_by,
-        "documents": [{"kind": d.kind, "sha256": d.sha256} for d in kept.documents],
+        "documents": [
+            {
+                "kind": d.kind,
+                "sha256": d.sha256,
+                "permits": list(d.permits),
+                "valid_until": None if d.valid_until is None else instant(d.valid_until),
+            }
+            for d in kept.documents
+        ],
         # What was said to the approvers is theirs: the log vouches for it, and does not repeat it.
-        "told": keys.ring.digest(msgspec.msgpack.encode((kept.necessity, kept.documents))).hex(),
+        "told": keys.ring.digest(
+            msgspec.msgpack.encode((kept.necessity, kept.documents, kept.consent_impossible))
+        ).hex(),
         "scope": {
             "categories": sorted(scope.categories),
             "purposes": sorted(scope.purposes),

@@ -369,11 +369,6 @@ def in_exception(rule: ExceptionRule) -> Faults:
             yield key, "this exception is never granted"
         if not rule.never and not getattr(rule, key):
             yield key, "without it nothing could be granted"
-    for key in rule.hashed + ((rule.ends_with,) if rule.ends_with else ()):
-        if key not in rule.documents:
-            yield "documents", f"{key!r} is spoken of, and not asked for"
-    if bool(rule.review_days) and rule.review_days < 0:
-        yield "review_days", "is less than nothing"
     if rule.max_life_days < 0:
         yield "max_life_days", "is less than nothing"
     if bool(rule.approvers) == (rule.never or rule.auto):
@@ -382,6 +377,11 @@ def in_exception(rule: ExceptionRule) -> Faults:
         yield "routine_scoring", "does not agree with 'score' under operations"
     if rule.routine_scoring == "if_memo" and LEGAL_MEMO not in rule.documents:
         yield "documents", f"'if_memo' needs {LEGAL_MEMO!r} among them"
+    for key in rule.hashed + ((rule.ends_with,) if rule.ends_with else ()):
+        if key not in rule.documents:
+            yield "documents", f"{key!r} is spoken of, and not asked for"
+    if rule.review_days < 0:
+        yield "review_days", "is less than nothing"
     if bool(rule.ratifiers) != (rule.ratify_within_hours > 0):
         yield "ratify_within_hours", "does not agree with ratifiers"
 

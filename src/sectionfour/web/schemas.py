@@ -71,7 +71,7 @@ class AttemptBody(Raw, frozen=True, kw_only=True):
     """An attempt to get the person's consent, and what came of it."""
 
     at: Instant
-    channel: Key
+    channel: Literal["sms", "call", "mail", "app", "post", "in_person"]
     result: Literal["no_answer", "unreachable", "unable"]
 
 

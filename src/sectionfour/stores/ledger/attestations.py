@@ -22,6 +22,8 @@ CREATE TABLE third_persons (
   recorded_at INTEGER NOT NULL, revoked_by TEXT, revoked_at INTEGER);
 CREATE INDEX third_person_of_subject ON third_persons (subject)
 """
+#: What becomes another token where an epoch of the serve domain ends.
+TOKENS = {"third_persons": ("subject", "order_ref")}
 
 _decode = msgspec.json.Decoder(SourceAttestation).decode
 

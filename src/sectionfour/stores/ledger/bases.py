@@ -33,7 +33,7 @@ CREATE TABLE grant_uses (
 CREATE INDEX use_of_grant ON grant_uses (grant_id);
 CREATE INDEX use_of_subject ON grant_uses (subject)
 """
-TOKENS = {"consent_events": ("subject",)}
+TOKENS = {"consent_events": ("subject",), "grant_uses": ("subject",)}
 
 
 class Bases(Connected):
