@@ -29,7 +29,7 @@ from hypothesis.stateful import (
 
 from sectionfour.decide import decide
 from sectionfour.domain import Given, Leaf, Notice, Permit, Request, Use
-from sectionfour.parts import Parts
+from sectionfour.parts import Parts, never_back
 from sectionfour.privacy import consent, gate
 from sectionfour.privacy.consent import ConsentEvent
 from sectionfour.stores import open_ledger
@@ -134,6 +134,7 @@ class Consents(RuleBasedStateMachine):
 
     workers: ClassVar[list[Parts]]
     runs: ClassVar[int] = 0
+    latest: ClassVar[int] = START
     counts: ClassVar[Counter[str]] = Counter()
 
     def __init__(self) -> None:
@@ -142,8 +143,9 @@ class Consents(RuleBasedStateMachine):
         self.notice = f"pn_{self.runs}"
         self.names = [f"m_{self.runs}_{member}" for member in range(2)]
         self.model = Model()
-        self.now = START
+        self.now = self.at = self.latest
         self.turn = 0
+        self.clock = never_back(lambda: self.now, self.at)
         keys = self.workers[0].keys
         self.subjects = [keys.subject(name, enrol=True) for name in self.names]
 
@@ -187,7 +189,7 @@ class Consents(RuleBasedStateMachine):
             superseded=False,
         )
         subject = self.subjects[said.member]
-        self._worker().ledger.add_consent_event(subject, event, self.now, None)
+        self._worker().ledger.add_consent_event(subject, event, self.at, None)
         self.model.said.append(said)
 
     @rule(
@@ -259,16 +261,20 @@ class Consents(RuleBasedStateMachine):
 
     @rule(by=st.integers(1, 2 * HOUR) | some([1, 30 * 24 * HOUR]))
     def wait(self, by: int) -> None:
+        """`now` is what the machine's clock says; `at` what the service takes it for."""
         self.now += by
+        self.at = self.clock()
+        type(self).latest = max(self.latest, self.at + HOUR)
 
     @rule(by=some([1, HOUR, 24 * HOUR]))
     def clock_jumps_back(self, by: int) -> None:
         self.now -= by
+        self.at = self.clock()
 
     @rule(member=some([0, 1]), purpose=some(PURPOSES))
     def call(self, member: int, purpose: str) -> None:
         """The whole walk, to a score or to none."""
-        worker = replace(self._worker(), clock=lambda: self.now)
+        worker = replace(self._worker(), clock=self.clock)
         body = {
             "event_id": f"e_{self.runs}_{self.turn}",
             "purpose": purpose,
@@ -280,7 +286,7 @@ class Consents(RuleBasedStateMachine):
             "communication": {"said": "hello"},
         }
         status, answer = decide(msgspec.convert(body, Given), b"asked", worker)
-        may = self.model.permitted(member, purpose, "first_party", self.now)
+        may = self.model.permitted(member, purpose, "first_party", self.at)
         said = msgspec.json.decode(answer)
         if "member.required" in may:
             assert (status, {basis["category"] for basis in said["basis"]}) == (200, may)
@@ -289,6 +295,7 @@ class Consents(RuleBasedStateMachine):
             assert status == 403
             assert "risk_score" not in said
             self.counts["refused"] += 1
+        self.wait(1_000)  # two events are never of one instant
 
     @invariant()
     def what_may_be_used_is_what_was_said(self) -> None:
@@ -299,9 +306,9 @@ class Consents(RuleBasedStateMachine):
             request = Request(
                 purpose=purpose, event_type="login", kind="member", subject=subject, uses=uses
             )
-            may = self.model.permitted(member, purpose, source, self.now)
+            may = self.model.permitted(member, purpose, source, self.at)
             for worker in self.workers:
-                verdict = gate.check(purpose, request, worker.ledger, self.now)
+                verdict = gate.check(purpose, request, worker.ledger, self.at)
                 assert isinstance(verdict, Permit) == ("member.required" in may)
                 if isinstance(verdict, Permit):
                     assert {basis.category for basis in verdict.basis} == may
@@ -309,10 +316,10 @@ class Consents(RuleBasedStateMachine):
     @invariant()
     def every_record_has_the_status_of_the_model(self) -> None:
         subject = self.turn % 2
-        found = self.workers[self.turn % 2].ledger.consents(self.subjects[subject], self.now)
+        found = self.workers[self.turn % 2].ledger.consents(self.subjects[subject], self.at)
         for record, events in consent.by_record(found).items():
-            status = self.model.standing(record, self.now)[0]
-            assert consent.state(events, self.now) == status
+            status = self.model.standing(record, self.at)[0]
+            assert consent.state(events, self.at) == status
             self.counts[status] += 1
 
 
