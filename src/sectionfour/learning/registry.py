@@ -1,8 +1,11 @@
 """Models on disk: `models/NAME/VERSION/` with model.onnx, card.json and a signature.
 
+Files beside them (the manifest of the data, the histograms of the training period) are named in the
+card with their digests, so the signature covers them too.
+
 `models/NAME/CURRENT` names the version that is served; promoting and rolling back replace that one
-small file, and workers see it at their next call. A version is written whole or not at all, and is
-never changed. Loading refuses a changed file, a missing or foreign signature, and a model that was
+small file, and workers see it at their next call. `models/NAME/CHALLENGERS` names those that score
+the same calls in shadow. A version is written whole or not at all, and is never changed. Loading refuses a changed file, a missing or foreign signature, and a model that was
 fitted on other features than this code's.
 """
 
@@ -14,7 +17,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,9 @@ from sectionfour.learning.model import Model, feature_list, session
 
 Card = dict[str, Any]
 NAMES = ("transaction", "account")
+MANIFEST, HISTOGRAMS = "manifest.json", "histograms.json"
+#: So many score in shadow beside one that is served; one more, and the oldest makes way.
+MOST_CHALLENGERS = 3
 
 
 class Signature(msgspec.Struct, frozen=True):
@@ -47,13 +53,26 @@ def signed_text(onnx: bytes, card: bytes) -> bytes:
 
 
 def write(
-    models: Path, name: str, version: str, onnx: bytes, card: Card, key: Ed25519PrivateKey
+    models: Path,
+    name: str,
+    version: str,
+    onnx: bytes,
+    card: Card,
+    key: Ed25519PrivateKey,
+    *,
+    beside: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a version; what is there already under that version stays. Returns its folder."""
+    """Write a version; what is there already under that version stays. Returns its folder.
+
+    `beside` are further files by name, JSON-ready; the card names their digests.
+    """
     target = models / name / version
     if target.exists():
         return target
-    card_bytes = msgspec.json.format(msgspec.json.encode(card), indent=1)
+    files = {file: _json(said) for file, said in (beside or {}).items()}
+    if files:
+        card = card | {"files": {file: _sha256(data) for file, data in files.items()}}
+    card_bytes = _json(card)
     signature = Signature(
         base64.b64encode(key.public_key().public_bytes_raw()).decode(),
         base64.b64encode(key.sign(signed_text(onnx, card_bytes))).decode(),
@@ -63,13 +82,31 @@ def write(
     try:
         _write(fresh / "model.onnx", onnx)
         _write(fresh / "card.json", card_bytes)
-        _write(fresh / "signature", msgspec.json.format(msgspec.json.encode(signature), indent=1))
+        _write(fresh / "signature", _json(signature))
+        for file, data in files.items():
+            _write(fresh / file, data)
         with _turn(target.parent):
             if not target.exists():  # another process may have been first
                 os.replace(fresh, target)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return target
+
+
+def _json(said: Any) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(said), indent=1)
+
+
+def _sha256(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def sweep(models: Path, name: str) -> int:
+    """Clear away what killed writers left of versions; returns how many. For who writes alone."""
+    left = [path for path in (models / name).glob(".*.*") if path.is_dir()]
+    for path in left:
+        shutil.rmtree(path)
+    return len(left)
 
 
 def load(models: Path, name: str, version: str, trusted: Collection[bytes]) -> tuple[Model, Card]:
@@ -105,8 +142,24 @@ def load(models: Path, name: str, version: str, trusted: Collection[bytes]) -> t
             f" (its catalog {card.get('catalog')}, ours {ours['catalog']}); retrain it,"
             " or run the code that made it"
         )
-    digest = f"sha256:{hashlib.sha256(onnx).hexdigest()}"
-    return Model(name, version, digest, session(onnx), card["usual"]), card
+    for file in card.get("files", {}):
+        beside(models, card, file)
+    return Model(name, version, _sha256(onnx), session(onnx), card["usual"]), card
+
+
+def beside(models: Path, card: Card, file: str) -> Any:
+    """Return what a file beside a card says; RegistryError where it is not what was signed for."""
+    where = f"{card['name']}/{card['version']}"
+    digest = card.get("files", {}).get(file)
+    if digest is None:
+        raise RegistryError(f"model {where} has no {file}; train it anew")
+    try:
+        data = (models / card["name"] / card["version"] / file).read_bytes()
+    except FileNotFoundError as error:
+        raise RegistryError(f"model {where} lacks its {file}") from error
+    if _sha256(data) != digest:
+        raise RegistryError(f"model {where} is not what was signed: {file} was changed")
+    return msgspec.json.decode(data)
 
 
 def versions(models: Path, name: str) -> list[str]:
@@ -146,6 +199,7 @@ def promote(models: Path, name: str, version: str, trusted: Collection[bytes]) -
             before = None
         if before != version:
             _point(models, name, [version, *([before] if before else [])])
+        _challenge(models, name, [v for v in challengers(models, name) if v != version])
 
 
 def rollback(models: Path, name: str) -> str:
@@ -160,10 +214,52 @@ def rollback(models: Path, name: str) -> str:
         return history[1]
 
 
+def challengers(models: Path, name: str) -> list[str]:
+    """Return the versions that score in shadow, the oldest challenge first."""
+    try:
+        return (models / name / "CHALLENGERS").read_text("ascii").split()
+    except FileNotFoundError:
+        return []
+    except UnicodeDecodeError as error:
+        raise RegistryError(f"models/{name}/CHALLENGERS cannot be read; remove it") from error
+
+
+def challenge(models: Path, name: str, version: str, trusted: Collection[bytes]) -> list[str]:
+    """Let a version score in shadow from now on; returns all that do.
+
+    Raises RegistryError for the one that is served, and for one that cannot be trusted.
+    """
+    load(models, name, version, trusted)
+    with _turn(models / name):
+        if version == current(models, name):
+            raise RegistryError(f"{name} {version} is served; it cannot challenge itself")
+        others = [v for v in challengers(models, name) if v != version]
+        found = [*others, version][-MOST_CHALLENGERS:]
+        _challenge(models, name, found)
+        return found
+
+
+def dismiss(models: Path, name: str, version: str) -> None:
+    """Let a version score in shadow no more; RegistryError where it did not."""
+    found = challengers(models, name)
+    if version not in found:
+        raise RegistryError(f"{name} {version} does not challenge; `sectionfour models list`")
+    with _turn(models / name):
+        _challenge(models, name, [v for v in challengers(models, name) if v != version])
+
+
+def _challenge(models: Path, name: str, found: list[str]) -> None:
+    if found != challengers(models, name):
+        _lines(models / name / "CHALLENGERS", found)
+
+
 def _point(models: Path, name: str, history: list[str]) -> None:
-    path = models / name / "CURRENT"
-    fresh = path.with_name(f".CURRENT.{secrets.token_hex(4)}")
-    _write(fresh, ("\n".join(history) + "\n").encode("ascii"))
+    _lines(models / name / "CURRENT", history)
+
+
+def _lines(path: Path, lines: list[str]) -> None:
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    _write(fresh, "".join(f"{line}\n" for line in lines).encode("ascii"))
     os.replace(fresh, path)
 
 
@@ -188,10 +284,10 @@ def _turn(folder: Path) -> Iterator[None]:
 
 
 class Served:
-    """The current models of a folder, looked up anew when CURRENT changes."""
+    """The current models of `folder`, looked up anew when CURRENT changes."""
 
     def __init__(self, models: Path, trusted: Collection[bytes]) -> None:
-        self._models, self._trusted = models, trusted
+        self.folder, self.trusted = models, trusted
         self._open: dict[str, tuple[tuple[int, int], Model]] = {}
 
     def get(self, name: str) -> Model:
@@ -200,15 +296,15 @@ class Served:
         Raises RegistryError where there is none, or none that can be trusted.
         """
         try:
-            stat = os.stat(self._models / name / "CURRENT")
+            stat = os.stat(self.folder / name / "CURRENT")
         except FileNotFoundError as error:
             raise RegistryError(f"no {name} model has been promoted") from error
         stamp = (stat.st_mtime_ns, stat.st_ino)
         known = self._open.get(name)
         if known is None or known[0] != stamp:
-            version = current(self._models, name)
+            version = current(self.folder, name)
             if version is None:  # taken away since it was looked at
                 raise RegistryError(f"no {name} model has been promoted")
-            known = (stamp, load(self._models, name, version, self._trusted)[0])
+            known = (stamp, load(self.folder, name, version, self.trusted)[0])
             self._open[name] = known
         return known[1]
