@@ -71,8 +71,17 @@ HANDBOOK_NOTICE = notice(
 
 
 def market(folder: Path) -> tuple[Iterator[Step], int]:
-    """Return the steps of a marketplace's past, in order of time, and the number of events."""
+    """Return the steps of a marketplace's past, in order of time, and the number of events.
+
+    Raises HistoryError for an amount that is none: missing, infinite, a fraction or below 0.
+    """
     tables = read(folder)
+    amounts = tables.events.loc[tables.events["order_id"].notna(), "amount"]
+    amounts = amounts.to_numpy(dtype=np.float64, na_value=np.nan)
+    good = np.isfinite(amounts) & (amounts >= 0) & (amounts == np.floor(amounts))
+    bad = int((~good).sum())
+    if bad:
+        raise HistoryError(f"{bad} orders have an amount that is no whole number of minor units")
     merged = heapq.merge(
         _consents(tables.consents), _events(tables), _labels(tables.labels), key=at_of
     )

@@ -1,19 +1,20 @@
 """Rows to learn from: labels as far as known, splits in time, and missingness that tells nothing.
 
 A row without a label counts as honest only when it is older than the label delay: before that
-nobody could have known, and it is left out.
+nobody could have known, and it is left out. What cannot be learnt from is counted by its reason;
+where there is too much of it for a slip, nothing is learnt at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sectionfour.domain import FRAUD_LABELS
+from sectionfour.domain import FRAUD_LABELS, instant
 from sectionfour.errors import HistoryError
 from sectionfour.features.catalog import DAY, FEATURES
 
@@ -32,21 +33,129 @@ MASKABLE = (
 )
 
 
+#: Shares of the labels above which they are no slips any more, and nothing is learnt from them.
+MOST_BEFORE, MOST_UNKNOWN = 0.05, 0.5
+#: A day on which nothing happened is quiet; so many in a row are a gap.
+GAP_DAYS = 2
+
+
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Row positions, in order of time. `learn` and `choose` know labels up to `cut` alone."""
+    """Row positions, in order of time. `learn` and `choose` know labels up to `cut` alone.
+
+    `left_out` counts the rows in none of the parts: `label_delay` lies between choosing and
+    testing, `too_young` is younger than the delay at the end.
+    """
 
     learn: NDArray[np.intp]
     choose: NDArray[np.intp]
     test: NDArray[np.intp]
     labels: NDArray[np.int8]  # of every row; what was known by `cut`, and for the test by the end
     cut: int
-    too_young: int
+    left_out: dict[str, int]
 
 
 def model_rows(events: pd.DataFrame, name: str, scores: Mapping[str, str | None]) -> Mask:
     """Return which events the model called `name` is for; `scores` names a purpose's model."""
     return (events["purpose"].map(dict(scores)) == name).to_numpy()
+
+
+def usable(events: pd.DataFrame, labels: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Return the labels that rows can be judged by, and how many are odd or left out, and why.
+
+    Left out: `unknown_event`, of an event that is not there; `before_event`, known before it.
+    Odd, and of each event the last one counts: `duplicate`, saying what the one before it said;
+    `contradicting`, saying the opposite. Told apart, and not used for rows: `about_member`, and
+    `suspicion`, which nobody has confirmed.
+
+    Raises HistoryError where more than MOST_BEFORE or MOST_UNKNOWN of the labels of events are so.
+    """
+    of_event = labels["event_id"].notna().to_numpy()
+    begun = labels["event_id"].map(events.set_index("event_id")["at"]).to_numpy(dtype=np.float64)
+    unknown = of_event & np.isnan(begun)
+    before = of_event & (labels["at"].to_numpy(dtype=np.float64) <= begun)
+    total = int(of_event.sum())
+    for count, most, what in (
+        (int(before.sum()), MOST_BEFORE, "were known before their event: look at the clocks"),
+        (int(unknown.sum()), MOST_UNKNOWN, "are of events that are not there: look at the ids"),
+    ):
+        if total and count > most * total:
+            raise HistoryError(f"{count} of {total} labels {what} of the import")
+    kept = labels[~unknown & ~before]
+    telling = kept[kept["event_id"].notna() & kept["label"].isin({*FRAUD_LABELS, "legitimate"})]
+    verdict = telling["label"].isin(FRAUD_LABELS)
+    earlier = verdict.astype("float").groupby(telling["event_id"]).shift()
+    counts = {
+        "labels": len(labels),
+        "unknown_event": int(unknown.sum()),
+        "before_event": int(before.sum()),
+        "duplicate": int((earlier == verdict).sum()),
+        "contradicting": int((earlier.notna() & (earlier != verdict)).sum()),
+        "about_member": int((~of_event).sum()),
+        "suspicion": int((labels["label"] == "suspected_fraud").sum()),
+    }
+    return kept, counts
+
+
+def gaps(at: NDArray[np.int64]) -> list[dict[str, str | int]]:
+    """Return the runs of at least GAP_DAYS whole days (UTC) without an event, between two events.
+
+    `from` is the day after the event before, `days` how many have none.
+    """
+    days = np.unique(at // DAY)
+    found = np.flatnonzero(np.diff(days) > GAP_DAYS)
+    return [
+        {
+            "from": instant(int((days[i] + 1) * DAY))[:10],
+            "to": instant(int((days[i + 1] - 1) * DAY))[:10],
+            "days": int(days[i + 1] - days[i] - 1),
+        }
+        for i in found
+    ]
+
+
+def missing_throughout(rows: Matrix, columns: Sequence[int]) -> list[str]:
+    """Return the categories of which not one row has anything: nothing can be learnt from them.
+
+    Raises HistoryError where it is one without which there is no score at all.
+    """
+    needed = sorted({category for c in columns for category in FEATURES[c].needs})
+    empty = np.isnan(rows).all(axis=0)
+    # Alone, since a feature of two categories is missing where either is.
+    alone = {
+        category: [i for i, c in enumerate(columns) if tuple(FEATURES[c].needs) == (category,)]
+        for category in needed
+    }
+    found = [category for category, places in alone.items() if places and empty[places].all()]
+    vital = [category for category in found if category not in MASKABLE]
+    if vital:
+        raise HistoryError(
+            f"{', '.join(vital)} is missing for everybody: without it no score can be learnt"
+        )
+    return found
+
+
+def pattern(rows: Matrix, columns: Sequence[int]) -> NDArray[np.int64]:
+    """Return, for each row, which of MASKABLE it has nothing of, as bits in that order.
+
+    A category without a feature among `columns` counts as there.
+    """
+    found = np.zeros(len(rows), dtype=np.int64)
+    for bit, category in enumerate(MASKABLE):
+        places = columns_of(category, columns)
+        if len(places):
+            found |= np.isnan(rows[:, places]).all(axis=1).astype(np.int64) << bit
+    return found
+
+
+def spelt(bits: int) -> str:
+    """Return the categories that a pattern lacks, in words.
+
+    >>> spelt(0), spelt(0b1100)
+    ('nothing', 'device, location')
+    """
+    named = [category for bit, category in enumerate(MASKABLE) if bits >> bit & 1]
+    return ", ".join(named) or "nothing"
 
 
 def labels_at(events: pd.DataFrame, labels: pd.DataFrame, until: int) -> NDArray[np.int8]:
@@ -69,7 +178,8 @@ def split(
 ) -> Split:
     """Split in time, with the delay of labels: learn | choose | delay | test | delay.
 
-    Raises HistoryError where a part would be empty or of a single class.
+    Raises HistoryError where a part would be empty or of a single class, naming the gaps in the
+    history where it has some.
     """
     at = events["at"].to_numpy()
     end = int(max(at[-1], labels["at"].max() if len(labels) else 0)) + 1 if len(at) else 0
@@ -91,10 +201,23 @@ def split(
             raise HistoryError(
                 f"the rows for {part} hold {len(places)} events and"
                 f" {int(chosen[places].sum())} known frauds; both classes are needed."
-                " A longer history, or a shorter delay or test, may help"
+                f"{_told(gaps(at))} A longer history, or a shorter delay or test, may help"
             )
-    used = len(learnable) + len(tested)
-    return Split(learn, choose, tested, chosen, cut, int(rows.sum()) - used)
+    left_out = {
+        "label_delay": int((rows & (at < cut) & ~old_enough).sum()),
+        "too_young": int((rows & (at >= matured)).sum()),
+    }
+    return Split(learn, choose, tested, chosen, cut, left_out)
+
+
+def _told(found: Sequence[Mapping[str, str | int]]) -> str:
+    if not found:
+        return ""
+    longest = max(found, key=lambda gap: int(gap["days"]))
+    return (
+        f" The history has {len(found)} gap{'s' if len(found) > 1 else ''}, the longest of"
+        f" {longest['days']} days, from {longest['from']} to {longest['to']}."
+    )
 
 
 def columns_of(category: str, columns: Collection[int]) -> NDArray[np.intp]:
@@ -133,15 +256,11 @@ def even_weights(
     Without them a model would learn from real refusals that refusing goes with fraud, or not.
     Patterns with fewer than 5 frauds are left as they are: their share is not known.
     """
-    pattern = np.zeros(len(matrix), dtype=np.int64)
-    for bit, category in enumerate(MASKABLE):
-        places = columns_of(category, columns)
-        if len(places):
-            pattern |= np.isnan(matrix[:, places]).all(axis=1).astype(np.int64) << bit
+    missing = pattern(matrix, list(columns))
     weights = np.ones(len(matrix))
     overall = labels.mean()
-    for found in np.unique(pattern):
-        rows = pattern == found
+    for found in np.unique(missing):
+        rows = missing == found
         share = labels[rows].mean()
         if labels[rows].sum() >= 5 and share < 1:
             weights[rows & (labels == 1)] = overall / share

@@ -6,14 +6,16 @@ which tokens are the same, and no token of the serve domain gets into a training
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from sectionfour.domain import Event, known_as
+from sectionfour.errors import HistoryError
 
 if TYPE_CHECKING:
     from sectionfour.stores.sqlite import SqliteLedger
@@ -64,8 +66,7 @@ def read(ledger: SqliteLedger, *, until: int | None = None) -> Past:
         elif name in ("at", "permitted"):
             data[name] = np.array(values, dtype=np.int64)
         else:
-            kind = "Float64" if name == "seconds_on_page" else "Int64"
-            data[name] = pd.Series(list(values), dtype=kind)
+            data[name] = _quantity(name, values)
     events = pd.DataFrame(data)
     labels = pd.DataFrame(
         ledger.rows(
@@ -78,6 +79,25 @@ def read(ledger: SqliteLedger, *, until: int | None = None) -> Past:
     places = {token: place for place, token in enumerate(subjects)}
     labels["member_number"] = pd.array([places.get(m) for m in labels["member"]], dtype="Int64")
     return Past(events, labels.drop(columns="member"), subjects)
+
+
+def _quantity(name: str, values: Sequence[int | float | None]) -> pd.Series[Any]:
+    """Return a column of numbers; HistoryError for what is none, which only damage can have put
+    there: the service and the imports refuse it."""
+    whole = name != "seconds_on_page"
+    odd = [value for value in values if not (value is None or _is_number(value, whole))]
+    if odd:
+        raise HistoryError(
+            f"{len(odd)} of {len(values)} events have a {name} that is not a"
+            f" {'whole' if whole else 'finite'} number; run `sectionfour verify`"
+        )
+    return pd.Series(list(values), dtype="Int64" if whole else "Float64")
+
+
+def _is_number(value: object, whole: bool) -> bool:
+    return isinstance(value, int) or (
+        not whole and isinstance(value, float) and math.isfinite(value)
+    )
 
 
 def _numbered(values: Iterable[bytes | None]) -> tuple[pd.Series[int], list[bytes]]:

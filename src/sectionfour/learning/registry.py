@@ -5,8 +5,9 @@ card with their digests, so the signature covers them too.
 
 `models/NAME/CURRENT` names the version that is served; promoting and rolling back replace that one
 small file, and workers see it at their next call. `models/NAME/CHALLENGERS` names those that score
-the same calls in shadow. A version is written whole or not at all, and is never changed. Loading refuses a changed file, a missing or foreign signature, and a model that was
-fitted on other features than this code's.
+the same calls in shadow. A version is written whole or not at all, and is never changed. Loading
+refuses a changed file, a missing or foreign signature, and a model that was fitted on other
+features than this code's.
 """
 
 from __future__ import annotations
