@@ -76,8 +76,8 @@ def market(folder: Path) -> tuple[Iterator[Step], int]:
     Raises HistoryError for an amount that is none: missing, infinite, a fraction or below 0.
     """
     tables = read(folder)
-    amounts = tables.events.loc[tables.events["order_id"].notna(), "amount"]
-    amounts = amounts.to_numpy(dtype=np.float64, na_value=np.nan)
+    orders = tables.events.loc[tables.events["order_id"].notna(), "amount"]
+    amounts = orders.to_numpy(dtype=np.float64, na_value=np.nan)
     good = np.isfinite(amounts) & (amounts >= 0) & (amounts == np.floor(amounts))
     bad = int((~good).sum())
     if bad:

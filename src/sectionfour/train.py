@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -19,12 +20,22 @@ from numpy.typing import NDArray
 from sectionfour import audit
 from sectionfour.audit import PURPOSE
 from sectionfour.domain import Permit, Request, Use, instant
-from sectionfour.errors import HistoryError
+from sectionfour.errors import HistoryError, SettingsError
 from sectionfour.features import history
 from sectionfour.features.catalog import NAMES, columns, fingerprint, needed
-from sectionfour.learning import dataset, evaluate, fairness, fit, membership, past, registry
+from sectionfour.learning import (
+    challengers,
+    dataset,
+    drift,
+    evaluate,
+    fairness,
+    fit,
+    membership,
+    past,
+    registry,
+)
 from sectionfour.learning.model import Model, feature_list, session
-from sectionfour.learning.progress import Stages
+from sectionfour.learning.progress import Stages, steps_watched
 from sectionfour.parts import Parts
 from sectionfour.privacy import gate, pseudonym
 from sectionfour.privacy.regime import Regime
@@ -48,58 +59,139 @@ class Plan:
     jobs: int = 2
     names: tuple[str, ...] = registry.NAMES  # of the models to train
     backend: str = "loky"  # joblib's: loky, threading, dask, ray, spark
+    challenge: bool = False  # let what is not served score in shadow
+
+    def __post_init__(self) -> None:
+        unknown = set(self.names).difference(registry.NAMES)
+        if unknown or not self.names:
+            raise SettingsError(f"models are {', '.join(registry.NAMES)}; got {self.names}")
+        if self.delay_days < 0 or self.test_days <= 0 or self.candidates < 1:
+            raise SettingsError(
+                "a plan needs a delay from 0 on, a test above 0 days, and a candidate at least;"
+                f" got {self.delay_days}, {self.test_days}, {self.candidates}"
+            )
+        if not 0 <= self.drop_share < 1:
+            raise SettingsError(f"drop_share must be from 0 to below 1, got {self.drop_share}")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a model's bytes depend on: not how the work is shared out, or what follows it."""
+        apart = ("jobs", "backend", "names", "challenge")
+        return {name: value for name, value in asdict(self).items() if name not in apart}
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """One model's outcome: its version, whether it was new, and whether it is now served."""
+    """One model's outcome: its version, whether it was new, and whether it is now served, or
+    scores in shadow beside the one that is."""
 
     name: str
     version: str
     new: bool
     promoted: bool
     metrics: dict[str, dict[str, float]]
+    challenges: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Material:
+    """What one model is made of: row positions, their columns, and what was found of them."""
+
+    name: str
+    split: dataset.Split
+    places: tuple[int, ...]
+    rows: NDArray[np.float64]  # of learn, choose and test, in this order
+    labels: NDArray[np.int8]
+    clusters: NDArray[np.intp]
+    missing: list[str]  # categories of which no row has anything
+    version: str
+
+    def parted(self, of: NDArray[Any]) -> list[NDArray[Any]]:
+        """Return `of`, a value for each of the rows, as learn, choose and test."""
+        return np.split(of, np.cumsum([len(self.split.learn), len(self.split.choose)]))
 
 
 def train(
     parts: Parts, plan: Plan, models: Path, key: Ed25519PrivateKey, trusted: Collection[bytes]
 ) -> list[Trained]:
-    """Train, judge and register both models from what the ledger holds. Safe to run again."""
-    with Stages("history", "gate", "features", *plan.names) as stages:
+    """Train, judge and register the plan's models from what the ledger holds.
+
+    Safe to run again, also after a run that was killed: what is registered stays, the rest is
+    made. Everything that may be wrong with the history is found before anything is registered.
+    """
+    steps = [f"{name}: {step}" for name in plan.names for step in ("fit", "judge")]
+    with Stages("history", "labels", "gate", "features", *steps) as stages:
         stages.next()
         found = past.read(parts.ledger, until=plan.until)
         if not len(found.events):
             raise HistoryError("the ledger holds no events to learn from")
         stages.next()
-        permitted, left_out, masked = permit(
-            found, parts.ledger, at=parts.clock(), regime=parts.regime
-        )
+        labels, told = dataset.usable(found.events, found.labels)
         stages.next()
-        matrix, _ = history.compute(found.events, found.known)
+        as_of = parts.clock()
+        permitted, left_out, masked = permit(found, parts.ledger, at=as_of, regime=parts.regime)
+        if plan.since is not None:
+            early = found.events["at"].to_numpy() < plan.since
+            left_out["before_since"] = int((permitted & early).sum())
+            permitted = permitted & ~early
+        splits = {name: _split(name, found, labels, permitted, plan, parts) for name in plan.names}
+        stages.next()
+        matrix, _ = history.compute(found.events, found.known, progress=steps_watched("windows"))
         for category, rows in masked.items():
             matrix[np.ix_(rows, dataset.columns_of(category, range(len(NAMES))))] = np.nan
-        audited = audit_groups(parts, found)
-        done = []
-        for name in plan.names:
-            stages.next()
-            if plan.since is not None:
-                permitted = permitted & (found.events["at"].to_numpy() >= plan.since)
-            done.append(
-                _one(
-                    name,
-                    found,
-                    matrix,
-                    permitted,
-                    left_out,
-                    audited,
-                    plan,
-                    parts,
-                    models,
-                    key,
-                    trusted,
-                )
-            )
-        return done
+        materials = [_material(name, found, matrix, splits[name], plan) for name in plan.names]
+        del matrix  # of all of the past; each model has its own part of it
+        data = {
+            "as_of": as_of,
+            "left_out": left_out,
+            "labels": told,
+            "audited": audit_groups(parts, found),
+            "members": members_of(found),
+        }
+        return [
+            _one(of, found, data, plan, parts, models, key, trusted, stages) for of in materials
+        ]
+
+
+def _split(
+    name: str,
+    found: past.Past,
+    labels: pd.DataFrame,
+    permitted: dataset.Mask,
+    plan: Plan,
+    parts: Parts,
+) -> dataset.Split:
+    scored_by = {purpose: rule.scores for purpose, rule in parts.regime.purposes.items()}
+    return dataset.split(
+        found.events,
+        labels,
+        permitted & dataset.model_rows(found.events, name, scored_by),
+        delay_days=plan.delay_days,
+        test_days=plan.test_days,
+    )
+
+
+def _material(
+    name: str,
+    found: past.Past,
+    matrix: NDArray[np.float64],
+    split: dataset.Split,
+    plan: Plan,
+) -> _Material:
+    places = columns(name)
+    used = np.concatenate([split.learn, split.choose, split.test])
+    rows = np.ascontiguousarray(matrix[np.ix_(used, np.array(places))])
+    labels = split.labels[used]
+    return _Material(
+        name=name,
+        split=split,
+        places=tuple(places),
+        rows=rows,
+        labels=labels,
+        clusters=dataset.clusters(found.events["member"].iloc[used]),
+        missing=dataset.missing_throughout(rows[: len(split.learn)], places),
+        version=_version(found.events, used, rows, labels, name, plan),
+    )
 
 
 def members_of(found: past.Past) -> NDArray[np.int64]:
@@ -180,74 +272,149 @@ def permit(
 
 
 def _one(
-    name: str,
+    of: _Material,
     found: past.Past,
-    matrix: NDArray[np.float64],
-    permitted: dataset.Mask,
-    left_out: Counter[str],
-    audited: dict[str, NDArray[np.object_]],
+    data: dict[str, Any],
     plan: Plan,
     parts: Parts,
     models: Path,
     key: Ed25519PrivateKey,
     trusted: Collection[bytes],
+    stages: Stages,
 ) -> Trained:
-    of_model = dataset.model_rows(
-        found.events, name, {p: rule.scores for p, rule in parts.regime.purposes.items()}
-    )
-    split = dataset.split(
-        found.events,
-        found.labels,
-        permitted & of_model,
-        delay_days=plan.delay_days,
-        test_days=plan.test_days,
-    )
-    places = columns(name)
-    used = np.concatenate([split.learn, split.choose, split.test])
-    rows = np.ascontiguousarray(matrix[np.ix_(used, np.array(places))])
-    version = _version(found.events, used, rows, split.labels[used], name, plan)
-    if version in registry.versions(models, name):
-        card = registry.load(models, name, version, trusted)[1]
-        return Trained(
-            name, version, False, registry.current(models, name) == version, card["metrics"]
-        )
+    """Fit, judge and register one model, unless it is there."""
+    new = of.version not in registry.versions(models, of.name)
+    stages.next()
+    if new:
+        learn, choose, test = of.parted(of.rows)
+        y_learn, y_choose, _ = of.parted(of.labels)
+        fitted = fit.search(learn, y_learn, choose, y_choose, of.places, plan)
+    stages.next()
+    if new:
+        model = Model(of.name, of.version, "", session(fitted.onnx), fitted.usual)
+        scores = model.score_rows(test)
+        manifest = _manifest(of, found, data, plan)
+        card = _card(of, model, fitted, manifest, data, plan, parts)
+        before = drift.reference(np.concatenate([learn, choose]), of.places, scores)
+        files = {registry.MANIFEST: manifest, registry.HISTOGRAMS: before}
+        registry.write(models, of.name, of.version, fitted.onnx, card, key, beside=files)
+    else:
+        card = registry.load(models, of.name, of.version, trusted)[1]
+    served = registry.current(models, of.name)
+    if served is None:  # the first of its name; every later one takes a person's word
+        challengers.promote(parts, models, of.name, of.version, trusted)
+        served = of.version
+    shadowing = of.version in registry.challengers(models, of.name)
+    if plan.challenge and served != of.version and not shadowing:
+        shadowing = of.version in registry.challenge(models, of.name, of.version, trusted)
+    return Trained(of.name, of.version, new, served == of.version, card["metrics"], shadowing)
 
-    sizes = np.cumsum([len(split.learn), len(split.choose)])
-    learn, choose, test = np.split(rows, sizes)
-    y_learn, y_choose, y_test = np.split(split.labels[used], sizes)
-    fitted = fit.search(learn, y_learn, choose, y_choose, places, plan)
-    model = Model(name, version, "", session(fitted.onnx), fitted.usual)
-    scores = model.score_rows(test)
-    thresholds = parts.policy.thresholds(name)
-    card = {
-        "name": name,
-        "version": version,
-        **feature_list(name),
+
+def _manifest(of: _Material, found: past.Past, data: dict[str, Any], plan: Plan) -> dict[str, Any]:
+    """Return what a model was made from: with the same ledger, seed and libraries, the same bytes.
+
+    Counts are of events. `as_of` is when the gate was asked: who has withdrawn since is still in
+    the counts of this run, and in none after it.
+    """
+    parts, at = of.split, found.events["at"]
+    frauds = dict(zip(_PARTS, (int(y.sum()) for y in of.parted(of.labels)), strict=True))
+    used = [parts.learn, parts.choose, parts.test]
+    return {
+        "manifest_version": 1,
+        "name": of.name,
+        "version": of.version,
+        "as_of": instant(data["as_of"]),
+        "periods": {
+            part: {"from": instant(int(at.iloc[rows[0]])), "to": instant(int(at.iloc[rows[-1]]))}
+            for part, rows in zip(_PARTS, used, strict=True)
+        },
+        "labels_known_by": instant(parts.cut),
+        "events": len(found.events),
+        "rows": {part: len(rows) for part, rows in zip(_PARTS, used, strict=True)},
+        "frauds": frauds,
+        "left_out": {**data["left_out"], **parts.left_out},
+        "labels": data["labels"],
+        "gaps": dataset.gaps(at.to_numpy()),
+        "missing_throughout": of.missing,
+        "rows_sha256": hashlib.sha256(of.rows.tobytes()).hexdigest(),
+        "labels_sha256": hashlib.sha256(of.labels.tobytes()).hexdigest(),
+        "catalog": fingerprint(),
+        "plan": plan.settings,
+        "libraries": fit.libraries(),
+    }
+
+
+_PARTS = ("learn", "choose", "test")
+
+
+def _card(
+    of: _Material,
+    model: Model,
+    fitted: fit.Fitted,
+    manifest: dict[str, Any],
+    data: dict[str, Any],
+    plan: Plan,
+    parts: Parts,
+) -> registry.Card:
+    """Return what is said of a model: what it was made from, and how good it is."""
+    test, labels = of.parted(of.rows)[2], of.parted(of.labels)[2]
+    clusters = np.unique(of.parted(of.clusters)[2], return_inverse=True)[1]
+    scores, limits = model.score_rows(test), parts.policy.thresholds(of.name)
+    drawn: dict[str, Any] = {"clusters": clusters, "seed": plan.seed}
+    return {
+        "name": of.name,
+        "version": of.version,
+        **feature_list(of.name),
         "purpose": PURPOSE,
         "data": {
-            "from": instant(int(found.events["at"].iloc[used[0]])),
-            "to": instant(int(found.events["at"].iloc[used[-1]])),
-            "labels_known_by": instant(split.cut),
-            "rows": {"learn": len(learn), "choose": len(choose), "test": len(test)},
-            "frauds": {
-                "learn": int(y_learn.sum()),
-                "choose": int(y_choose.sum()),
-                "test": int(y_test.sum()),
-            },
-            "left_out": {**left_out, "too_young": split.too_young},
+            "from": manifest["periods"]["learn"]["from"],
+            "to": manifest["periods"]["test"]["to"],
+            **{name: manifest[name] for name in ("labels_known_by", "rows", "frauds", "left_out")},
+            **{name: manifest[name] for name in ("labels", "gaps", "missing_throughout")},
         },
-        "plan": {k: v for k, v in asdict(plan).items() if k not in ("jobs", "backend", "names")},
+        "plan": plan.settings,
         "settings": fitted.settings,
         "tried": fitted.tried,
         "calibration": {"slope": fitted.calibration[0], "intercept": fitted.calibration[1]},
         "agreement": fitted.agreement,
-        "metrics": evaluate.metrics(y_test, scores, seed=plan.seed),
-        "reliability": evaluate.reliability(y_test, scores),
-        "costs": msgspec.structs.asdict(parts.policy.of(name)),
-        "thresholds": asdict(parts.policy.thresholds(name)),
-        "outcomes": evaluate.outcome_mix(parts.policy.thresholds(name), scores),
+        "intervals": {
+            "percent": 95,
+            "drawn": "members",
+            "members": int(clusters.max()) + 1,
+            "why": "a fraud is rarely one event: all events of a member are drawn, or none",
+        },
+        "metrics": evaluate.metrics(labels, scores, **drawn),
+        "reliability": evaluate.reliability(labels, scores),
+        "calibration_by_pattern": evaluate.calibration_by_pattern(
+            labels, scores, dataset.pattern(test, of.places), **drawn
+        ),
+        "costs": msgspec.structs.asdict(parts.policy.of(of.name)),
+        "thresholds": asdict(limits),
+        "outcomes": evaluate.outcome_mix(limits, scores),
         "refusal_penalty": evaluate.refusal_penalties(
-            model.score_rows, test, y_test, places, seed=plan.seed
+            model.score_rows, test, labels, of.places, seed=plan.seed
+        ),
+        "without": evaluate.without(
+            model.score_rows, test, labels, of.places, limits, seed=plan.seed
+        ),
+        "never_used": sorted(set(parts.regime.categories) - set(needed(of.places))),
+        "offsets": fitted.offsets,
+        "membership": membership.of_card(
+            of.parted(of.rows)[0],
+            of.parted(of.labels)[0],
+            of.places,
+            fitted.settings,
+            count=plan.shadows,
+            drop_share=plan.drop_share,
+            seed=plan.seed,
+            jobs=plan.jobs,
+        ),
+        "fairness": fairness.false_positives(
+            labels,
+            np.array([limits.outcome(float(score)).action != "allow" for score in scores]),
+            data["members"][of.split.test],
+            {group: values[of.split.test] for group, values in data["audited"].items()},
+            seed=plan.seed,
         ),
         "without": evaluate.without(
             model.score_rows, test, y_test, places, parts.policy.thresholds(name), seed=plan.seed
@@ -274,11 +441,6 @@ def _one(
         "usual": fitted.usual,
         "libraries": fit.libraries(),
     }
-    registry.write(models, name, version, fitted.onnx, card, key)
-    promoted = _better(name, model, test, y_test, models, trusted)
-    if promoted:
-        registry.promote(models, name, version, trusted)
-    return Trained(name, version, True, promoted, card["metrics"])
 
 
 def _version(
@@ -290,26 +452,9 @@ def _version(
     plan: Plan,
 ) -> str:
     """Return a name made of the data's last day and of everything that the model is made from."""
-    settings = {k: v for k, v in asdict(plan).items() if k not in ("jobs", "backend", "names")}
-    digest = hashlib.sha256(repr((name, settings, fingerprint(), fit.libraries())).encode())
+    said = (name, plan.settings, fingerprint(), fit.libraries())
+    digest = hashlib.sha256(repr(said).encode())
     digest.update(rows.tobytes())
     digest.update(labels.tobytes())
     day = instant(int(events["at"].iloc[used[-1]]))[:10].replace("-", "")
     return f"{day}-{digest.hexdigest()[:12]}"
-
-
-def _better(
-    name: str,
-    model: Model,
-    test: NDArray[np.float64],
-    labels: NDArray[np.int8],
-    models: Path,
-    trusted: Collection[bytes],
-) -> bool:
-    """Whether the new model ranks the test rows at least as well as the one that is served."""
-    version = registry.current(models, name)
-    if version is None:
-        return True
-    champion = registry.load(models, name, version, trusted)[0]
-    judge = evaluate.METRICS["average_precision"]
-    return judge(labels, model.score_rows(test)) >= judge(labels, champion.score_rows(test))

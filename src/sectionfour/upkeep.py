@@ -1,4 +1,5 @@
-"""What is done beside answering: checkpoints are signed, and windows are settled with the ledger.
+"""What is done beside answering: checkpoints are signed, windows are settled with the ledger, and
+challengers score in shadow.
 
 A step of the windows comes before its row in the ledger, so a worker that is killed between the
 two leaves a step that nobody was told of. It counted in the windows of others, so it is put into
@@ -20,6 +21,7 @@ import msgspec
 
 from sectionfour.domain import KNOWN, Event
 from sectionfour.errors import SectionFourError
+from sectionfour.learning.shadow import Shadow
 from sectionfour.parts import Parts
 from sectionfour.privacy import entries
 from sectionfour.privacy.receipts import Notary
@@ -98,6 +100,7 @@ class Upkeep:
     def __init__(self, parts: Parts, notary: Notary, settings: Settings) -> None:
         self._parts, self._notary = parts, notary
         self._publisher = Publisher(parts.ledger, settings.witness_to)
+        self._shadow = Shadow(parts)
         self._every = settings.checkpoint_seconds
         self._due = time.monotonic() + self._every
         self._sweep_due = time.monotonic() + FIRST_SWEEP
@@ -133,7 +136,7 @@ class Upkeep:
 
     def _turn(self, *, due: bool) -> None:
         """Let the tree grow by a bite, so that no checkout waits for many at once; all upkeep
-        where that is due."""
+        where that is due; then let challengers catch up by a bite."""
         try:
             if due:
                 self._due = time.monotonic() + self._every
@@ -141,6 +144,7 @@ class Upkeep:
                     upkeep(self._parts, self._notary, self._parts.clock(), self._publisher)
             else:
                 self._parts.ledger.grow(GROWTH)
+            self._shadow.turn()
         except SectionFourError as error:  # tried again at the next turn
             log.error("upkeep: %s: %s", error.code, error.detail)
 

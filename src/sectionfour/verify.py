@@ -419,6 +419,16 @@ def _reidentification(
         yield from _same(leaf, body)
 
 
+def _promotion(
+    parts: Parts, books: _Books, ref: str, body: bytes, said: dict[str, Any]
+) -> Iterator[str]:
+    rows = parts.ledger.rows("SELECT at, said FROM promotions WHERE promotion_id = ?", ref)
+    if not rows:
+        yield MISSING
+    else:
+        yield from _same(entries.promotion(ref, rows[0][0], msgspec.json.decode(rows[0][1])), body)
+
+
 _CHECKS: dict[str, Callable[[Parts, _Books, str, bytes, dict[str, Any]], Iterator[str]]] = {
     "notice": _notice,
     "label": _label,
@@ -429,6 +439,7 @@ _CHECKS: dict[str, Callable[[Parts, _Books, str, bytes, dict[str, Any]], Iterato
     "verdict": _verdict,
     "reidentification": _reidentification,
     "training_release": _training_release,
+    "promotion": _promotion,
 }
 
 
@@ -559,7 +570,8 @@ def _without_entry(ledger: SqliteLedger) -> Iterator[str]:
     ):
         yield f"key {name}: there is no entry of its end"
     for kind, name in ledger.rows(
-        "SELECT kind, ref FROM log WHERE kind IN ('assessment', 'label', 'notice', 'review')"
+        "SELECT kind, ref FROM log WHERE kind IN"
+        " ('assessment', 'label', 'notice', 'review', 'promotion')"
         " GROUP BY kind, ref HAVING COUNT(*) > 1"
     ):
         yield f"{kind} {name}: there is more than one entry of it"
@@ -578,4 +590,5 @@ _ENTERED = (
     ("verdict", "verdicts", "verdict_id"),
     ("reidentification", "reidentifications", "reidentification_id"),
     ("training_release", "releases", "release_id"),
+    ("promotion", "promotions", "promotion_id"),
 )

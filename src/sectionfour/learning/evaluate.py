@@ -203,6 +203,13 @@ def calibration_by_pattern(
     return found
 
 
+def mean(
+    values: Scores, clusters: Clusters, *, seed: int = 0, resamples: int = 200
+) -> dict[str, float]:
+    """Return the mean over rows with a 95 % interval from a bootstrap over clusters."""
+    return interval(float(values.mean()), _means(values, clusters, seed, resamples))
+
+
 def _means(values: Scores, clusters: Clusters, seed: int, resamples: int) -> list[float]:
     """Return the mean of each draw of clusters."""
     rng = np.random.default_rng(seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import TypeVar
 
@@ -43,3 +43,16 @@ class Stages:
 def watched(items: Iterable[T], *, total: int, text: str) -> Iterator[T]:
     """Yield `items` under a bar of their own."""
     yield from tqdm(items, total=total, desc=text, leave=False, disable=not sys.stderr.isatty())
+
+
+def steps_watched(text: str) -> Callable[[int, int], None]:
+    """Return what takes (done, total) of some work and shows it as a bar of its own."""
+    bar = tqdm(desc=text, unit="step", leave=False, disable=not sys.stderr.isatty())
+
+    def told(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+        if done == total:
+            bar.close()
+
+    return told

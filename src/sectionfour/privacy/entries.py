@@ -1,4 +1,5 @@
-"""What the log says of notices, consents, attestations, grants, labels, reviews and API keys.
+"""What the log says of notices, consents, attestations, grants, labels, reviews, API keys
+and models.
 
 One function a kind, from what is kept to the leaf: whoever writes an entry and whoever verifies it
 later make the same bytes of the same rows. Subjects, orders and events are under tokens of the
@@ -344,3 +345,9 @@ def audit_set(change_id: str, kept: int, gone: int, at: int) -> Leaf:
         "gone": gone,
     }
     return Leaf("audit_set", change_id, canonical(said))
+
+
+def promotion(promotion_id: str, at: int, said: dict[str, Any]) -> Leaf:
+    """Return the entry of a model that is served from `at` on: by whose word, for which gain."""
+    whole = {"kind": "promotion", "at": instant(at), "promotion_id": promotion_id}
+    return Leaf("promotion", promotion_id, canonical(whole | said))

@@ -22,6 +22,7 @@ from sectionfour.stores.ledger import (
     log,
     releases,
     retention,
+    shadow,
 )
 from sectionfour.stores.ledger.tallied import Tallied
 
@@ -39,6 +40,7 @@ ROOMS = (
     epochs,
     releases,
     audit_set,
+    shadow,
 )
 SCHEMA = ";\n".join(room.SCHEMA.strip() for room in ROOMS)
 VERSION = 1
@@ -58,6 +60,7 @@ class SqliteLedger(
     epochs.Epochs,
     releases.Releases,
     audit_set.AuditSet,
+    shadow.Shadow,
 ):
     schema = SCHEMA
 

@@ -1,0 +1,183 @@
+"""Champion and challengers: compared on the same calls, and promoted for a gain, by a person.
+
+The first model of a name is promoted by whoever trains it: until then nothing is served. Every
+later one needs a measured gain on a stated metric and the key of a person, and the log says so.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+from sectionfour.errors import Forbidden, HistoryError, RegistryError, SettingsError
+from sectionfour.learning import evaluate, registry
+from sectionfour.privacy import entries
+
+if TYPE_CHECKING:
+    from sectionfour.decisions.policy import Thresholds
+    from sectionfour.parts import Parts
+
+Scores = NDArray[np.float64]
+#: Whose word promotes.
+PROMOTERS = ("trainer", "admin")
+#: Frauds below which a comparison says nothing that a promotion could rest on.
+LEAST_FRAUDS = 10
+
+
+def compare(
+    fraud: evaluate.Labels,
+    mature: NDArray[np.bool_],
+    challenger: Scores,
+    champion: Scores,
+    clusters: evaluate.Clusters,
+    limits: Thresholds,
+    *,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Return how far two models agree on all rows, and how each did on those old enough to judge.
+
+    `gain` is the challenger's metric minus the champion's, with a 95 % interval from the same
+    draws of members for both; None below LEAST_FRAUDS frauds, or without an honest row.
+    """
+    edges = np.array([limits.challenge, limits.review, limits.block])
+    bands = [np.searchsorted(edges, scores, side="right") for scores in (challenger, champion)]
+    same, apart = (bands[0] == bands[1]).astype(np.float64), np.abs(challenger - champion)
+    y, a, b = fraud[mature], challenger[mature], champion[mature]
+    of = np.unique(clusters[mature], return_inverse=True)[1]
+    told = LEAST_FRAUDS <= y.sum() < len(y)
+    return {
+        "rows": len(fraud),
+        "mature": int(mature.sum()),
+        "frauds": int(y.sum()),
+        "agreement": {
+            "same_outcome": evaluate.mean(same, clusters, seed=seed),
+            "mean_difference": evaluate.mean(apart, clusters, seed=seed),
+            "rank_correlation": round(float(spearmanr(challenger, champion).statistic), 6),
+        },
+        "challenger": evaluate.metrics(y, a, clusters=of, seed=seed) if told else None,
+        "champion": evaluate.metrics(y, b, clusters=of, seed=seed) if told else None,
+        "gain": evaluate.differences(y, a, b, clusters=of, seed=seed) if told else None,
+    }
+
+
+def check(found: dict[str, Any], metric: str, gain: float) -> dict[str, float]:
+    """Return the measured gain where it is at least `gain` and chance does not explain it.
+
+    A gain is a rise of a metric that ought to be large, and a fall of one that ought to be small.
+    Raises RegistryError, saying what is missing.
+    """
+    if metric not in evaluate.METRICS:
+        raise SettingsError(f"{metric} is no metric; there are {', '.join(evaluate.METRICS)}")
+    if not 0 <= gain < 1:
+        raise SettingsError(f"a gain is from 0 to 1, got {gain}")
+    if found["gain"] is None:
+        raise RegistryError(
+            f"{found['frauds']} known frauds in {found['mature']} rows that are old enough to"
+            f" judge by; {LEAST_FRAUDS} are needed, and honest rows beside them"
+        )
+    measured: dict[str, float] = found["gain"][metric]
+    if metric not in evaluate.RISING:
+        measured = {
+            "value": -measured["value"],
+            "low": -measured["high"],
+            "high": -measured["low"],
+        }
+    if measured["value"] < gain or measured["low"] <= 0:
+        raise RegistryError(
+            f"the gain in {metric} is {measured['value']:.4f}"
+            f" ({measured['low']:.4f} to {measured['high']:.4f});"
+            f" at least {gain:g} was asked for, and an interval above 0"
+        )
+    return measured
+
+
+def promote(
+    parts: Parts,
+    models: Path,
+    name: str,
+    version: str,
+    trusted: Collection[bytes],
+    *,
+    by: str | None = None,
+    grounds: dict[str, Any] | None = None,
+) -> None:
+    """Serve a version from now on, and log it: first the entry, then the pointer.
+
+    Without `by`, the id of a standing key of one of PROMOTERS, it must be the first of its name.
+    """
+    before = registry.current(models, name)
+    if by is None and before is not None:
+        raise RegistryError(f"{name} {before} is served; to promote another takes a person's key")
+    if by is not None:
+        _known(parts, by)
+    model, _ = registry.load(models, name, version, trusted)
+    _log(parts, "promoted", name, version, before, by, {"digest": model.digest} | (grounds or {}))
+    registry.promote(models, name, version, trusted)
+
+
+def rollback(parts: Parts, models: Path, name: str, *, by: str) -> str:
+    """Serve the version before the current one again, and log it; returns it.
+
+    No gain is asked for: going back must be possible at once.
+    """
+    _known(parts, by)
+    before = registry.current(models, name)
+    version = registry.rollback(models, name)
+    _log(parts, "rolled_back", name, version, before, by, {})
+    return version
+
+
+def _known(parts: Parts, by: str) -> None:
+    for key_id, roles, _, revoked_at in parts.ledger.all_keys():
+        if key_id == by and revoked_at is None and set(PROMOTERS).intersection(roles.split(",")):
+            return
+    raise Forbidden(
+        f"no standing key of this id has the role {' or '.join(PROMOTERS)}: `sectionfour keys list`"
+    )
+
+
+def _log(
+    parts: Parts,
+    action: str,
+    name: str,
+    version: str,
+    before: str | None,
+    by: str | None,
+    more: dict[str, Any],
+) -> None:
+    at, promotion_id = parts.clock(), f"pm_{secrets.token_hex(8)}"
+    said = {
+        "action": action,
+        "model": name,
+        "version": version,
+        "before": before,
+        "by": by,
+        **more,
+    }
+    leaf = entries.promotion(promotion_id, at, said)
+    parts.ledger.add_promotion(promotion_id, at, msgspec.json.encode(said).decode(), leaf)
+
+
+def pairs(
+    event_ids: NDArray[np.object_], shadowed: list[tuple[str, int, float, float]]
+) -> tuple[NDArray[np.intp], Scores, Scores]:
+    """Return which of the events were scored by both, and the challenger's and champion's scores.
+
+    Raises HistoryError where there is none.
+    """
+    scored = {event_id: (mine, theirs) for event_id, _, mine, theirs in shadowed}
+    places = [place for place, event_id in enumerate(event_ids) if event_id in scored]
+    if not places:
+        raise HistoryError(
+            "both have scored no call yet: a challenger scores what is answered while the service"
+            " runs, from a second after it was named"
+        )
+    both = np.array([scored[event_ids[place]] for place in places])
+    return np.array(places, dtype=np.intp), both[:, 0], both[:, 1]
