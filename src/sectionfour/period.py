@@ -9,19 +9,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import msgspec
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from sectionfour.decisions.policy import ACTIONS, Costs, expected_costs, thresholds
-from sectionfour.domain import instant
-from sectionfour.errors import HistoryError
+from sectionfour.domain import instant, micros
+from sectionfour.errors import HistoryError, RegistryError
 from sectionfour.features import history
 from sectionfour.features.catalog import DAY, NAMES
-from sectionfour.learning import dataset, evaluate, past
+from sectionfour.learning import challengers, dataset, evaluate, past, registry
 from sectionfour.parts import Parts
 from sectionfour.train import permit
 
@@ -220,13 +220,52 @@ def _reviews(period: Period, actions: NDArray[np.intp], costs: Costs) -> dict[st
     }
 
 
-def frame(period: Period, scores: NDArray[np.float64]) -> pd.DataFrame:
-    """Return at, event, fraud, mature and score as a table, for a report."""
-    return pd.DataFrame(
-        {
-            "at": pd.to_datetime(period.at, unit="us", utc=True),
-            "fraud": period.fraud,
-            "mature": period.mature,
-            "score": scores,
-        }
-    )
+def in_shadow(
+    parts: Parts, name: str, version: str, *, delay_days: float, seed: int = 0
+) -> dict[str, Any]:
+    """Compare a version with the one that is served, on the calls that both scored in shadow."""
+    served = _served(parts, name)
+    shadowed = parts.ledger.shadow_pairs(version, served)
+    whole = read(parts, [name], delay_days=delay_days, with_rows=False)[name]
+    places, mine, theirs = challengers.pairs(whole.event_id, shadowed)
+    of = whole.of(np.isin(np.arange(len(whole.at)), places))
+    return _compared(parts, of, mine, theirs, served, seed)
+
+
+def on_test(
+    parts: Parts, name: str, version: str, *, delay_days: float, seed: int = 0
+) -> dict[str, Any]:
+    """Compare a version with the one that is served, on the version's own test period.
+
+    Where the other has learnt from that period it looks better than it is: the gain that is
+    found is the less for it.
+    """
+    served, models = _served(parts, name), parts.models
+    model, card = registry.load(models.folder, name, version, models.trusted)
+    other = registry.load(models.folder, name, served, models.trusted)[0]
+    since, until = (micros(datetime.fromisoformat(card["data"][k])) for k in _TESTED)
+    of = read(parts, [name], since=since, until=until + 1, delay_days=delay_days)[name]
+    return _compared(parts, of, model.score(of.rows), other.score(of.rows), served, seed)
+
+
+_TESTED = ("labels_known_by", "to")
+
+
+def _served(parts: Parts, name: str) -> str:
+    served = registry.current(parts.models.folder, name)
+    if served is None:
+        raise RegistryError(f"no {name} model has been promoted; there is nothing to compare with")
+    return served
+
+
+def _compared(
+    parts: Parts,
+    of: Period,
+    mine: NDArray[np.float64],
+    theirs: NDArray[np.float64],
+    served: str,
+    seed: int,
+) -> dict[str, Any]:
+    limits = parts.policy.thresholds(of.name)
+    found = challengers.compare(of.fraud, of.mature, mine, theirs, of.clusters, limits, seed=seed)
+    return {"served": served, **found}

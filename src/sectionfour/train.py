@@ -416,28 +416,6 @@ def _card(
             {group: values[of.split.test] for group, values in data["audited"].items()},
             seed=plan.seed,
         ),
-        "without": evaluate.without(
-            model.score_rows, test, y_test, places, parts.policy.thresholds(name), seed=plan.seed
-        ),
-        "never_used": sorted(set(parts.regime.categories) - set(needed(places))),
-        "offsets": fitted.offsets,
-        "membership": membership.of_card(
-            learn,
-            y_learn,
-            places,
-            fitted.settings,
-            count=plan.shadows,
-            drop_share=plan.drop_share,
-            seed=plan.seed,
-            jobs=plan.jobs,
-        ),
-        "fairness": fairness.false_positives(
-            y_test,
-            np.array([thresholds.outcome(float(score)).action != "allow" for score in scores]),
-            members_of(found)[split.test],
-            {of: groups[split.test] for of, groups in audited.items()},
-            seed=plan.seed,
-        ),
         "usual": fitted.usual,
         "libraries": fit.libraries(),
     }

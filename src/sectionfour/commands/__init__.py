@@ -5,12 +5,21 @@ So `sectionfour serve` loads neither pandas nor scikit-learn, whatever else the 
 
 from __future__ import annotations
 
-from sectionfour.commands import data, epochs, learning, privacy, privacy_tests, running
+from sectionfour.commands import (
+    data,
+    epochs,
+    learning,
+    models,
+    privacy,
+    privacy_tests,
+    running,
+)
 
 COMMANDS = (
     *running.COMMANDS,
     *data.COMMANDS,
     *learning.COMMANDS,
+    *models.COMMANDS,
     *privacy.COMMANDS,
     *privacy_tests.COMMANDS,
     *epochs.COMMANDS,

@@ -1,20 +1,65 @@
-"""Models: train, the registry, the published benchmark."""
+"""Learning: train, evaluate, drift, the published benchmark."""
 
 from __future__ import annotations
 
+import fcntl
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
 from sectionfour.commands.opened import FILE, opened
-from sectionfour.settings import from_environment
+from sectionfour.errors import HistoryError
+from sectionfour.settings import Settings, from_environment
+
+#: Exit statuses of `train` beside 0, 1 (failed) and 2 (usage), as in sysexits(3).
+CANNOT_LEARN, BUSY = 65, 75
 
 
 def _micros(text: str | None) -> int | None:
     from sectionfour.domain import micros
 
     return None if text is None else micros(datetime.fromisoformat(text).replace(tzinfo=UTC))
+
+
+class _Ended(click.ClickException):
+    """A message, and a status to end with."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.exit_code = status  # type: ignore[misc]  # click reads it of the instance
+
+
+@contextmanager
+def _alone(settings: Settings) -> Iterator[None]:
+    """Hold this home's lock on training; it is let go when the process ends, however it ends."""
+    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with open(settings.home / "train.lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise _Ended(BUSY, "another run trains in this home; nothing was done") from error
+        yield
+
+
+def _peak() -> str:
+    """Return the most memory that this process and its largest child have held."""
+    own, child = (
+        resource.getrusage(who).ru_maxrss / 1024
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    return f"{own:,.0f} MiB, the largest of its workers {child:,.0f} MiB"
+
+
+def say_metrics(metrics: dict[str, dict[str, float]]) -> None:
+    """Print metrics with their intervals."""
+    for name, metric in metrics.items():
+        low, high = metric["low"], metric["high"]
+        click.echo(f"  {name:18} {metric['value']:.4f}  ({low:.4f} to {high:.4f})")
 
 
 @click.command()
@@ -27,6 +72,7 @@ def _micros(text: str | None) -> int | None:
 @click.option("--since", help="Learn from events from this date on (older ones form windows).")
 @click.option("--until", help="Use nothing from this date on.")
 @click.option("--model", "names", multiple=True, help="Only this model; may be repeated.")
+@click.option("--challenge", is_flag=True, help="Let a new version score in shadow.")
 def train(
     delay_days: float,
     test_days: float,
@@ -37,13 +83,19 @@ def train(
     since: str | None,
     until: str | None,
     names: tuple[str, ...],
+    challenge: bool,
 ) -> None:
-    """Retrain, evaluate and register. Safe to run again; never promotes a worse model by itself.
+    """Retrain, evaluate and register; promotes the first model of a name, and no other.
 
-    Example: sectionfour train --candidates 12
+    Safe to run again, also after a run that was killed. Ends with status 0 when every model is
+    registered (also when it was there already), 65 when the history cannot be learnt from, 75 when
+    another run is at work, 1 when something else failed, 2 for a wrong option. Unless it ends with
+    0, what is served has not changed but for a first model.
+
+    Example: sectionfour train --candidates 12 --challenge
     """
     from sectionfour.bootstrap import trusted_keys
-    from sectionfour.learning.registry import NAMES
+    from sectionfour.learning import registry
     from sectionfour.train import Plan
     from sectionfour.train import train as run
 
@@ -56,86 +108,185 @@ def train(
         seed=seed,
         since=_micros(since),
         until=_micros(until),
-        names=names or NAMES,
+        names=names or registry.NAMES,
+        challenge=challenge,
     )
-    with opened() as parts:
+    settings = from_environment()
+    with _alone(settings), opened() as parts:
+        for name in plan.names:
+            registry.sweep(settings.models, name)
         ring = parts.keys.ring
-        models = from_environment().models
-        for done in run(parts, plan, models, ring.signing("models"), trusted_keys(ring)):
-            state = "registered" if done.new else "was there already"
-            served = "served now" if done.promoted else "not promoted"
-            click.echo(f"{done.name} {done.version}: {state}, {served}")
-            for name, metric in done.metrics.items():
-                low, high = metric["low"], metric["high"]
-                click.echo(f"  {name:18} {metric['value']:.4f}  ({low:.4f} to {high:.4f})")
+        try:
+            done = run(parts, plan, settings.models, ring.signing("models"), trusted_keys(ring))
+        except HistoryError as error:
+            raise _Ended(CANNOT_LEARN, error.detail) from error
+        for one in done:
+            state = "registered" if one.new else "was there already"
+            served = "served" if one.promoted else "not promoted"
+            shadow = ", scores in shadow" if one.challenges else ""
+            click.echo(f"{one.name} {one.version}: {state}, {served}{shadow}")
+            say_metrics(one.metrics)
+            card = registry.load(settings.models, one.name, one.version, trusted_keys(ring))[1]
+            for text in _oddities(card["data"]):
+                click.echo(f"  note: {text}")
+    click.echo(f"peak memory: {_peak()}", err=True)
 
 
-@click.group()
-def models() -> None:
-    """The registry: list, promote, roll back, and read cards."""
+def _oddities(data: dict[str, Any]) -> Iterator[str]:
+    """Yield what is odd about the history, in words."""
+    for gap in data.get("gaps", ()):
+        yield f"the history has no event from {gap['from']} to {gap['to']} ({gap['days']} days)"
+    for category in data.get("missing_throughout", ()):
+        yield f"{category} is missing for everybody; nothing was learnt from it"
+    labels = data.get("labels", {})
+    for reason, text in (
+        ("unknown_event", "are of events that are not there, and were left out"),
+        ("before_event", "were known before their event, and were left out"),
+        ("contradicting", "contradict an earlier one; the last word counts"),
+        ("duplicate", "repeat an earlier one"),
+    ):
+        if labels.get(reason):
+            yield f"{labels[reason]} labels {text}"
 
 
-@models.command(name="list")
-def models_list() -> None:
-    """List models and their versions; a star marks the one that is served.
-
-    Example: sectionfour models list
-    """
-    from sectionfour.learning import registry
-
-    folder = from_environment().models
-    for name in registry.NAMES:
-        for version in registry.versions(folder, name):
-            mark = "*" if version == registry.current(folder, name) else " "
-            click.echo(f"{mark} {name} {version}")
-
-
-@models.command(name="promote")
+@click.command()
 @click.argument("name")
-@click.argument("version")
-def models_promote(name: str, version: str) -> None:
-    """Serve a version from now on; running workers see it at their next call.
+@click.option("--version", help="The one that is served, without it.")
+@click.option("--since", help="From this date on (UTC); the model's test period without it.")
+@click.option("--until", help="Nothing from this date on.")
+@click.option("--delay-days", default=14.0, show_default=True, help="Until a label is known.")
+@click.option("--costs", type=FILE, help="What each outcome costs (TOML); this home's without it.")
+@click.option("--json", "as_json", is_flag=True, help="Everything, the curves included, as JSON.")
+def evaluate(
+    name: str,
+    version: str | None,
+    since: str | None,
+    until: str | None,
+    delay_days: float,
+    costs: Path | None,
+    as_json: bool,
+) -> None:
+    """Judge a model on a period: metrics with intervals, and what its thresholds would have cost.
 
-    Example: sectionfour models promote transaction 20260628-0123456789ab
+    Events younger than the label delay are not called honest: they count for the mix of outcomes
+    and the review load alone. A missed fraud costs its own amount, where it has one.
+
+    Example: sectionfour evaluate transaction --since 2026-06-01 --costs costs.toml
     """
-    from sectionfour.bootstrap import trusted_keys
-    from sectionfour.learning import registry
+    import msgspec
 
+    from sectionfour import period
+    from sectionfour.decisions import policy
+    from sectionfour.domain import micros
+
+    priced = policy.load(costs) if costs else None
     with opened() as parts:
-        trusted = trusted_keys(parts.keys.ring)
-    registry.promote(from_environment().models, name, version, trusted)
-    click.echo(f"{name} {version} is served")
+        model, card = _model(name, version, parts)
+        if since is None and until is None:
+            begin = micros(datetime.fromisoformat(card["data"]["labels_known_by"]))
+        else:
+            begin = _micros(since) or 0
+        found = period.read(
+            parts, [name], since=begin, until=_micros(until), delay_days=delay_days
+        )[name]
+        stated = (priced or parts.policy).of(name)
+        said = period.judged(found, model.score(found.rows), stated)
+    said = {"version": model.version, **said}
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(said), indent=1))
+        return
+    _say_judged(said)
 
 
-@models.command(name="rollback")
-@click.argument("name")
-def models_rollback(name: str) -> None:
-    """Serve the version before the current one again.
+def _say_judged(said: dict[str, Any]) -> None:
+    click.echo(f"{said['model']} {said['version']}, {said['from']} to {said['to']}")
+    click.echo(
+        f"  {said['rows']:,} events of {said['members']:,} members, {said['too_young']:,} too young"
+        f" to judge by; {said['frauds']:,} known frauds"
+    )
+    say_metrics(said["metrics"])
+    amount, stated = said["mean_fraud_amount"], said["costs"]["missed_fraud"]
+    if amount is not None:
+        click.echo(f"a missed fraud: {stated:,.0f} stated, {amount:,.0f} the mean of these")
+    edges = ", ".join(f"{action} from {at:.2%}" for action, at in said["thresholds"].items())
+    click.echo(f"thresholds that follow: {edges}")
+    for what, text in (("in_force", "with these"), ("nobody_stopped", "with nobody stopped")):
+        cost = said["paid"][what]
+        click.echo(
+            f"  1,000 events {text:20} {cost['cost']:10,.0f}"
+            f"  ({cost['low']:,.0f} to {cost['high']:,.0f})"
+        )
+    click.echo("cost of 1,000 events with one threshold moved")
+    by_threshold: dict[float, dict[str, float]] = {}
+    for point in said["curve"]:
+        by_threshold.setdefault(point["threshold"], {})[point["moved"]] = point["cost"]
+    moved = list(next(iter(by_threshold.values())))
+    click.echo("  " + " ".join(f"{text:>12}" for text in ("from", *moved)))
+    for at, costs in list(by_threshold.items())[::2]:
+        click.echo("  " + " ".join([f"{at:12.2%}", *(f"{costs[m]:12,.0f}" for m in moved)]))
+    load = said["reviews_a_day"]
+    click.echo(
+        f"reviews a day: {load['mean']:.1f}, at most {load['most']:.0f};"
+        f" {load['minutes']:.0f} minutes a day"
+    )
+    mix = ", ".join(f"{action} {share:.2%}" for action, share in said["outcomes"]["share"].items())
+    click.echo(f"outcomes of the last {said['outcomes']['days']:.0f} days: {mix}")
 
-    Example: sectionfour models rollback transaction
-    """
-    from sectionfour.learning import registry
 
-    click.echo(f"{name} {registry.rollback(from_environment().models, name)} is served")
-
-
-@models.command(name="card")
-@click.argument("name")
-@click.argument("version", required=False)
-def models_card(name: str, version: str | None) -> None:
-    """Print a model's card (JSON): data, metrics, calibration, thresholds, refusal penalties.
-
-    Example: sectionfour models card transaction
-    """
+def _model(name: str, version: str | None, parts: Any) -> Any:
+    """Open a version of a model with its card; the one that is served without a version."""
     from sectionfour.errors import RegistryError
     from sectionfour.learning import registry
 
-    folder = from_environment().models
-    version = version or registry.current(folder, name)
-    card = folder / name / (version or "") / "card.json"
-    if version is None or not card.is_file():
-        raise RegistryError(f"model {name} has no such version; `sectionfour models list`")
-    click.echo(card.read_text("utf-8"))
+    models = parts.models
+    if name not in registry.NAMES:
+        raise RegistryError(f"there is no such model; there are {', '.join(registry.NAMES)}")
+    version = version or registry.current(models.folder, name)
+    if version is None:
+        raise RegistryError(f"no {name} model has been promoted")
+    return registry.load(models.folder, name, version, models.trusted)
+
+
+@click.command()
+@click.option("--model", "names", multiple=True, help="Only this model; may be repeated.")
+@click.option("--since", help="From this date on (UTC); the last 30 days without it.")
+@click.option("--until", help="Nothing from this date on.")
+@click.option("--delay-days", default=14.0, show_default=True, help="Until a label is known.")
+@click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="HTML to write.")
+@click.option("--fail", is_flag=True, help="End with status 1 where something drifts much.")
+def drift(
+    names: tuple[str, ...],
+    since: str | None,
+    until: str | None,
+    delay_days: float,
+    report: Path | None,
+    fail: bool,
+) -> None:
+    """Compare what comes in, and how it is scored, with the training period of what is served.
+
+    Also: performance by week, as labels mature. What is found goes into drift.json of this home,
+    which /metrics shows as sectionfour_drift_psi with the time of the measurement.
+
+    Example: sectionfour drift --since 2026-06-01 --report drift.html
+    """
+    from sectionfour import drifting
+
+    with opened() as parts:
+        found = drifting.measure(
+            parts,
+            names,
+            since=_micros(since),
+            until=_micros(until),
+            delay_days=delay_days,
+        )
+    for line in drifting.lines(found):
+        click.echo(line)
+    if report is not None:
+        report.write_text(drifting.html(found), "utf-8")
+        click.echo(f"written: {report}", err=True)
+    drifting.keep(from_environment().home, found)
+    if fail and any(one["verdict"] == "much" for one in found["models"].values()):
+        raise _Ended(1, "something drifts much: retrain, or look at what changed")
 
 
 @click.group()
@@ -179,4 +330,4 @@ def benchmark_handbook(data: Path, train_start: tuple[str, ...], regime: str) ->
                 )
 
 
-COMMANDS = (train, models, benchmark)
+COMMANDS = (train, evaluate, drift, benchmark)

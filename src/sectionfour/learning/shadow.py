@@ -8,6 +8,7 @@ the answer has it rounded. No training library is needed.
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -16,7 +17,9 @@ from sectionfour.errors import RegistryError
 from sectionfour.features.catalog import FEATURES
 from sectionfour.learning import registry
 from sectionfour.learning.model import Model
-from sectionfour.parts import Parts
+
+if TYPE_CHECKING:
+    from sectionfour.parts import Parts
 
 log = logging.getLogger("sectionfour")
 

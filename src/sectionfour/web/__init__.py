@@ -65,7 +65,7 @@ def create_app(settings: Settings | None = None, *, upkeep: bool = False) -> Fla
     app.url_map.merge_slashes = False  # a path with two is no route, and no redirect
     parts = open_parts(settings)
     notary = open_notary(settings, parts)
-    service = routes.Service(parts, notary, settings, Metrics(parts.ledger.size))
+    service = routes.Service(parts, notary, settings, Metrics(parts.ledger.size, settings.home))
     app.extensions["sectionfour"] = parts
     app.extensions["sectionfour.notary"] = notary
     problems.register(app, service.metrics)

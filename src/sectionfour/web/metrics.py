@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -31,9 +32,9 @@ class _Gist(msgspec.Struct):
 
 
 class Metrics:
-    def __init__(self, log_size: Callable[[], int]) -> None:
+    def __init__(self, log_size: Callable[[], int], home: Path) -> None:
         self._registry = CollectorRegistry()
-        self._log_size = log_size
+        self._log_size, self._home = log_size, home
         self._gist = msgspec.json.Decoder(_Gist).decode
         answers = Counter(
             "sectionfour_assessments",
@@ -79,16 +80,48 @@ class Metrics:
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return generate_latest(registry) + generate_latest(_Now(self._log_size()))
+        return generate_latest(registry) + generate_latest(
+            _Now(self._log_size(), _drift(self._home))
+        )
 
 
 class _Now:
     """What is read when asked for, and so the same whichever worker is asked."""
 
-    def __init__(self, log_size: int) -> None:
-        self._log_size = log_size
+    def __init__(self, log_size: int, drift: _Drift | None) -> None:
+        self._log_size, self._drift = log_size, drift
 
     def collect(self) -> Iterator[Any]:
         yield GaugeMetricFamily(
             "sectionfour_log_entries", "Entries of the receipt log", self._log_size
         )
+        if self._drift is None:  # never measured: no value is told from a good one
+            return
+        yield GaugeMetricFamily(
+            "sectionfour_drift_measured_seconds",
+            "When `sectionfour drift` ran last, seconds since 1970",
+            self._drift.measured_at / 1e6,
+        )
+        psi = GaugeMetricFamily(
+            "sectionfour_drift_psi",
+            "Population stability index against the training period; above 0.25 is much",
+            labels=("model", "of"),
+        )
+        for model, measured in self._drift.psi.items():
+            for of, value in measured.items():
+                psi.add_metric((model, of), value)
+        yield psi
+
+
+class _Drift(msgspec.Struct):
+    """What `sectionfour drift` left in the home."""
+
+    measured_at: int
+    psi: dict[str, dict[str, float]]
+
+
+def _drift(home: Path) -> _Drift | None:
+    try:
+        return msgspec.json.decode((home / "drift.json").read_bytes(), type=_Drift)
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,204 @@
+"""The registry: list, cards, challengers, promotion."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from sectionfour.commands.learning import say_metrics
+from sectionfour.commands.opened import opened
+from sectionfour.settings import from_environment
+
+BY = click.option("--by", required=True, help="Id of your key (trainer or admin).")
+METRIC = click.option("--metric", default="average_precision", show_default=True)
+
+
+@click.group()
+def models() -> None:
+    """The registry: list, promote, roll back, challenge, compare, and read cards."""
+
+
+@models.command(name="list")
+def models_list() -> None:
+    """List models and their versions; a star marks the one that is served, a plus challengers.
+
+    Example: sectionfour models list
+    """
+    from sectionfour.learning import registry
+
+    folder = from_environment().models
+    for name in registry.NAMES:
+        shadow = registry.challengers(folder, name)
+        for version in registry.versions(folder, name):
+            served = version == registry.current(folder, name)
+            mark = "*" if served else "+" if version in shadow else " "
+            click.echo(f"{mark} {name} {version}")
+
+
+@models.command(name="challenge")
+@click.argument("name")
+@click.argument("version")
+def models_challenge(name: str, version: str) -> None:
+    """Let a version score in shadow what is answered from now on. Nobody waits for it.
+
+    At most three do for a model; one more, and the oldest makes way.
+
+    Example: sectionfour models challenge transaction 20260628-0123456789ab
+    """
+    from sectionfour.learning import registry
+
+    with opened() as parts:
+        found = registry.challenge(parts.models.folder, name, version, parts.models.trusted)
+        parts.ledger.shadow_turn(name, version)  # from here on, not from the next turn of upkeep
+    click.echo(f"{name}: {', '.join(found)} in shadow")
+
+
+@models.command(name="dismiss")
+@click.argument("name")
+@click.argument("version")
+def models_dismiss(name: str, version: str) -> None:
+    """Let a version score in shadow no more; what it said stays.
+
+    Example: sectionfour models dismiss transaction 20260628-0123456789ab
+    """
+    from sectionfour.learning import registry
+
+    registry.dismiss(from_environment().models, name, version)
+    click.echo(f"{name} {version} scores no more")
+
+
+@models.command(name="compare")
+@click.argument("name")
+@click.option("--delay-days", default=14.0, show_default=True, help="Until a label is known.")
+@click.option("--json", "as_json", is_flag=True)
+def models_compare(name: str, delay_days: float, as_json: bool) -> None:
+    """Compare each challenger with the model that is served, on the calls that both have scored.
+
+    Example: sectionfour models compare transaction
+    """
+    import msgspec
+
+    from sectionfour import period
+    from sectionfour.errors import RegistryError
+    from sectionfour.learning import registry
+
+    with opened() as parts:
+        versions = registry.challengers(parts.models.folder, name)
+        if not versions:
+            raise RegistryError(f"{name} has no challenger; `sectionfour models challenge`")
+        found = {
+            version: period.in_shadow(parts, name, version, delay_days=delay_days)
+            for version in versions
+        }
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=1))
+        return
+    for version, said in found.items():
+        agreed = said["agreement"]
+        same, apart = agreed["same_outcome"], agreed["mean_difference"]
+        click.echo(
+            f"{name} {version} against {said['served']}: {said['rows']:,} calls,"
+            f" {said['mature']:,} old enough to judge by, {said['frauds']} known frauds"
+        )
+        click.echo(
+            f"  same outcome {same['value']:.2%} ({same['low']:.2%} to {same['high']:.2%}),"
+            f" mean difference {apart['value']:.4f}, rank correlation"
+            f" {agreed['rank_correlation']:.3f}"
+        )
+        if said["gain"] is None:
+            click.echo("  too few known frauds to say which one is better")
+        else:
+            click.echo("  challenger minus champion")
+            say_metrics(said["gain"])
+
+
+@models.command(name="promote")
+@click.argument("name")
+@click.argument("version")
+@BY
+@METRIC
+@click.option("--gain", default=0.01, show_default=True, help="The least that it must be better.")
+@click.option(
+    "--on",
+    type=click.Choice(["shadow", "test"]),
+    default="shadow",
+    show_default=True,
+    help="Calls scored by both in shadow, or the challenger's test period.",
+)
+@click.option("--delay-days", default=14.0, show_default=True, help="Until a label is known.")
+@click.option("--unmeasured", is_flag=True, help="Without a gain; the log says so.")
+def models_promote(
+    name: str,
+    version: str,
+    by: str,
+    metric: str,
+    gain: float,
+    on: str,
+    delay_days: float,
+    unmeasured: bool,
+) -> None:
+    """Serve a version from now on, if it has the gain; running workers see it at their next call.
+
+    A gain is a rise of auc or average_precision, a fall of brier or calibration_error; chance must
+    not explain it (95 %). The first model of a name needs none. Who promoted, and for which gain,
+    goes into the log. `--unmeasured` is for a served model that can no longer be opened.
+
+    Example: sectionfour models promote transaction 20260628-0123456789ab --by k_0123456789abcdef
+    """
+    from sectionfour import period
+    from sectionfour.learning import challengers, registry
+
+    with opened() as parts:
+        folder, trusted = parts.models.folder, parts.models.trusted
+        grounds: dict[str, Any] = {"on": "nothing"}
+        if registry.current(folder, name) is not None and not unmeasured:
+            found = (
+                period.in_shadow(parts, name, version, delay_days=delay_days)
+                if on == "shadow"
+                else period.on_test(parts, name, version, delay_days=delay_days)
+            )
+            measured = challengers.check(found, metric, gain)
+            # Text: the log's entries hold no fractions.
+            grounds = {"on": on, "metric": metric, "asked": str(gain)} | {
+                key: str(value) for key, value in measured.items()
+            }
+        challengers.promote(parts, folder, name, version, trusted, by=by, grounds=grounds)
+    click.echo(f"{name} {version} is served")
+
+
+@models.command(name="rollback")
+@click.argument("name")
+@BY
+def models_rollback(name: str, by: str) -> None:
+    """Serve the version before the current one again. Needs no gain; goes into the log.
+
+    Example: sectionfour models rollback transaction --by k_0123456789abcdef
+    """
+    from sectionfour.learning import challengers
+
+    with opened() as parts:
+        version = challengers.rollback(parts, parts.models.folder, name, by=by)
+    click.echo(f"{name} {version} is served")
+
+
+@models.command(name="card")
+@click.argument("name")
+@click.argument("version", required=False)
+def models_card(name: str, version: str | None) -> None:
+    """Print a model's card (JSON): data, metrics, calibration, thresholds, refusal penalties.
+
+    Example: sectionfour models card transaction
+    """
+    from sectionfour.errors import RegistryError
+    from sectionfour.learning import registry
+
+    folder = from_environment().models
+    version = version or registry.current(folder, name)
+    card = folder / name / (version or "") / "card.json"
+    if version is None or not card.is_file():
+        raise RegistryError(f"model {name} has no such version; `sectionfour models list`")
+    click.echo(card.read_text("utf-8"))
+
+
+COMMANDS = (models,)
