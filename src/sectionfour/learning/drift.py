@@ -7,14 +7,14 @@ falls into the same bins, of which the last is for missing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
-from sectionfour.features.catalog import FEATURES, NAMES
+from sectionfour.features.catalog import FEATURES, NAMES, WINDOWS
 
 Floats = NDArray[np.float64]
 Histogram = dict[str, list[float]]
@@ -23,6 +23,8 @@ Histogram = dict[str, list[float]]
 SOME, MUCH = 0.1, 0.25
 #: Fewer rows than this tell nothing of drift.
 LEAST_ROWS = 200
+#: Seconds since something was first seen grow with the history itself.
+AGES = frozenset({"account_age", *(w.name for w in WINDOWS if w.agg == "age")})
 _DECILES = np.linspace(0.1, 0.9, 9)
 
 
@@ -72,8 +74,8 @@ def measure(
 ) -> dict[str, Any]:
     """Return the stability of the scores, and of each feature under the categories it needs.
 
-    A category's is that of its worst feature; `missing` are the shares of rows that have nothing
-    of that feature, then and now.
+    A category's is that of its worst feature, ages left aside: a device seen once is older every
+    day, whatever changes. `missing` are the shares of rows without that feature, then and now.
     """
     categories: dict[str, dict[str, Any]] = {}
     for place, column in zip(places, rows.T, strict=True):
@@ -94,13 +96,18 @@ def measure(
         | {"then": was["counts"], "now": now["counts"], "edges": was["edges"]},
         "categories": {
             category: {
-                "worst": max(features, key=lambda name: features[name]["psi"]),
-                "psi": max(said["psi"] for said in features.values()),
+                "worst": (worst := max(_steady(features), key=lambda name: features[name]["psi"])),
+                "psi": features[worst]["psi"],
                 "features": features,
             }
             for category, features in sorted(categories.items())
         },
     }
+
+
+def _steady(names: Collection[str]) -> Collection[str]:
+    """Return the features that are no ages; all where there are no others."""
+    return [name for name in names if name not in AGES] or names
 
 
 def verdict(psi: float, chance: float) -> str:

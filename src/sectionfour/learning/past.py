@@ -66,7 +66,7 @@ def read(ledger: SqliteLedger, *, until: int | None = None) -> Past:
         elif name in ("at", "permitted"):
             data[name] = np.array(values, dtype=np.int64)
         else:
-            data[name] = _quantity(name, values)
+            data[name] = quantity(name, values)
     events = pd.DataFrame(data)
     labels = pd.DataFrame(
         ledger.rows(
@@ -81,14 +81,14 @@ def read(ledger: SqliteLedger, *, until: int | None = None) -> Past:
     return Past(events, labels.drop(columns="member"), subjects)
 
 
-def _quantity(name: str, values: Sequence[int | float | None]) -> pd.Series[Any]:
+def quantity(name: str, values: Sequence[int | float | None]) -> pd.Series[Any]:
     """Return a column of numbers; HistoryError for what is none, which only damage can have put
     there: the service and the imports refuse it."""
     whole = name != "seconds_on_page"
     odd = [value for value in values if not (value is None or _is_number(value, whole))]
     if odd:
         raise HistoryError(
-            f"{len(odd)} of {len(values)} events have a {name} that is not a"
+            f"{len(odd)} of {len(values)} events have no usable {name}: it is not a"
             f" {'whole' if whole else 'finite'} number; run `sectionfour verify`"
         )
     return pd.Series(list(values), dtype="Int64" if whole else "Float64")

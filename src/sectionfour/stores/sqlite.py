@@ -7,6 +7,7 @@ belongs together is one transaction.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 from sectionfour.database import Database, closed
 from sectionfour.stores.ledger import (
@@ -63,6 +64,7 @@ class SqliteLedger(
     shadow.Shadow,
 ):
     schema = SCHEMA
+    tokens: ClassVar = {k: v for room in ROOMS for k, v in getattr(room, "TOKENS", {}).items()}
 
     def __init__(self, path: Path, *, synchronous: str = "FULL") -> None:
         super().__init__()
