@@ -128,6 +128,10 @@ def finish(parts: Parts, notary: Notary, progress: Progress = lambda what, count
     name = ring.coming("serve")
     if name is None:
         raise Conflict("no epoch is ending: `sectionfour epochs rotate`")
+    if ledger.open_erasures():  # a case holds the token of whose it is, until it is done
+        raise Conflict(
+            "an erasure is under way: `epochs finish` when it is done, in a minute or two"
+        )
     marker = epoch_key("serve", MOVING)
     with ring.change() as kept:
         kept[marker] = DESTROYED

@@ -151,6 +151,8 @@ def resume(parts: Parts, at: int) -> int:
             sweep(parts, case, at)
         elif at >= case.requested_at + ARRIVED:
             sweep(parts, case, at)
+            assert case.subject is not None
+            parts.keys.vault.drop_alias(case.subject)
             if parts.keys.vault.cut() and parts.ledger.cut():
                 parts.ledger.put_targets(case.erasure_id, models_due(parts, case))
                 leaf = entries.erasure_done(case.erasure_id, at)

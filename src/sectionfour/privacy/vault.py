@@ -214,6 +214,11 @@ class Vault:
                 ((token, epoch, alias) for token, alias in aliases),
             )
 
+    def drop_alias(self, token: bytes) -> None:
+        """Forget the audit token of whoever had this serve token."""
+        with closed("vault"), self._database.write() as connection:
+            connection.execute("DELETE FROM aliases WHERE token = ?", (token,))
+
     def drop_aliases(self, *, but: str) -> None:
         """Forget those of tokens of other epochs than `but`."""
         with closed("vault"), self._database.write() as connection:

@@ -17,6 +17,9 @@ CREATE TABLE audit_set (
 """
 
 
+TOKENS = {"audit_set": ("member",)}
+
+
 class AuditSet(Connected):
     def audit_set(self) -> list[tuple[bytes, str | None, str | None]]:
         """Return (member, age band, gender) of everybody in it; the gate is asked by whoever

@@ -20,6 +20,9 @@ CREATE INDEX release_row_of_member ON release_rows (member)
 """
 
 
+TOKENS = {"release_rows": ("member",)}
+
+
 class Releases(Connected):
     def add_release(
         self,
