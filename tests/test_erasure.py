@@ -277,7 +277,7 @@ def begin_or_go_on(parts, on):
         erasure.erase(parts, "raw-member-1", "cancellation", parts.clock())
 
 
-@pytest.mark.parametrize("step", ["shred", "unsettled", "past_of", "forget", "sweep", "log"])
+@pytest.mark.parametrize("step", ["shred", "unsettled", "past_of", "forget", "erase_rows", "log"])
 def test_killed_anywhere_it_goes_on(app, client, lived, monkeypatch, step):
     mine = tokens(lived)
     owner = {"shred": lived.keys.vault, "unsettled": lived.velocity, "forget": lived.velocity}.get(

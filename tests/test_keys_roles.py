@@ -44,6 +44,15 @@ MAY = {
     "GET /v1/holds": {"privacy"},
     "POST /v1/cessation": {"admin"},
     "GET /v1/cessation": {"admin", "privacy"},
+    "GET /v1/cases": {"analyst"},
+    "GET /v1/cases/{case_id}": {"analyst"},
+    "POST /v1/cases/{case_id}/verdict": {"analyst"},
+    "POST /v1/cases/{case_id}/reidentify": {"analyst"},
+    "POST /v1/reidentifications/{reidentification_id}/approve": {"privacy"},
+    "POST /v1/reidentifications/{reidentification_id}/tell": {"analyst"},
+    "GET /v1/members/{member_id}/export": {"privacy"},
+    "POST /v1/members/{member_id}/erasure": {"privacy"},
+    "GET /v1/erasures/{erasure_id}": {"privacy"},
 }
 
 

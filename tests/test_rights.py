@@ -17,7 +17,6 @@ from sectionfour.verify import verify
 def lived(app, client, notice, a_request, a_consent, an_exception, parts):
     """Two members with a mark of their own in every place that keeps rows of persons."""
     consent, checkout, privacy = client("consent"), client("checkout"), client("privacy")
-    second = client("privacy")
     for number in (1, 2):
         assert consent.post("/v1/consents", json=a_consent(number)).status_code == 201
         body = a_request(number)
@@ -36,8 +35,35 @@ def lived(app, client, notice, a_request, a_consent, an_exception, parts):
             asked["scope"]["members"] = [f"raw-member-{number}"]
             answer = privacy.post("/v1/exceptions", json=asked)
             assert answer.status_code == 201, answer.json
-            second.post(f"/v1/exceptions/{answer.json['grant_id']}/approve")
+            offices = (
+                ("general_counsel", "law_enforcement_liaison") if sealed else ("duty_manager",)
+            )
+            for office in offices:
+                path = f"/v1/exceptions/{answer.json['grant_id']}/approve"
+                assert client("privacy", office).post(path).status_code == 200
+        member, order = f"raw-member-{number}", body["transaction"]["order_id"]
+        word = {"member_id": member, "order_id": order, "wording_version": "1"}
+        word["attested_at"] = "2026-01-01T00:00:00Z"
+        assert consent.post("/v1/third-person-attestations", json=word).status_code == 201
+        hold = {"member_id": member, "law": f"hold-mark-{number}"}
+        held = privacy.post("/v1/holds", json=hold).json["hold_id"]
+        for key in (privacy, client("privacy")):
+            assert key.post(f"/v1/holds/{held}/lift").status_code == 200
+        _by_others(parts, member, number)
     return parts
+
+
+def _by_others(parts, member: str, number: int) -> None:
+    """Put in what comes about by uses of grants, releases and audits."""
+    subject = parts.keys.subject(member)
+    grant = parts.ledger.grants_of(subject)[0][0].grant_id
+    with parts.ledger.transaction() as connection:
+        for sql, values in (
+            ("INSERT INTO grant_uses VALUES (?, 1, 'p', 'device', 'score', ?)", (grant, subject)),
+            ("INSERT INTO release_rows VALUES (?, 'r', ?)", (bytes([number]) * 16, subject)),
+            ("INSERT INTO audit_set VALUES (?, 1, '30-39', 'f')", (subject,)),
+        ):
+            connection.execute(sql, values)
 
 
 def exported(client, number=1):
@@ -51,7 +77,9 @@ def marks(parts, number: int) -> list[str]:
     keys, ledger = parts.keys, parts.ledger
     subject = keys.subject(f"raw-member-{number}")
     rows = {
-        kept.name: found for kept, found in ledger.held(subject)
+        kept.name: found
+        for kept, found in ledger.held(subject)
+        if kept.name != "carried"  # a commitment, where an epoch has ended
     }  # every place that keeps rows of persons has some
     assert all(rows.values()), [name for name, found in rows.items() if not found]
     event = ledger.event(f"evt_000{number}")

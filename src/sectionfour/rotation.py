@@ -46,6 +46,8 @@ _ALIASED = (
     ("events", "member"),
     ("third_persons", "subject"),
     ("third_persons", "order_ref"),
+    ("holds", "subject"),
+    ("holds", "order_ref"),
 )
 _EVER = 1 << 62
 
@@ -184,7 +186,14 @@ def _move(parts: Parts, notary: Notary, name: str, progress: Progress) -> None:
             "serve", name, "moved", parts.clock(), carried=told, gone=gone, brought=after
         )
 
-    ledger.retoken(parts.keys, moved, [_regranted(grant, moved) for grant in grants], carried, leaf)
+    ledger.retoken(
+        parts.keys,
+        moved,
+        [_regranted(grant, moved) for grant in grants],
+        carried,
+        leaf,
+        parts.clock(),
+    )
     notary.extend(parts.clock())
 
 

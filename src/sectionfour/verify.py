@@ -98,9 +98,12 @@ class _Books:
     def open(self) -> None:
         for table in COLUMNS:
             self.rows.rows(table, self._ledger.tallied_rows(table))
-        for ref, leaf in self._ledger.rows("SELECT ref, leaf FROM log WHERE kind = 'step'"):
-            self._steps[ref] = msgspec.json.decode(leaf)["tally"]
-            self._brought.text_of(self._steps[ref])
+        for ref, leaf in self._ledger.rows(
+            "SELECT ref, leaf FROM log WHERE kind = 'step' ORDER BY idx"
+        ):
+            self._steps[ref] = msgspec.json.decode(leaf)["tally"]  # the newest counts
+        for tally in self._steps.values():
+            self._brought.text_of(tally)
 
     def said(self, kind: str, said: dict[str, Any]) -> None:
         """Take in what an entry says of many rows at once."""

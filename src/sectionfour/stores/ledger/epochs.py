@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import ClassVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
 
 import msgspec
 
 from sectionfour.domain import Leaf
+from sectionfour.privacy import entries
 from sectionfour.privacy.exceptions import Grant
 from sectionfour.privacy.pseudonym import Keys
 from sectionfour.privacy.tally import Tally
 from sectionfour.stores.ledger.connected import Connected
 from sectionfour.stores.ledger.tallied import COLUMNS, counted
-from sectionfour.stores.ledger.unvouched import ALL, Row, unvouched
+from sectionfour.stores.ledger.unvouched import ALL, Row, step_of, unvouched
 
 SCHEMA = """
 CREATE TABLE carried (assessment_id TEXT PRIMARY KEY, commitment TEXT NOT NULL) WITHOUT ROWID
@@ -70,6 +71,7 @@ class Epochs(Connected):
         grants: Iterable[Grant],
         carried: Iterable[tuple[str, str]],
         leaf: Callable[[int, str, str, str], Leaf],
+        at: int,
     ) -> None:
         """Put `moved[token]` in the place of every token, in one transaction.
 
@@ -80,7 +82,7 @@ class Epochs(Connected):
         rows = sorted(carried)
         with self.transaction() as connection:
             before, after = Tally(keys.ring), Tally(keys.ring)
-            alone = [(t, row[0]) for t, row in _tallied(before, connection)]
+            alone, steps = _alone(keys, connection, before)
             connection.create_function("moved", 1, moved.get, deterministic=True)
             for table, columns in self.tokens.items():
                 changes = ", ".join(f"{column} = moved({column})" for column in columns)
@@ -93,19 +95,39 @@ class Epochs(Connected):
             connection.execute("DELETE FROM carried")
             connection.executemany("INSERT INTO carried VALUES (?, ?)", rows)
             for table, name in alone:
-                columns = COLUMNS[table]
-                row = connection.execute(
-                    f"SELECT {', '.join(columns)} FROM {table} WHERE {columns[0]} = ?", (name,)
-                ).fetchone()
-                after.row(table, counted(table)(row))
+                after.row(table, counted(table)(_row(connection, table, name)))
+            for name in steps:  # a step that is still to be answered keeps an entry of its own
+                row = _row(connection, "events", name)
+                tally = Tally(keys.ring)
+                tally.row("events", row)
+                event_id = row[COLUMNS["events"].index("event_id")]
+                self.log(connection, entries.step(keys, event_id, tally.text(), at))
             self.log(connection, leaf(*_digest(rows), before.text(), after.text()))
         self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def _tallied(tally: Tally, connection: sqlite3.Connection) -> Iterator[tuple[str, Row]]:
+def _alone(
+    keys: Keys, connection: sqlite3.Connection, tally: Tally
+) -> tuple[list[tuple[str, Any]], list[int]]:
+    """Return (table, key) of the rows that no entry of their own vouches for, all in `tally`; and
+    the keys of events that are steps, and have one."""
+    alone: list[tuple[str, Any]] = []
+    steps: list[int] = []
     for table, row in unvouched(connection, ALL, {}):
-        tally.row(table, counted(table)(row))
-        yield table, row
+        if table == "events" and step_of(keys, connection, row) is not None:
+            steps.append(row[0])
+        else:
+            tally.row(table, counted(table)(row))
+            alone.append((table, row[0]))
+    return alone, steps
+
+
+def _row(connection: sqlite3.Connection, table: str, key: Any) -> Row:
+    columns = COLUMNS[table]
+    found: Row = connection.execute(
+        f"SELECT {', '.join(columns)} FROM {table} WHERE {columns[0]} = ?", (key,)
+    ).fetchone()
+    return found
 
 
 def _digest(rows: Iterable[tuple[str, str]]) -> tuple[int, str]:

@@ -24,7 +24,7 @@ from sectionfour.privacy.retention import Retention
 from sectionfour.privacy.tally import Tally
 from sectionfour.stores.ledger.connected import Connected
 from sectionfour.stores.ledger.tallied import COLUMNS, counted
-from sectionfour.stores.ledger.unvouched import ASSESSED, vouches
+from sectionfour.stores.ledger.unvouched import ASSESSED, step_of, vouches
 
 SCHEMA = """
 CREATE TABLE holds (
@@ -32,6 +32,7 @@ CREATE TABLE holds (
   placed_at INTEGER NOT NULL, placed_by TEXT NOT NULL, lift_asked_by TEXT, lifted_at INTEGER,
   lifted_by TEXT)
 """
+TOKENS = {"holds": ("subject", "order_ref")}
 #: Rows a transaction: a checkout waits for no more.
 BITE = 200
 
@@ -78,12 +79,9 @@ class Gone:
         """An event goes; `vouched`: by an assessment, whether or not it was a step before."""
         event_id = row[COLUMNS["events"].index("event_id")]
         if vouched:
-            found = self._connection.execute(
-                "SELECT leaf FROM log WHERE ref = ? AND kind = 'step'",
-                (entries.step_id(self._keys, event_id),),
-            ).fetchone()
-            if found is not None:
-                self.rows.text_of(msgspec.json.decode(found[0])["tally"])
+            step = step_of(self._keys, self._connection, row)
+            if step is not None:
+                self.rows.text_of(step)
         else:
             self.rows.row("events", row)
         self.delete("events", "event_id", event_id)
@@ -200,7 +198,7 @@ class Retained(Connected):
         for row in rows:
             over = row[11] is not None and row[11] <= at
             categories = frozenset(row[3].split(","))
-            events.append(ConsentEvent._make((*row[:3], categories, *row[4:11], over)))
+            events.append(ConsentEvent._make((*row[:3], categories, *row[4:11], over, False)))
         state = consent.state(events, at)
         if state in (consent.GIVEN, consent.RENEWED):
             return at

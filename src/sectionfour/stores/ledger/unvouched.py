@@ -79,6 +79,16 @@ def unvouched(
             yield "consent_events", row
 
 
+def step_of(keys: Keys, connection: sqlite3.Connection, row: Sequence[Any]) -> str | None:
+    """Return the tally of an event that was kept as a step, by its newest entry."""
+    event_id = row[COLUMNS["events"].index("event_id")]
+    found = connection.execute(
+        "SELECT leaf FROM log WHERE ref = ? AND kind = 'step' ORDER BY idx DESC LIMIT 1",
+        (entries.step_id(keys, event_id),),
+    ).fetchone()
+    return None if found is None else str(msgspec.json.decode(found[0])["tally"])
+
+
 def taken(
     keys: Keys, connection: sqlite3.Connection, where: Mapping[str, str], names: Mapping[str, Any]
 ) -> dict[str, str]:
@@ -88,14 +98,11 @@ def taken(
         tally.row(table, counted(table)(row))
     for row in _rows(connection, "events", where["events"], names):
         event = Event(**dict(zip(COLUMNS["events"], row, strict=True)))
-        step = connection.execute(
-            "SELECT leaf FROM log WHERE ref = ? AND kind = 'step'",
-            (entries.step_id(keys, event.event_id),),
-        ).fetchone()
+        step = step_of(keys, connection, row)
         assessed = connection.execute(ASSESSED, (event.event_id,)).fetchone()
         if step is not None and assessed is not None and vouches(connection, assessed, event):
             # It was a step before it was answered: its tally goes as well.
-            tally.text_of(msgspec.json.decode(step[0])["tally"])
+            tally.text_of(step)
     return {"rows": tally.text(), "entries": NOTHING}
 
 
