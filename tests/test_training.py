@@ -30,7 +30,7 @@ from sectionfour.replay import replay
 from sectionfour.settings import Settings
 from sectionfour.train import Plan, train
 
-PLAN = Plan(candidates=1, jobs=1, delay_days=7, test_days=28, names=("transaction",))
+PLAN = Plan(candidates=1, jobs=1, delay_days=7, test_days=28, names=("transaction",), shadows=0)
 
 
 @pytest.fixture(scope="module")
@@ -64,12 +64,12 @@ def test_the_same_history_and_seed_give_the_same_bytes_whatever_the_backend(
     kept: Parts, tmp_path: Path
 ) -> None:
     two = replace(PLAN, candidates=2)
-    plans = [two, replace(two, backend="threading", jobs=2), replace(two, backend="loky", jobs=2)]
+    plans = [replace(two, backend="threading", jobs=2), replace(two, backend="loky", jobs=2)]
     found = []
     for number, plan in enumerate(plans):
         run(kept, plan, tmp_path / str(number))
         found.append(digests(tmp_path / str(number)))
-    assert found[0] == found[1] == found[2]
+    assert found[0] == found[1]
     assert {name.rpartition("/")[2] for name in found[0]} == {
         "CURRENT", "card.json", "histograms.json", "manifest.json", "model.onnx", "signature",
     }  # fmt: skip
