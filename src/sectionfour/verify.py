@@ -112,7 +112,7 @@ class _Books:
         elif kind == "epoch" and "brought" in said:  # the same rows, under other tokens
             self._brought.text_of(said["brought"])
         gone = said.get("gone")
-        if gone is not None:
+        if isinstance(gone, dict):
             self._brought.text_of(gone["rows"], taken=True)
             self._taken.text_of(gone["entries"])
 

@@ -153,8 +153,10 @@ def check(
 def _missing(
     rule: PurposeRule, request: Request, found: dict[str, Basis], operation: str
 ) -> list[str]:
-    if operation == "export":  # takes what may be taken; there is nothing that it must have
-        return [] if found else [use.category for use in request.uses]
+    if operation == "export":  # takes what may be taken; but never only what we made of a person
+        theirs = any(basis.kind != "own_result" for basis in found.values())
+        alone = all(use.category in found for use in request.uses)
+        return [] if theirs or (found and alone) else [use.category for use in request.uses]
     if request.kind == "guest" and rule.guests_may:
         return [] if found else sorted(rule.guest_categories)
     return [key for key in rule.requires if key not in found]
