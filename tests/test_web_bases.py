@@ -388,3 +388,24 @@ def test_the_log_says_of_a_grant_who_did_what_and_names_nobody(client, an_except
     assert subject is not None
     assert subject.hex() not in text
     assert parts.keys.alias(subject, "audit").hex() in text
+
+
+def test_leaving_advertising_leaves_security_as_it_is_and_the_score_to_the_bit(
+    client, a_notice, a_consent, a_request
+):
+    """R-08: who unsubscribes is scored as before, and as somebody who never subscribed."""
+    by = client("consent")
+    told = a_notice(purposes=["security", "marketing.push"])
+    assert by.put("/v1/notices/pn_security", json=told).status_code == 200
+    said = {"mode": "evaluate"}  # the windows stay as they are from one call to the next
+    assert by.post("/v1/consents", json=a_consent()).status_code == 201
+    scores = [client("checkout").post("/v1/assessments", json=a_request(event_id="a", **said))]
+    advertising = by.post("/v1/consents", json=a_consent(purpose="marketing.push"))
+    assert advertising.status_code == 201
+    scores += [client("checkout").post("/v1/assessments", json=a_request(event_id="b", **said))]
+    record = advertising.json["record_id"]
+    assert by.post(f"/v1/consents/{record}/withdraw").status_code == 200
+    scores += [client("checkout").post("/v1/assessments", json=a_request(event_id="c", **said))]
+    assert len({answer.json["risk_score"] for answer in scores}) == 1
+    assert used(scores[0]) == used(scores[1]) == used(scores[2])
+    assert used(scores[2])["device"] == "consent"
