@@ -382,11 +382,17 @@ class Server:
             )
         for _ in range(300):
             with contextlib.suppress(OSError, http.client.HTTPException):
-                if self.call("GET", "/readyz")[0] == 200:
+                if self.call("GET", "/readyz")[0] == 200 and self._all_there():
+                    time.sleep(0.2)  # the last one has opened all, and listens in a moment
                     return
             assert self.process.poll() is None, self.log.read_text()
             time.sleep(0.1)
         raise AssertionError("waited in vain for 30 seconds")
+
+    def _all_there(self) -> bool:
+        """Whether every worker has begun to count: one alone would get all connections."""
+        folder = self.home / "metrics" / str(self.process.pid)
+        return len(list(folder.glob("histogram_*.db"))) == self.number
 
     def connect(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
