@@ -22,6 +22,7 @@ from sectionfour.features.catalog import DISTINCT_CAP
 from sectionfour.privacy import erasure
 from sectionfour.privacy.pseudonym import open_keys
 from sectionfour.replay import rebuild
+from sectionfour.stores import cards
 from sectionfour.stores.lmdb import LmdbVelocity
 from sectionfour.upkeep import upkeep
 from sectionfour.verify import verify
@@ -61,9 +62,19 @@ def erase(client, number=1, trigger="cancellation"):
     return answer.json["erasure_id"]
 
 
-def dump(velocity: LmdbVelocity) -> dict[bytes, bytes]:
+def dump(velocity: LmdbVelocity) -> dict[bytes, Any]:
+    """Return what the windows hold: of a card, its numbers, and each of its lists by itself."""
+    found: dict[bytes, Any] = {}
     with velocity._env.begin() as txn, txn.cursor() as cursor:
-        return {bytes(k): bytes(v) for k, v in cursor if k[:1] in (b"S", b"E", b"P", b"F")}
+        for key, value in cursor:
+            if key[:1] == b"W" and key[18:] == b"T":
+                card = cards.opened(bytes(value), cards.LAYOUTS[key[1]])
+                found |= {b"P%d" % i + key: others for i, others in enumerate(card.lists) if others}
+                if any(card.numbers):
+                    found[bytes(key)] = card.numbers
+            elif key[:1] == b"W":
+                found[bytes(key)] = bytes(value)
+    return found
 
 
 def tokens(parts, number=1) -> list[bytes]:

@@ -532,7 +532,7 @@ def everything(store: LmdbVelocity, prefixes: bytes = b"") -> dict[bytes, bytes]
 @given(histories())
 def test_a_load_leaves_what_the_events_one_by_one_leave(kept, events):
     replayed(events, emptied(kept))
-    one_by_one = everything(kept, b"SEPFAM")
+    one_by_one = everything(kept, b"WAM")
     assert emptied(kept).load(events) == len(events)
     assert everything(kept) == one_by_one
 
@@ -540,7 +540,7 @@ def test_a_load_leaves_what_the_events_one_by_one_leave(kept, events):
 def test_a_load_in_many_lots_leaves_what_one_by_one_leaves(store, monkeypatch):
     events = a_busy_past(2_000)
     replayed(events, store)
-    one_by_one = everything(store, b"SEPFAM")
+    one_by_one = everything(store, b"WAM")
     monkeypatch.setattr("sectionfour.stores.lmdb.LOT", 300)
     told: list[int] = []
     emptied(store).load(iter(events), told.append)

@@ -257,7 +257,7 @@ def test_t10_faults_with_identifiers_in_them_are_logged_without(
     root.addHandler(handler)
     try:
         places = ("sectionfour.privacy.gate.check", "sectionfour.privacy.pseudonym.claim",
-                  "sectionfour.privacy.pseudonym.seal", "sectionfour.features.online.lookups",
+                  "sectionfour.privacy.pseudonym.seal", "sectionfour.features.online.visits",
                   "sectionfour.decisions.answers.scored",
                   "sectionfour.privacy.receipts.canonical")  # fmt: skip
         consent = client("consent")

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from operator import attrgetter
 from types import SimpleNamespace
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -39,7 +37,9 @@ class Series(NamedTuple):
     """One running count (and sums) a key: the events of stream `of`, by entity `by`.
 
     `runs` are windows that begin after the newest event of another series, of the same entity:
-    (over, that one's id). It comes earlier in the plan.
+    (over, that one's id). It comes earlier in the plan. `place` is where its readings begin: first
+    and last `at` (0 for none); a window, the count and, where `summed`, sum and sum of squares; a
+    run, the count and the `at` of its first.
     """
 
     id: int
@@ -47,13 +47,19 @@ class Series(NamedTuple):
     of: str
     summed: bool
     overs: tuple[int, ...]
-    runs: tuple[tuple[int, int], ...] = ()
+    runs: tuple[tuple[int, int], ...]
+    place: int
+
+    @property
+    def width(self) -> int:
+        return 2 + len(self.overs) * (3 if self.summed else 1) + 2 * len(self.runs)
 
 
 class Pair(NamedTuple):
     """When each `what` was last seen with a `by`, in stream `of`; and first, where `aged`.
 
-    `id` goes on from that of the series: it is the place in the plan.
+    `id` goes on from that of the series. Its readings: when the pair was first seen (0 for never)
+    where `aged`; a window, the number of others.
     """
 
     id: int
@@ -62,42 +68,43 @@ class Pair(NamedTuple):
     of: str
     overs: tuple[int, ...]
     aged: bool
+    place: int
+
+    @property
+    def width(self) -> int:
+        return int(self.aged) + len(self.overs)
 
 
-class Lookup(NamedTuple):
-    """A series or pair, with this event's tokens; `joins` says whether the event enters it."""
+class Card(NamedTuple):
+    """All series and pairs of one kind of entity: what a store may keep together."""
 
-    plan: Series | Pair
+    id: int
+    by: str
+    series: tuple[Series, ...]
+    pairs: tuple[Pair, ...]
+
+
+class Visit(NamedTuple):
+    """A card, with this event's token and, for each of its pairs, the other (None: missing).
+
+    `joins` tells which of its series and which of its pairs, by number, the event enters.
+    """
+
+    card: Card
     token: bytes
-    other: bytes
-    joins: bool
+    others: tuple[bytes | None, ...]
+    joins: tuple[tuple[int, ...], tuple[int, ...]]
 
 
-class SeriesReading(NamedTuple):
-    """first and last `at` (0 for none) and, a window, (count, sum, sum of squares); then, a run,
-    (count, `at` of its first, 0)."""
-
-    first: int
-    last: int
-    windows: list[tuple[int, int, int]]
-
-
-class PairReading(NamedTuple):
-    """When the pair was first seen (0 for never) and, a window, the number of others."""
-
-    first: int
-    counts: list[int]
-
-
-#: One a lookup, in their order; None where a retry asks for what the first call did not.
-Readings = list[SeriesReading | PairReading | None]
+#: What was read, each at its place, WIDTH in all; None where the event does not say whose.
+Readings = list[int | None]
 
 
 class Velocity(Protocol):
     """A store of windows. Its clock, `at`, strictly increases."""
 
     def exchange(
-        self, key: bytes, at: int, lookups: Sequence[Lookup], amount: int, payload: bytes | None
+        self, key: bytes, at: int, visits: Sequence[Visit], amount: int, payload: bytes | None
     ) -> tuple[int, Readings]:
         """Read, then add, in one atomic step; return the event's `at` and what was read.
 
@@ -149,122 +156,128 @@ class Velocity(Protocol):
         """Drop the payloads of (at, key); with `forget`, the readings kept for a retry too."""
 
 
-def _plan() -> tuple[tuple[Series, ...], tuple[Pair, ...]]:
-    series: dict[tuple[str, str], list[Window]] = {}
-    pairs: dict[tuple[str, str, str], list[Window]] = {}
+def _plan() -> tuple[tuple[Series, ...], tuple[Pair, ...], int]:
+    grouped: dict[tuple[str, str], list[Window]] = {}
+    paired: dict[tuple[str, str, str], list[Window]] = {}
     for window in WINDOWS:
         if window.what in ENTITIES:
-            pairs.setdefault((window.by, window.what, window.of), []).append(window)
+            paired.setdefault((window.by, window.what, window.of), []).append(window)
         else:
-            series.setdefault((window.by, window.of), []).append(window)
+            grouped.setdefault((window.by, window.of), []).append(window)
 
     def overs(windows: list[Window], aggregates: set[str]) -> tuple[int, ...]:
         return tuple(sorted({w.over for w in windows if w.agg in aggregates}))
 
     # What has runs comes last: a run begins where another series ends.
-    order = sorted(series, key=lambda key: (any(w.agg in RUNS for w in series[key]), key))
-    place = {key: i for i, key in enumerate(order)}
+    order = sorted(grouped, key=lambda key: (any(w.agg in RUNS for w in grouped[key]), key))
+    ids = {key: i for i, key in enumerate(order)}
+    place = 0
+    series: list[Series] = []
+    for by, of in order:
+        found = grouped[by, of]
+        runs = {(w.over, ids[w.by, str(w.what)]) for w in found if w.agg in RUNS}
+        summed = any(w.agg == "sum" for w in found)
+        windows = overs(found, {"count", "sum"})
+        series.append(Series(ids[by, of], by, of, summed, windows, tuple(sorted(runs)), place))
+        place += series[-1].width
+    pairs: list[Pair] = []
+    for number, ((by, what, of), found) in enumerate(sorted(paired.items()), start=len(series)):
+        aged = any(w.agg == "age" for w in found)
+        pairs.append(Pair(number, by, what, of, overs(found, {"distinct"}), aged, place))
+        place += pairs[-1].width
+    return tuple(series), tuple(pairs), place
 
-    def runs(windows: list[Window]) -> tuple[tuple[int, int], ...]:
-        found = {(w.over, place[w.by, str(w.what)]) for w in windows if w.agg in RUNS}
-        return tuple(sorted(found))
 
-    return (
-        tuple(
-            Series(
-                place[by, of],
-                by,
-                of,
-                any(w.agg == "sum" for w in series[by, of]),
-                overs(series[by, of], {"count", "sum"}),
-                runs(series[by, of]),
-            )
-            for by, of in order
-        ),
-        tuple(
-            Pair(i, by, what, of, overs(found, {"distinct"}), any(w.agg == "age" for w in found))
-            for i, ((by, what, of), found) in enumerate(sorted(pairs.items()), start=len(series))
-        ),
+SERIES, PAIRS, WIDTH = _plan()
+CARDS = tuple(
+    Card(
+        number,
+        by,
+        tuple(series for series in SERIES if series.by == by),
+        tuple(pair for pair in PAIRS if pair.by == by),
     )
+    for number, by in enumerate(sorted({s.by for s in SERIES} | {p.by for p in PAIRS}))
+)
 
 
-SERIES, PAIRS = _plan()
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
+class _Source(NamedTuple):
     """Where one window feature is found in the readings."""
 
-    lookup: int
-    window: int
+    place: int
     agg: str
     over: int
     name: str
 
 
 def _sources() -> tuple[_Source, ...]:
-    where: dict[tuple[str, str | None, str], Series | Pair] = {
-        (s.by, None, s.of): s for s in SERIES
-    }
-    where |= {(p.by, p.what, p.of): p for p in PAIRS}
-    ids = {(s.by, s.of): s.id for s in SERIES}
+    ids = {(s.by, s.of): s for s in SERIES}
+    pairs = {(p.by, p.what, p.of): p for p in PAIRS}
     sources = []
     for w in WINDOWS:
-        plan = where[w.by, w.what if w.what in ENTITIES else None, w.of]
-        agg = w.what if w.agg == "sum" and w.what else w.agg
-        place = plan.overs.index(w.over) if w.agg in {"count", "sum", "distinct"} else -1
-        if w.agg in RUNS and isinstance(plan, Series):
-            place = len(plan.overs) + plan.runs.index((w.over, ids[w.by, str(w.what)]))
-        lookup = plan.id
-        sources.append(_Source(lookup, place, agg, w.over, w.name))
+        if w.what in ENTITIES:
+            pair = pairs[w.by, w.what, w.of]
+            place = pair.place
+            if w.agg == "distinct":
+                place += pair.aged + pair.overs.index(w.over)
+        else:
+            plan = ids[w.by, w.of]
+            place = plan.place
+            if w.agg == "since_last":
+                place += 1
+            elif w.agg in RUNS:
+                run = plan.runs.index((w.over, ids[w.by, str(w.what)].id))
+                place += plan.width - 2 * (len(plan.runs) - run) + (w.agg == "run_age")
+            elif w.agg != "age":
+                place += 2 + plan.overs.index(w.over) * (3 if plan.summed else 1)
+                place += {"amount": 1, "amount_sq": 2}.get(w.what or "", 0)
+        sources.append(_Source(place, w.agg, w.over, w.name))
     return tuple(sources)
 
 
 _SOURCES = _sources()
-_PLANS: tuple[Series | Pair, ...] = SERIES + PAIRS
+_WINDOW_NAMES = tuple(source.name for source in _SOURCES)
+#: Where the readings are the features: counts, sums, distinct others.
+_AS_READ = tuple(source.place for source in _SOURCES)
+#: And, by place in the vector, where they are times from which to count.
+_TIMES = tuple(
+    (number, source.agg, source.over)
+    for number, source in enumerate(_SOURCES)
+    if source.agg in {"since_last", "age", "run_age"}
+)
 _FIELDS = tuple(name for name in INPUTS if name not in {"at", "type_code"})
 _TYPE_CODES = {name: float(code) for code, name in enumerate(EVENT_TYPES)}
-#: For each type of event, whether it enters each series or pair.
+#: For each type of event, and each card, which of its series and which of its pairs it enters.
 _JOINS = {
-    kind: tuple(kind in STREAMS[plan.of] for plan in _PLANS)
+    kind: tuple(
+        (
+            tuple(i for i, plan in enumerate(card.series) if kind in STREAMS[plan.of]),
+            tuple(i for i, plan in enumerate(card.pairs) if kind in STREAMS[plan.of]),
+        )
+        for card in CARDS
+    )
     for kind in frozenset().union(*STREAMS.values())
 }
-_TOKENS = tuple(
-    (plan, attrgetter(plan.by), attrgetter(plan.what) if isinstance(plan, Pair) else None)
-    for plan in _PLANS
-)
+_TOKENS = tuple((card, card.by, tuple(pair.what for pair in card.pairs)) for card in CARDS)
 
 
-#: For each type of event, the series and pairs that it enters.
-_ENTERED = {
-    kind: tuple(entry for entry, enters in zip(_TOKENS, joins, strict=True) if enters)
-    for kind, joins in _JOINS.items()
-}
-
-
-def lookups(event: Event) -> list[Lookup]:
-    """Return what to look up for `event`."""
+def visits(event: Event) -> list[Visit]:
+    """Return the cards to look at for `event`."""
     found = []
-    for (plan, by, what), joins in zip(_TOKENS, _JOINS[event.type], strict=True):
-        token = by(event)
-        if token is None:
-            continue
-        other = b"" if what is None else what(event)
-        if other is None:
-            continue
-        found.append(Lookup(plan, token, other, joins))
+    for (card, by, whats), joins in zip(_TOKENS, _JOINS[event.type], strict=True):
+        token = getattr(event, by)
+        if token is not None:
+            others = tuple([getattr(event, what) for what in whats])
+            found.append(Visit(card, token, others, joins))
     return found
 
 
-def entered(event: Event) -> Iterator[tuple[Series | Pair, bytes, bytes]]:
-    """Yield the series and pairs that `event` enters, each with its tokens."""
-    for plan, by, what in _ENTERED[event.type]:
-        token = by(event)
-        if token is None:
-            continue
-        other = b"" if what is None else what(event)
+def places(visit: Visit) -> Iterator[int]:
+    """Yield the places in the readings that a visit fills."""
+    for series in visit.card.series:
+        yield from range(series.place, series.place + series.width)
+    for pair, other in zip(visit.card.pairs, visit.others, strict=True):
         if other is not None:
-            yield plan, token, other
+            yield from range(pair.place, pair.place + pair.width)
 
 
 def key_of(event_id: str) -> bytes:
@@ -279,57 +292,39 @@ def read_and_observe(
 
     One atomic step, idempotent by `event_id`. Missing is NaN.
     """
-    found = lookups(event)
     payload = msgspec.msgpack.encode(event) if observe else None
     at, readings = store.exchange(
-        key_of(event.event_id), event.at, found, event.amount or 0, payload
+        key_of(event.event_id), event.at, visits(event), event.amount or 0, payload
     )
-    by_place: list[SeriesReading | PairReading | None] = [None] * len(_PLANS)
-    for lookup, reading in zip(found, readings, strict=True):
-        by_place[lookup.plan.id] = reading
     event = msgspec.structs.replace(event, at=at)
-    return event, vector(event, by_place)
+    return event, vector(event, readings)
 
 
-def vector(event: Event, readings: Sequence[SeriesReading | PairReading | None]) -> Vector:
-    """Return the features of `event`, given what was read for each entry of the plan."""
+def vector(event: Event, readings: Readings) -> Vector:
+    """Return the features of `event`, given what was read for it."""
     at = event.at
-    values: dict[str, float] = {}
-    for source in _SOURCES:
-        values[source.name] = _window(source, readings[source.lookup], at)
+    read = [NAN if (x := readings[place]) is None else float(x) for place in _AS_READ]
+    for number, agg, over in _TIMES:
+        then = readings[_AS_READ[number]]
+        if then is None:
+            continue
+        if agg == "since_last":
+            gap = at - then
+            read[number] = (gap if then and gap < over else over) / SECOND
+        elif then:
+            read[number] = (at - then) / SECOND
+        else:
+            read[number] = NAN if agg == "run_age" else 0.0
+    values: dict[str, Any] = dict(zip(_WINDOW_NAMES, read, strict=True))
     values["at"] = at
     values["type_code"] = _TYPE_CODES.get(event.type, NAN)
     for name in _FIELDS:
         given = getattr(event, name)
         values[name] = NAN if given is None else float(given)
     scope = SimpleNamespace(**values)
-    out = [values[source.name] for source in _SOURCES]
     for row in ROWS:
-        out.append(row.formula(scope, Numbers))
-    return np.array(out, dtype=np.float64) + 0.0  # zero has no sign here
-
-
-def _window(source: _Source, reading: SeriesReading | PairReading | None, at: int) -> float:
-    if reading is None:
-        return NAN
-    agg = source.agg
-    if isinstance(reading, SeriesReading):
-        if agg == "count" or agg == "run":
-            return float(reading.windows[source.window][0])
-        if agg == "amount":
-            return float(reading.windows[source.window][1])
-        if agg == "amount_sq":
-            return float(reading.windows[source.window][2])
-        if agg == "since_last":
-            gap = at - reading.last
-            return (gap if reading.last and gap < source.over else source.over) / SECOND
-        if agg == "run_age":
-            first = reading.windows[source.window][1]
-            return (at - first) / SECOND if first else NAN
-        return (at - reading.first) / SECOND if reading.first else 0.0
-    if agg == "distinct":
-        return float(reading.counts[source.window])
-    return (at - reading.first) / SECOND if reading.first else 0.0
+        read.append(row.formula(scope, Numbers))
+    return np.array(read, dtype=np.float64) + 0.0  # zero has no sign here
 
 
 def squared(amount: int) -> int:

@@ -1,0 +1,433 @@
+"""Cards: all that is kept under one entity, in one value, so that a step reads and writes it once.
+
+    W card token            how the keys of an entity begin: what a step touches lies together
+      E at                  -> the totals of every series before it    an event that enters any
+      F pair other          -> at                                      when a pair was first seen
+      R series at           -> the count before it                     of a series that has runs
+      T                     -> totals and times of each series, then each pair's (at, other) * n
+
+A window is a difference of two totals: one look-up finds the first event of the entity inside it,
+whose entry says what every series had before. Of the others of a pair only the newest 1,000 inside
+the longest window are kept: older ones cannot change a count that stops at 1,000. Which keys and
+values these are is known here; in what they are kept is the store's.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+from sectionfour.features.catalog import DISTINCT_CAP, STREAMS
+from sectionfour.features.online import CARDS, Card, Pair, Readings, Series, Visit, squared
+
+Get = Callable[[bytes], bytes | None]
+Put = Callable[[bytes, bytes], object]
+#: (entity, token, types) -> (at, member) of the events that are kept
+OthersOf = Callable[[str, bytes, Sequence[str]], Sequence[tuple[int, bytes]]]
+
+_WRAP = (1 << 64) - 1  # totals may wrap: their differences are right all the same
+_COUNT = struct.Struct(">Q")
+_ENTRY = 24
+_NEVER = b""
+
+
+class _Series(NamedTuple):
+    """Where a series lies: in a card's numbers, and in the totals that an entry repeats."""
+
+    plan: Series
+    number: int  # of its place among the series of the card
+    head: int  # count, last, first and, where summed, sum and sum of squares
+    total: int  # count and, where summed, sum and sum of squares
+    nothing: tuple[int, ...]  # what is read where there is none
+    runs: tuple[tuple[int, int], ...]  # (over, where the `last` of the other series lies)
+
+
+class _Listed(NamedTuple):
+    """A pair: `list` is the place of its others in the card, -1 where none are kept."""
+
+    plan: Pair
+    number: int  # of its place among the pairs of the card
+    list: int
+    suffix: bytes  # of its F keys
+
+
+class Layout(NamedTuple):
+    card: Card
+    series: tuple[_Series, ...]
+    pairs: tuple[_Listed, ...]
+    heads: struct.Struct
+    nothing: tuple[int, ...]
+    totals: struct.Struct
+    totals_of: Callable[[Sequence[int]], tuple[int, ...]]
+    sizes: struct.Struct
+    lists: int
+    longest: tuple[int, ...]  # the longest window of each list
+    prefix: bytes
+
+
+def _layout(card: Card) -> Layout:
+    series: list[_Series] = []
+    repeated: list[int] = []
+    head = total = 0
+    lasts: dict[int, int] = {}
+    for number, plan in enumerate(card.series):
+        lasts[plan.id] = head + 1
+        width = 3 if plan.summed else 1
+        nothing = (0, 0, *(0,) * (width * len(plan.overs) + 2 * len(plan.runs)))
+        runs = tuple((over, lasts[other]) for over, other in plan.runs)
+        series.append(_Series(plan, number, head, total, nothing, runs))
+        repeated += [head, head + 3, head + 4] if plan.summed else [head]
+        head, total = head + (5 if plan.summed else 3), total + width
+    pairs: list[_Listed] = []
+    for number, pair in enumerate(card.pairs):
+        place = sum(bool(p.overs) for p in card.pairs[:number]) if pair.overs else -1
+        pairs.append(_Listed(pair, number, place, b"F" + bytes([pair.id])))
+    longest = tuple(pair.overs[-1] for pair in card.pairs if pair.overs)
+    picked: Callable[[Sequence[int]], Any] = itemgetter(*repeated) if repeated else tuple
+    alone = len(repeated) == 1  # of which itemgetter makes no tuple
+    return Layout(
+        card=card,
+        series=tuple(series),
+        pairs=tuple(pairs),
+        heads=struct.Struct(f">{head}Q"),
+        nothing=(0,) * head,
+        totals=struct.Struct(f">{total}Q"),
+        totals_of=(lambda numbers: (picked(numbers),)) if alone else picked,
+        sizes=struct.Struct(f">{len(longest)}H"),
+        lists=len(longest),
+        longest=longest,
+        prefix=b"W" + bytes([card.id]),
+    )
+
+
+LAYOUTS = tuple(_layout(card) for card in CARDS)
+
+
+class Opened(NamedTuple):
+    """A card in the hand: its numbers, and the others of each pair, in order of time."""
+
+    numbers: list[int]
+    lists: list[bytes]
+
+
+def opened(value: bytes | None, layout: Layout) -> Opened:
+    if value is None:
+        return Opened(list(layout.nothing), [_NEVER] * layout.lists)
+    lists: list[bytes] = []
+    at = layout.heads.size + layout.sizes.size
+    for size in layout.sizes.unpack_from(value, layout.heads.size):
+        lists.append(value[at : at + size * _ENTRY])
+        at += size * _ENTRY
+    return Opened(list(layout.heads.unpack_from(value)), lists)
+
+
+def closed(card: Opened, layout: Layout) -> bytes:
+    sizes = [len(others) // _ENTRY for others in card.lists]
+    return b"".join((layout.heads.pack(*card.numbers), layout.sizes.pack(*sizes), *card.lists))
+
+
+# --- to read ----------------------------------------------------------------------------------
+
+
+def read(
+    cursor: Any,
+    get: Get,
+    name: bytes,
+    visit: Visit,
+    card: Opened,
+    at: int,
+    readings: Readings,
+) -> list[bool]:
+    """Put what the windows of `visit` hold at `at` into `readings`, each at its place.
+
+    `name` is how the keys of the entity begin.
+
+    Returns, for each pair, whether it is new where that is kept.
+    """
+    layout = LAYOUTS[visit.card.id]
+    numbers, lists = card
+    found: dict[int, tuple[int, ...]] = {}  # a cut-off, and the totals before it
+    for plan, _, head, total, nothing, runs in layout.series:
+        place = plan.place
+        count = numbers[head]
+        if not count:
+            readings[place : place + len(nothing)] = nothing
+            continue
+        last, first = numbers[head + 1], numbers[head + 2]
+        readings[place] = first
+        readings[place + 1] = last
+        place += 2
+        width = 3 if plan.summed else 1
+        for over in plan.overs:
+            cutoff = at - over
+            if last <= cutoff:
+                readings[place : place + width] = layout.nothing[:width]
+                place += width
+                continue
+            if first > cutoff:
+                before, offset = layout.nothing, 0
+            else:
+                offset = total
+                if cutoff not in found:
+                    # Some event is inside: the first key past the cut-off is of this entity.
+                    cursor.set_range(name + b"E" + (cutoff + 1).to_bytes(8))
+                    found[cutoff] = layout.totals.unpack(cursor.value())
+                before = found[cutoff]
+            readings[place] = count - before[offset]
+            if width == 3:
+                readings[place + 1] = (numbers[head + 3] - before[offset + 1]) & _WRAP
+                readings[place + 2] = (numbers[head + 4] - before[offset + 2]) & _WRAP
+            place += width
+        for over, other in runs:
+            after = max(at - over, numbers[other])
+            readings[place : place + 2] = _run(cursor, plan, name, count, last, first, after)
+            place += 2
+    new = []
+    for (pair, _, place, suffix), other_token in zip(layout.pairs, visit.others, strict=True):
+        seen = None
+        if other_token is not None:
+            out = pair.place
+            if pair.aged:
+                seen = get(name + suffix + other_token)
+                readings[out] = 0 if seen is None else int.from_bytes(seen)
+                out += 1
+            if pair.overs:
+                others = lists[place]
+                size = len(others) // _ENTRY
+                for over in pair.overs:
+                    readings[out] = size - _first_after(others, size, at - over) if size else 0
+                    out += 1
+        new.append(seen is None)
+    return new
+
+
+def _run(
+    cursor: Any, plan: Series, name: bytes, count: int, last: int, first: int, after: int
+) -> tuple[int, int]:
+    """Return how many events are later than `after`, and when the first of them was."""
+    if last <= after:
+        return 0, 0
+    if first > after:
+        return count, first
+    cursor.set_range(name + b"R" + bytes([plan.id]) + (after + 1).to_bytes(8))
+    return count - _COUNT.unpack(cursor.value())[0], int.from_bytes(cursor.key()[-8:])
+
+
+def _first_after(others: bytes, size: int, cutoff: int) -> int:
+    """Return how many of the entries, which are in order of time, are at `cutoff` or before."""
+    if cutoff < 0:
+        return 0
+    bound = cutoff.to_bytes(8)
+    if others[:8] > bound:  # most often all of them are inside
+        return 0
+    low, high = 1, size
+    while low < high:
+        middle = (low + high) // 2
+        if others[middle * _ENTRY : middle * _ENTRY + 8] <= bound:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+# --- to add -----------------------------------------------------------------------------------
+
+
+def enter(
+    put: Put,
+    name: bytes,
+    visit: Visit,
+    card: Opened,
+    new: Iterable[bool],
+    at: int,
+    stamp: bytes,
+    amount: int,
+) -> bool:
+    """Add an event to a card, and its entries to the store; return whether it enters any window.
+
+    `new` is, for each pair, whether it was never seen. The card itself is the caller's to keep.
+    """
+    layout = LAYOUTS[visit.card.id]
+    joined, joined_pairs = visit.joins
+    numbers, lists = card
+    if joined:
+        put(
+            name + b"E" + stamp,
+            layout.totals.pack(*layout.totals_of(numbers)),
+        )
+    for number in joined:
+        plan, _, head, _, _, runs = layout.series[number]
+        if runs:
+            put(name + b"R" + bytes([plan.id]) + stamp, _COUNT.pack(numbers[head]))
+        numbers[head] += 1
+        numbers[head + 1] = at
+        if not numbers[head + 2]:
+            numbers[head + 2] = at
+        if plan.summed:
+            numbers[head + 3] = (numbers[head + 3] + amount) & _WRAP
+            numbers[head + 4] = (numbers[head + 4] + squared(amount)) & _WRAP
+    entered = bool(joined)
+    for (pair, number, place, suffix), never in zip(layout.pairs, new, strict=True):
+        other = visit.others[number]
+        if other is None or number not in joined_pairs:
+            continue
+        entered = True
+        if pair.aged and never:
+            put(name + suffix + other, stamp)
+        if pair.overs:
+            lists[place] = _seen(lists[place], other, at, stamp, layout.longest[place])
+    return entered
+
+
+def _seen(others: bytes, other: bytes, at: int, stamp: bytes, over: int) -> bytes:
+    """Return `others` with `other` moved to the end; what no later window can count is dropped:
+    what is `over` or more ago, and the oldest beyond the cap."""
+    if not others:
+        return stamp + other
+    past = _first_after(others, len(others) // _ENTRY, at - over)
+    if past:
+        others = others[past * _ENTRY :]
+    place = others.find(other)
+    while place >= 0 and (place - 8) % _ENTRY:  # bytes that only look like the token
+        place = others.find(other, place + 1)
+    if place >= 0:
+        others = others[: place - 8] + others[place + 16 :]
+    return (others + stamp + other)[-DISTINCT_CAP * _ENTRY :]
+
+
+# --- to forget --------------------------------------------------------------------------------
+
+
+def drop(txn: Any, card: Card, token: bytes) -> int:
+    """Delete all that is kept under an entity; return how many keys there were."""
+    name, count = LAYOUTS[card.id].prefix + token, 0
+    with txn.cursor() as cursor:
+        cursor.set_range(name)
+        while cursor.key().startswith(name):  # of a cursor past the end it is empty
+            cursor.delete()  # and stands on the next one
+            count += 1
+    return count
+
+
+def leave(
+    txn: Any, card: Card, token: bytes, ats: set[int], member: bytes, others_of: OthersOf
+) -> int:
+    """Take a member, and the events at `ats`, out of an entity's card and of all entries after
+    them; who was beyond the cap may come back in. Returns how many entries changed."""
+    layout = LAYOUTS[card.id]
+    name = layout.prefix + token
+    kept = txn.get(name + b"T")
+    held = opened(None if kept is None else bytes(kept), layout)
+    changed = 0
+    if layout.series and kept is not None:
+        changed += _leave_series(txn, layout, name, held.numbers, ats)
+    for pair, _, place, suffix in layout.pairs:
+        assert pair.what == "member", "a pair without a member is not forgotten"
+        changed += int(txn.delete(name + suffix + member))
+        if place >= 0:
+            others = _without(held.lists[place], pair, token, member, others_of)
+            changed += others != held.lists[place]
+            held.lists[place] = others
+    if kept is None or not changed:
+        return changed
+    if any(held.numbers) or any(held.lists):
+        txn.put(name + b"T", closed(held, layout))
+    else:
+        txn.delete(name + b"T")
+    return changed
+
+
+def _leave_series(txn: Any, layout: Layout, name: bytes, numbers: list[int], ats: set[int]) -> int:
+    """Take the events at `ats` out of the totals in `numbers` and in the entries."""
+    entries = name + b"E"
+    rows = _entries(txn, entries + min(ats).to_bytes(8), entries, layout.totals)
+    lost, changed = _rewritten(txn, rows, layout.totals_of(numbers), layout.totals, ats)
+    for plan, _, head, total, _, runs in layout.series:
+        if not lost[total]:
+            continue
+        if runs:
+            own_name = name + b"R" + bytes([plan.id])
+            own = _entries(txn, own_name + min(ats).to_bytes(8), own_name, _COUNT)
+            changed += _rewritten(txn, own, (numbers[head],), _COUNT, ats)[1]
+        numbers[head] -= lost[total]
+        if plan.summed:
+            numbers[head + 3] = (numbers[head + 3] - lost[total + 1]) & _WRAP
+            numbers[head + 4] = (numbers[head + 4] - lost[total + 2]) & _WRAP
+        if not numbers[head]:
+            numbers[head + 1] = numbers[head + 2] = 0
+    if changed:
+        _times(layout, numbers, _entries(txn, entries, entries, layout.totals), ats)
+    return changed
+
+
+def _entries(
+    txn: Any, start: bytes, prefix: bytes, totals: struct.Struct
+) -> list[tuple[bytes, tuple[int, ...]]]:
+    rows = []
+    with txn.cursor() as cursor:
+        if cursor.set_range(start):
+            for key, value in cursor:
+                if not key.startswith(prefix):
+                    break
+                rows.append((bytes(key), totals.unpack(value)))
+    return rows
+
+
+def _rewritten(
+    txn: Any,
+    rows: list[tuple[bytes, tuple[int, ...]]],
+    now: tuple[int, ...],
+    totals: struct.Struct,
+    ats: set[int],
+) -> tuple[tuple[int, ...], int]:
+    """Delete the entries at `ats` and take what they added out of the later ones.
+
+    Returns what was added by all of them, and how many entries changed.
+    """
+    after = [before for _, before in rows[1:]] + [now]
+    lost, changed = (0,) * len(now), 0
+    for (key, before), later in zip(rows, after, strict=True) if rows else ():
+        if int.from_bytes(key[-8:]) in ats:
+            txn.delete(key)
+            lost = tuple((x + y - z) & _WRAP for x, y, z in zip(lost, later, before, strict=True))
+            changed += 1
+        elif changed:
+            txn.put(key, totals.pack(*((x - y) & _WRAP for x, y in zip(before, lost, strict=True))))
+            changed += 1
+    return lost, changed
+
+
+def _times(
+    layout: Layout,
+    numbers: list[int],
+    rows: list[tuple[bytes, tuple[int, ...]]],
+    ats: set[int],
+) -> None:
+    """Find anew when the first and the last event of each series was, where it was one of `ats`."""
+    after = [before for _, before in rows[1:]] + [layout.totals_of(numbers)]
+    for _, _, head, total, _, _ in layout.series:
+        if not numbers[head] or not ats & {numbers[head + 1], numbers[head + 2]}:
+            continue
+        own = [
+            int.from_bytes(key[-8:])
+            for (key, before), later in zip(rows, after, strict=True)
+            if later[total] != before[total]
+        ]
+        numbers[head + 1], numbers[head + 2] = own[-1], own[0]
+
+
+def _without(others: bytes, plan: Pair, token: bytes, member: bytes, others_of: OthersOf) -> bytes:
+    seen = {
+        others[place + 8 : place + _ENTRY]: others[place : place + 8]
+        for place in range(0, len(others), _ENTRY)
+    }
+    if seen.pop(member, None) is None:
+        return others
+    if len(others) == DISTINCT_CAP * _ENTRY:
+        for at, other in others_of(plan.by, token, tuple(STREAMS[plan.of])):
+            if other != member:
+                seen[other] = max(seen.get(other, b""), at.to_bytes(8))
+    kept = sorted((stamp, other) for other, stamp in seen.items())[-DISTINCT_CAP:]
+    return b"".join(stamp + other for stamp, other in kept)
