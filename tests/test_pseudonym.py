@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import phonenumbers
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -569,3 +570,11 @@ def test_home_is_private(tmp_path: Path) -> None:
         if file.is_file() and file.suffix != ".lock":
             assert file.stat().st_mode & 0o077 == 0, file.name
     keys.vault.close()
+
+
+@settings(max_examples=500)
+@given(st.from_regex(r"\A\+861[3-9][0-9]{9}\Z"))
+def test_a_number_that_is_spelt_right_already_is_what_the_library_makes_of_it(text):
+    number = phonenumbers.parse(text, "CN")
+    spelt = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+    assert pseudonym.phone(text) == spelt

@@ -7,6 +7,7 @@ they start is looked at in a short-lived process of its own.
 from __future__ import annotations
 
 import functools
+import gc
 import logging
 import multiprocessing
 import os
@@ -29,6 +30,8 @@ _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NU
 THREADS = 4
 #: Seconds after which a thread that computes lets another go on.
 SWITCH = 0.0005
+#: Objects after which Python looks for unused cycles: a call makes some hundreds, and few cycles.
+GARBAGE = 20_000
 #: Seconds that a worker has to finish what it is about.
 PATIENCE = 20
 
@@ -125,6 +128,10 @@ def _worker(settings: Settings) -> Callable[..., Any]:
     from sectionfour.web import create_app
 
     app = create_app(settings, upkeep=True)
+    # What is there by now stays: to look through it again and again cost a tenth of every call.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE, 10, 10)
 
     def end() -> None:
         app.extensions["sectionfour.upkeep"].stop()

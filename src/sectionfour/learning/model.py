@@ -39,7 +39,10 @@ def session(onnx: bytes) -> onnxruntime.InferenceSession:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """`usual` is, a feature, what 95 % of training rows stay below: it picks a reason's text."""
+    """`usual` is, a feature, what 95 % of training rows stay below: it picks a reason's text.
+
+    `places` are, a reason, the positions of its features, each with 1 + what is usual of it.
+    """
 
     name: str
     version: str
@@ -48,7 +51,7 @@ class Model:
     usual: dict[str, float]
     columns: NDArray[np.intp] = field(init=False)
     codes: tuple[str, ...] = field(init=False)
-    places: dict[str, list[int]] = field(init=False)
+    places: dict[str, list[tuple[int, float]]] = field(init=False)
     masks: NDArray[np.bool_] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -60,12 +63,16 @@ class Model:
         masks = np.zeros((len(grouped) + 1, len(positions)), dtype=np.bool_)
         for row, places in enumerate(grouped.values(), start=1):
             masks[row, places] = True
+        usual = [self.usual.get(NAMES[position], 0.0) for position in positions]
         object.__setattr__(self, "columns", np.array(positions, dtype=np.intp))
         object.__setattr__(self, "codes", tuple(grouped))
         object.__setattr__(
             self,
             "places",
-            {code: [positions[place] for place in places] for code, places in grouped.items()},
+            {
+                code: [(positions[place], 1.0 + max(usual[place], 0.0)) for place in places]
+                for code, places in grouped.items()
+            },
         )
         object.__setattr__(self, "masks", masks)
 
@@ -79,12 +86,13 @@ class Model:
         batch = np.where(self.masks, np.float32(np.nan), row)
         probability, log_odds = self.session.run(["probability", "log_odds"], {"X": batch})
         contributions = log_odds[0, 0] - log_odds[1:, 0]
+        values = vector.tolist()
         reasons = []
-        for place in np.argsort(-contributions)[:MOST_REASONS]:
+        for place in (-contributions).argsort()[:MOST_REASONS].tolist():
             if contributions[place] < LEAST_CONTRIBUTION:
                 break
             code = self.codes[place]
-            text = self._text(code, vector)
+            text = self._text(code, values)
             reasons.append(Reason(code, text, round(float(contributions[place]), 3)))
         return Rating(
             probability=float(probability[0, 0]),
@@ -102,15 +110,14 @@ class Model:
         found: NDArray[np.float64] = self.session.run(["probability"], {"X": given})[0][:, 0]
         return found.astype(np.float64)
 
-    def _text(self, code: str, vector: NDArray[np.float64]) -> str:
+    def _text(self, code: str, values: list[float]) -> str:
         """Say, of a reason, the feature that stands out furthest from what is usual."""
-        furthest, text = -1.0, REASONS[code]
-        for position in self.places[code]:
-            value = float(vector[position])
-            distance = value / (self.usual.get(NAMES[position], 0.0) + 1.0)
-            if distance > furthest and tells(FEATURES[position], value):
-                furthest, text = distance, say(FEATURES[position], value)
-        return text
+        furthest, said = -1.0, None
+        for position, usual in self.places[code]:
+            value = values[position]
+            if value > furthest * usual and tells(FEATURES[position], value):
+                furthest, said = value / usual, position
+        return REASONS[code] if said is None else say(FEATURES[said], values[said])
 
 
 def feature_list(name: str) -> dict[str, Any]:

@@ -115,11 +115,18 @@ def phone(text: str, region: str = "CN") -> str:
     >>> phone("138 0013-8000"), phone("+86 138 0013 8000")
     ('+8613800138000', '+8613800138000')
     """
+    if _SPELT.match(text):
+        return text
     try:
         number = phonenumbers.parse(text, region)
     except phonenumbers.NumberParseException:
         raise BadRequest("not a phone number", pointer="/member/phone") from None
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+
+
+#: A Chinese mobile number in E.164: the commonest, and a tenth of claim's time to find so spelt.
+#: 179 is left out: it may be a carrier's prefix, which the library takes away.
+_SPELT = re.compile(r"\+861(?:[3-689]\d|7[0-8])\d{8}\Z", re.ASCII)
 
 
 def email(text: str) -> str:

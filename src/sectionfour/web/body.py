@@ -18,6 +18,7 @@ from msgspec.inspect import AnyType, DictType, StructType, Type, UnionType, VarT
 from sectionfour.errors import BadRequest, TooLarge, WrongMediaType
 from sectionfour.web.problems import invalid
 
+JSON = "application/json"
 LIMIT = 64 * 1024
 READ = LIMIT + 1
 DEEPEST = 32
@@ -42,6 +43,11 @@ _JSON = re.compile(r"application/(?:[\w.+-]+\+)?json\Z", re.ASCII)
 
 def received() -> bytes:
     """Return the bytes of the request: TooLarge beyond LIMIT, WrongMediaType for no JSON."""
+    environ = request.environ
+    size = environ.get("CONTENT_LENGTH", "")
+    if environ.get("CONTENT_TYPE") == JSON and size.isdecimal() and int(size) <= LIMIT:
+        data: bytes = environ["wsgi.input"].read(int(size))  # as get_data does, in a tenth the time
+        return data
     kind = request.mimetype
     if kind and kind != "application/json" and kind != _UNSAID and not _JSON.match(kind):
         raise WrongMediaType("send application/json")
