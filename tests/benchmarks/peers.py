@@ -35,14 +35,3 @@ def tutorial() -> Flask:
         return jsonify({"probability": float(model.predict_proba(frame)[0, 1])})
 
     return app
-
-
-def ours() -> Flask:
-    import sys
-
-    from sectionfour.serve import SWITCH
-    from sectionfour.web import create_app
-
-    sys.setswitchinterval(SWITCH)  # as `sectionfour serve` does
-
-    return create_app()

@@ -1,10 +1,13 @@
 """The race of `benchmarks.md` section 2: ours beside a bare echo and the tutorial's service.
 
     python tests/benchmarks/race.py [--seconds 10] [--rounds 3] [--events 200000]
+        [--mlflow PYTHON] [--bentoml PYTHON]
 
-Each service runs 2 workers under the same server, beside the load generator, one after the other in
-rounds; medians over rounds. Ours does everything: gate, windows, model, reasons, receipt on disk.
-The tutorial's model is the same kind and size on as many features, and it is given the features.
+Each service runs 2 workers, beside the load generator, one after the other in rounds; medians over
+rounds. Echo and tutorial run under the server that ours runs under. Ours is `sectionfour serve` as
+it is, with all that it does: gate, windows, model, reasons, receipt on disk, checkpoints. The other
+models are of the same settings on as many features, and are given the features. MLflow and BentoML
+join where the Python of an environment that has them (and scikit-learn, pandas) is given.
 """
 
 from __future__ import annotations
@@ -39,6 +42,12 @@ from sectionfour.web.keys import create_key
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 CONNECTIONS, WORKERS, MEMBERS = 8, 2, 20_000
+#: Where a row of features goes, and what is written around it.
+ASKED = {
+    "tutorial": ("/predict", b"", b""),
+    "mlflow": ("/invocations", b'{"dataframe_records":[', b"]}"),
+    "bentoml": ("/predict", b'{"row":', b"}"),
+}
 #: Threads a worker: with 8 connections, each worker has 4 of them.
 THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
@@ -85,30 +94,60 @@ def tutorial_model(path: Path) -> list[bytes]:
     rng = np.random.default_rng(2)
     rows = pd.DataFrame(rng.normal(size=(20_000, len(names))), columns=names)
     target = (rows["feature_0"] + rng.normal(size=len(rows)) > 2.5).astype(int)
-    model = HistGradientBoostingClassifier(max_iter=200, max_leaf_nodes=15, early_stopping=False)
+    settings = _settings()
+    model = HistGradientBoostingClassifier(**settings, early_stopping=False)
     joblib.dump(model.fit(rows, target), path)
+    plan = {"settings": settings, "features": len(names)}
+    path.with_suffix(".json").write_bytes(msgspec.json.encode(plan))
     return [msgspec.json.encode(row) for row in rows.head(5_000).to_dict("records")]
 
 
+def _settings() -> dict[str, float]:
+    """Return what the transaction model that comes along was fitted with."""
+    folder = ROOT / "models" / "transaction"
+    version = (folder / "CURRENT").read_text().strip()
+    card = msgspec.json.decode((folder / version / "card.json").read_bytes())
+    found: dict[str, float] = card["settings"]
+    return found
+
+
 @contextmanager
-def served(factory: str, port: int, environment: dict[str, str]) -> Iterator[str]:
-    """Run one of the peers under the server that ours runs under."""
-    command = [
-        sys.executable, "-m", "granian", f"peers:{factory}", "--factory", "--interface", "wsgi",
-        "--host", "127.0.0.1", "--port", str(port), "--workers", str(WORKERS),
-        "--blocking-threads", "4", "--no-access-log", "--log-level", "warning",
-    ]  # fmt: skip
-    process = subprocess.Popen(command, cwd=HERE, env=os.environ | THREADS | environment)
+def served(
+    peer: str, port: int, environment: dict[str, str], folder: Path, python: str | None
+) -> Iterator[str]:
+    """Run one of the services; `python` is that of a peer with an environment of its own."""
+    host, workers = "127.0.0.1", str(WORKERS)
+    if peer == "ours":
+        command = [str(Path(sys.executable).with_name("sectionfour")), "serve"]
+        command += ["--bind", f"{host}:{port}", "--workers", workers]
+    elif python is not None:
+        command = [python, str(HERE / "apart.py"), peer, str(folder), str(port), workers]
+    else:
+        command = [
+            sys.executable, "-m", "granian", f"peers:{peer}", "--factory", "--interface", "wsgi",
+            "--host", host, "--port", str(port), "--workers", workers,
+            "--blocking-threads", "4", "--no-access-log", "--log-level", "warning",
+        ]  # fmt: skip
+    log = None if peer in ("ours", "echo", "tutorial") else subprocess.DEVNULL
+    process = subprocess.Popen(
+        command,
+        cwd=HERE,
+        env=os.environ | THREADS | environment,
+        start_new_session=True,
+        stdout=log,
+        stderr=log,
+    )
     try:
         _listening(port, process)
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://{host}:{port}"
     finally:
-        process.send_signal(signal.SIGTERM)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
         process.wait(timeout=30)
 
 
 def _listening(port: int, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(300):
+    for _ in range(900):
         if process.poll() is not None:
             raise SystemExit(f"a peer ended with status {process.returncode}")
         try:
@@ -118,7 +157,7 @@ def _listening(port: int, process: subprocess.Popen[bytes]) -> None:
         else:
             time.sleep(1)  # the other worker
             return
-    raise SystemExit("a peer did not listen within 30 seconds")
+    raise SystemExit("a peer did not listen within 90 seconds")
 
 
 def main() -> None:
@@ -126,6 +165,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--events", type=int, default=200_000)
+    for peer in ("mlflow", "bentoml"):
+        parser.add_argument(f"--{peer}", metavar="PYTHON", help=f"an environment with {peer}")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         _race(Path(folder), options)
@@ -140,15 +181,18 @@ def _race(folder: Path, options: argparse.Namespace) -> None:
         "TUTORIAL_MODEL": str(folder / "tutorial.joblib"),
     }
     rng = np.random.default_rng(3)
-    found: dict[str, list[bench.Result]] = {"echo": [], "tutorial": [], "ours": []}
+    apart = {peer: getattr(options, peer) for peer in ("mlflow", "bentoml")}
+    peers = ["echo", "tutorial", *(peer for peer, python in apart.items() if python), "ours"]
+    found: dict[str, list[bench.Result]] = {peer: [] for peer in peers}
     for turn in range(options.rounds):
         for place, peer in enumerate(found):
             port = 8500 + 10 * turn + place
             url = f"http://127.0.0.1:{port}"
             wanted = int(options.seconds * (16_000 if peer == "echo" else 5_000))
-            if peer == "tutorial":
+            if peer in ASKED:
+                path, before, after = ASKED[peer]
                 requests = [
-                    bench.message(url, "POST", "/predict", bodies[i % len(bodies)])
+                    bench.message(url, "POST", path, before + bodies[i % len(bodies)] + after)
                     for i in range(wanted)
                 ]
             else:
@@ -162,7 +206,7 @@ def _race(folder: Path, options: argparse.Namespace) -> None:
                     )
                     for i in range(wanted)
                 ]
-            with served(peer, port, environment):
+            with served(peer, port, environment, folder, apart.get(peer)):
                 bench.run(url, iter(requests[:500]), connections=CONNECTIONS, seconds=60)
                 result = bench.run(
                     url, iter(requests[500:]), connections=CONNECTIONS, seconds=options.seconds
