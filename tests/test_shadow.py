@@ -20,6 +20,7 @@ from sectionfour.learning.registry import Served
 from sectionfour.learning.shadow import Shadow
 from sectionfour.parts import Parts
 from sectionfour.settings import Settings
+from sectionfour.upkeep import upkeep
 from sectionfour.web.keys import create_key
 
 NAME = "transaction"
@@ -104,6 +105,33 @@ def test_an_erased_assessment_takes_its_shadow_with_it(
     assert with_v2.ledger.shadow_pairs("v2", "v1")
     with with_v2.ledger.transaction() as connection:
         connection.execute("DELETE FROM assessments")
+    assert with_v2.ledger.rows("SELECT COUNT(*) FROM shadow_scores") == [(0,)]
+
+
+def test_who_is_erased_has_no_shadow_either(
+    with_v2: Parts, answered: Callable[..., int], client: Callable[..., Any], app: Any
+) -> None:
+    challenge(with_v2)
+    assert [answered(n) for n in (1, 2)] == [200, 200]
+    Shadow(with_v2).turn()
+    assert len(with_v2.ledger.shadow_pairs("v2", "v1")) == 2
+    path = "/v1/members/raw-member-1/erasure"
+    assert client("privacy").post(path, json={"trigger": "cancellation"}).status_code == 202
+    notary = app.extensions["sectionfour.notary"]
+    upkeep(with_v2, notary, with_v2.clock() + 86_400_000_000)
+    assert [row[0] for row in with_v2.ledger.shadow_pairs("v2", "v1")] == ["evt_0002"]
+    left = with_v2.ledger.rows(
+        "SELECT event_id FROM assessments WHERE seq IN (SELECT seq FROM shadow_scores)"
+    )
+    assert left == [("evt_0002",)]
+
+
+def test_nobody_challenges_what_has_ceased(with_v2: Parts, answered: Callable[..., int]) -> None:
+    challenge(with_v2)
+    assert answered(1) == 200
+    with with_v2.ledger.transaction() as connection:
+        connection.execute("INSERT INTO cessation VALUES (1, 1, 'https://x.example', 'k', NULL)")
+    assert Shadow(with_v2).turn() == 0
     assert with_v2.ledger.rows("SELECT COUNT(*) FROM shadow_scores") == [(0,)]
 
 

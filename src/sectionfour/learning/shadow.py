@@ -56,9 +56,11 @@ class Shadow:
     def turn(self) -> int:
         """Score a bite of what is new for each challenger; returns how many calls were scored.
 
-        A challenger that cannot be opened is left where it is.
+        A challenger that cannot be opened is left where it is. After a cessation nothing is scored.
         """
         done = 0
+        if self._parts.ledger.cessation() is not None:
+            return done
         for name in registry.NAMES:
             for version in registry.challengers(self._parts.models.folder, name):
                 challenger = self._model(name, version)

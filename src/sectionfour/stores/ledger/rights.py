@@ -237,14 +237,15 @@ class Rights(Connected):
 def _names(connection: sqlite3.Connection, subject: bytes) -> dict[str, Any]:
     """Return what a person's rows are found by: the token, and their events and assessments."""
     asked = connection.execute(
-        "SELECT assessment_id, event_id FROM assessments WHERE subject = ?", (subject,)
+        "SELECT assessment_id, event_id, seq FROM assessments WHERE subject = ?", (subject,)
     ).fetchall()
     seen = connection.execute("SELECT event_id FROM events WHERE member = ?", (subject,)).fetchall()
-    events = {name for (name,) in seen} | {name for _, name in asked}
+    events = {name for (name,) in seen} | {name for _, name, _ in asked}
     return {
         "subject": subject,
         "event": msgspec.json.encode(sorted(events)).decode(),
-        "assessment": msgspec.json.encode([name for name, _ in asked]).decode(),
+        "assessment": msgspec.json.encode([name for name, _, _ in asked]).decode(),
+        "turn": msgspec.json.encode([seq for _, _, seq in asked]).decode(),
     }
 
 
@@ -254,6 +255,7 @@ def _theirs(kept: Kept) -> str:
         "subject": "{} = :subject",
         "event": "{} IN (SELECT value FROM json_each(:event))",
         "assessment": "{} IN (SELECT value FROM json_each(:assessment))",
+        "turn": "{} IN (SELECT value FROM json_each(:turn))",
     }
     return " OR ".join(conditions[what].format(column) for what, column in kept.person.items())
 
