@@ -81,6 +81,67 @@ def test_a_key_that_is_not_32_bytes_in_base64_is_refused_and_not_repeated(
     assert (tmp_path / "keys" / "kek").read_bytes() == text.encode("latin-1")
 
 
+def a_command(folder: Path, body: str) -> str:
+    """Return a command, with a space in its path, that a shell script of this body answers."""
+    script = folder / "a command.sh"
+    script.write_text(f"#!/bin/sh\n{body}\n")
+    script.chmod(0o700)
+    return f'"{script}" some argument'
+
+
+@pytest.mark.parametrize("end", ["", "\n", " \r\n"])
+def test_a_command_has_the_word_and_then_no_file_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    text = base64.b64encode(KEK).decode() + end
+    monkeypatch.setenv("SECTIONFOUR_KEK_COMMAND", a_command(tmp_path, f"printf '{text}'"))
+    assert load_kek(tmp_path / "home") == KEK
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ("echo a-secret-word; echo a-secret-word >&2; exit 3", "ended with status 3"),
+        ("exit 0", "0 bytes"),
+        ("echo not base64: a-secret-word", "not base64"),
+        ("head -c 44 /dev/zero", "not base64"),
+        ("printf '\\351%.0s' 1 2 3 4", "not base64"),
+        (f"echo {base64.b64encode(b'a-secret-word').decode()}", "13 bytes"),
+        ("exec sleep 60", "TimeoutExpired"),
+    ],
+)
+def test_a_command_that_gives_no_key_is_said_to_and_nothing_that_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, why: str, caplog: Any
+) -> None:
+    monkeypatch.setattr("sectionfour.privacy.kek.PATIENCE", 0.5)
+    monkeypatch.setenv("SECTIONFOUR_KEK_COMMAND", a_command(tmp_path, body))
+    with pytest.raises(KeyringError, match=why) as caught:
+        load_kek(tmp_path / "home")
+    said = caught.value.detail + caplog.text
+    assert "a-secret-word" not in said
+    assert base64.b64encode(b"a-secret-word").decode() not in said
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("command", ["", "no-such-command-anywhere", 'an "open quotation'])
+def test_a_command_that_cannot_be_run_is_said_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("SECTIONFOUR_KEK_COMMAND", command)
+    with pytest.raises(KeyringError, match="cannot be run"):
+        load_kek(tmp_path)
+
+
+def test_a_key_and_a_command_for_one_are_too_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECTIONFOUR_KEK", base64.b64encode(KEK).decode())
+    monkeypatch.setenv("SECTIONFOUR_KEK_COMMAND", "cat /dev/null")
+    with pytest.raises(KeyringError, match="not both"):
+        load_kek(tmp_path)
+
+
 # --- the ring --------------------------------------------------------------------------------
 
 

@@ -557,11 +557,16 @@ def _found(name: str) -> Any:
         return getattr(getattr(importlib.import_module(module), owner), attribute)
 
 
-def test_a_key_from_the_environment_is_replaced_in_two_steps(tmp_path, models, monkeypatch):
+@pytest.mark.parametrize("source", [kek.VALUE, kek.COMMAND])
+def test_a_key_from_elsewhere_is_replaced_in_two_steps(tmp_path, models, monkeypatch, source):
     from sectionfour.settings import Settings
 
+    def given(value: bytes) -> None:
+        text = base64.b64encode(value).decode()
+        monkeypatch.setenv(source, text if source == kek.VALUE else f"echo {text}")
+
     old, new = secrets.token_bytes(32), secrets.token_bytes(32)
-    monkeypatch.setenv(kek.VALUE, base64.b64encode(old).decode())
+    given(old)
     chosen = Settings(home=tmp_path / "home", models=models, velocity_gib=0.05)
     parts = open_parts(chosen)
     parts.keys.enrol(["member one", "member two"])
@@ -573,15 +578,16 @@ def test_a_key_from_the_environment_is_replaced_in_two_steps(tmp_path, models, m
     assert rotation.rewrap(parts, chosen.home, new) is False
     with pytest.raises(KeyringError, match="not the new one"):
         rotation.forget_kek(parts, chosen.home)
-    for text in (old, new):
-        found = keks(chosen.home, monkeypatch, text)
+    for value in (old, new):
+        given(value)
+        found = open_keys(chosen.home, chosen.region)
         assert uids(found) == before
         found.vault.close()
-    monkeypatch.setenv(kek.VALUE, base64.b64encode(new).decode())
     rotation.forget_kek(parts, chosen.home)
     parts.close()
+    given(old)
     with pytest.raises(KeyringError):
-        keks(chosen.home, monkeypatch, old)
+        open_keys(chosen.home, chosen.region)
     assert not (chosen.home / "keys" / "kek").exists()
 
 
