@@ -203,6 +203,37 @@ def test_who_was_beyond_the_cap_comes_back(tmp_path):
     other.close()
 
 
+# --- what a law holds
+
+
+@pytest.mark.parametrize("held", ["member_id", "order_id"])
+def test_what_a_law_holds_is_erased_once_two_have_lifted_it(client, lived, a_request, held):
+    order = a_request(1)["transaction"]["order_id"]
+    given = {"member_id": "raw-member-1", "order_id": order}[held]
+    one, other = client("privacy"), client("privacy")
+    hold = one.post("/v1/holds", json={held: given, "law": "art. 54"}).json["hold_id"]
+    places = ("events", "assessments", "labels", "consent_events", "log", "erasures")
+
+    def rows() -> list[Any]:
+        return [lived.ledger.rows(f"SELECT * FROM {place}") for place in places]
+
+    before, windows = rows(), dump(lived.velocity)
+    path = "/v1/members/raw-member-1/erasure"
+    for lifter in (one, other):
+        answer = client("privacy").post(path, json={"trigger": "cancellation"})
+        assert (answer.status_code, answer.json["type"]) == (409, "/problems/conflict")
+        assert "raw-member" not in answer.get_data(as_text=True)
+        assert rows()[:4] == before[:4]
+        assert lived.ledger.rows("SELECT * FROM erasures") == []
+        assert dump(lived.velocity) == windows
+        assert lived.keys.subject("raw-member-1") is not None
+        lifter.post(f"/v1/holds/{hold}/lift")
+    assert client("privacy").post("/v1/members/raw-member-2/erasure",
+                                  json={"trigger": "cancellation"}).status_code == 202  # fmt: skip
+    erase(client)
+    assert lived.keys.subject("raw-member-1") is None
+
+
 # --- all of it
 
 

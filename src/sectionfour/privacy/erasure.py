@@ -76,8 +76,8 @@ def erase(parts: Parts, member_id: str, trigger: str, at: int) -> Case:
         if known is None:
             raise NotFound("there is no such member here")
         return known
-    if any(hold.subject == subject and hold.lifted_at is None for hold in parts.ledger.holds()):
-        raise Conflict("a legal hold on this person forbids it until it is lifted")
+    if parts.ledger.is_held(subject):
+        raise Conflict("a legal hold on this person, or an order of theirs, forbids it for now")
     case = parts.ledger.open_erasure(
         Case(
             f"er_{secrets.token_hex(12)}",

@@ -108,6 +108,16 @@ class Retained(Connected):
     def holds(self) -> list[Hold]:
         return [Hold(*row) for row in self.rows("SELECT * FROM holds ORDER BY placed_at, hold_id")]
 
+    def is_held(self, subject: bytes) -> bool:
+        """Whether a law holds a person's data, or that of an order of theirs, just now."""
+        return bool(
+            self.rows(
+                "SELECT 1 FROM holds WHERE lifted_at IS NULL AND (subject = ?1 OR order_ref IN"
+                " (SELECT order_ref FROM events WHERE member = ?1)) LIMIT 1",
+                subject,
+            )
+        )
+
     def add_hold(self, hold: Hold, leaf: Leaf) -> None:
         with self.transaction() as connection:
             marks = ", ".join("?" * len(Hold.__struct_fields__))
