@@ -153,6 +153,22 @@ def test_a_serving_process_loads_no_pandas_no_sklearn_and_no_matplotlib(service,
     assert done.stdout.strip() == "[]"
 
 
+def test_a_call_without_a_key_leaves_the_connection_to_the_next_one(service, a_request):
+    """A client library sends the next call down the same connection, and must get its answer."""
+    body = json.dumps(a_request(3500) | {"filler": "x" * 60_000})
+    asked = http.client.HTTPConnection("127.0.0.1", service.port, timeout=20)
+    said = []
+    for key in ("none", service.keys["consent"], service.keys["checkout"]):
+        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        asked.request("POST", "/v1/assessments", body, headers)
+        said.append((connected := asked.sock, asked.getresponse()))
+        said[-1][1].read()
+        assert asked.sock is connected  # http.client would else make another one
+    assert [answer.status for _, answer in said] == [401, 403, 200]
+    assert len({id(sock) for sock, _ in said}) == 1
+    asked.close()
+
+
 # --- batches
 
 

@@ -57,6 +57,14 @@ def received() -> bytes:
     return data
 
 
+def discard() -> None:
+    """Take in a body that nobody looks at: left unread, it ends the caller's connection, as one
+    beyond LIMIT does."""
+    size = request.content_length or 0
+    if size <= LIMIT:
+        request.environ["wsgi.input"].read(size)
+
+
 def read(kind: type[T]) -> Body[T]:
     """Return the request's body as a `kind`; BadRequest names the field that does not fit."""
     return decode(received(), kind)

@@ -12,11 +12,11 @@ from typing import Any, Concatenate
 from flask import Flask, Response, request
 from msgspec import json
 
-from sectionfour.errors import Ceased
+from sectionfour.errors import Ceased, Forbidden, Unauthenticated
 from sectionfour.parts import Parts
 from sectionfour.privacy.receipts import Notary
 from sectionfour.settings import Settings
-from sectionfour.web import keys
+from sectionfour.web import body, keys
 from sectionfour.web.keys import ANYBODY, Caller
 from sectionfour.web.metrics import Metrics
 
@@ -82,9 +82,13 @@ def add(app: Flask, service: Service, route: Route) -> None:
     def view(**values: str) -> Response:
         if not named:
             return handle(service, ANYBODY, **values)
-        who = keys.caller(ledger, request.environ.get("HTTP_AUTHORIZATION"), named)
-        if who.ceased and not stays:
-            raise Ceased("operation has ceased: nothing is collected or scored any more")
+        try:
+            who = keys.caller(ledger, request.environ.get("HTTP_AUTHORIZATION"), named)
+            if who.ceased and not stays:
+                raise Ceased("operation has ceased: nothing is collected or scored any more")
+        except (Unauthenticated, Forbidden, Ceased):
+            body.discard()
+            raise
         with steady:  # no token changes under a call
             return handle(service, who, **values)
 
