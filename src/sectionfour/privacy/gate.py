@@ -82,19 +82,23 @@ def check(
     subject = request.subject
     consents = [] if subject is None else consent.live(ledger.consents(subject, at), at)
     grants: Sequence[tuple[Grant, int]] | None = None
+    origin = None
     for use in request.uses:
         basis = None
-        source, category = regime.source(use.source), regime.category(use.category)
-        admission = regime.admission(rule.id, category.key, source.key)
+        if use.source != origin:  # most often all are of one
+            source, origin = regime.source(use.source), use.source
+            attested, admits = source.attestation, regime.admits[rule.id, source.key]
+        category = regime.category(use.category)
+        admission = admits[category.key]
         hindrance = use.hindrance
         if use.attestation is not None and hindrance == "third_person":
             word = ledger.third_person(use.attestation)
             if word is not None and attestations.authorises(word, subject, request.order):
                 hindrance = None
         shared: Sequence[SourceAttestation] = ()
-        if source.attestation:
+        if attested:
             shared = _attested(use, rule, ledger, at)
-        if (source.attestation or category.attested) and not shared:
+        if (attested or category.attested) and not shared:
             hindrance = hindrance or "no_attestation"
         own = operation == "export" and category.own_result and source.key == "first_party"
         if own and hindrance is None and admission == "yes":

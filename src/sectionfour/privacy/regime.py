@@ -69,6 +69,7 @@ class Regime:
     contract: ExceptionRule
     covered: frozenset[tuple[str, str]]
     withheld_for: Mapping[str, frozenset[str]]
+    admits: Mapping[tuple[str, str], Mapping[str, Admission]]  # by (purpose, source), by category
 
     def purpose(self, name: str, *, pointer: str = "/purpose") -> PurposeRule:
         """Return the purpose asked for, or raise BadRequest; the message does not repeat it."""
@@ -110,6 +111,9 @@ class Regime:
 
         A source that needs an attestation names its provider; no other does.
         """
+        rule = self.sources.get(text)
+        if rule is not None and not rule.grounds:
+            return rule
         kind, colon, provider = text.partition(":")
         rule = self.sources.get(kind)
         if rule is None or bool(provider) != rule.attestation or bool(colon) != rule.attestation:
@@ -144,10 +148,7 @@ class Regime:
 
     def admission(self, purpose: str, category: str, source: str = "first_party") -> Admission:
         """Return how far a category from a kind of source may serve a purpose: the whole matrix."""
-        rule = self.sources[source]
-        if category not in rule.brings or purpose not in rule.serves:
-            return "denied"
-        return self.purposes[purpose].admits[category]
+        return self.admits[purpose, source][category]
 
     def matrix(self) -> dict[str, dict[str, dict[str, dict[str, list[str]]]]]:
         """Return by category, source and purpose of collection: what each use needs.
@@ -261,6 +262,13 @@ def assemble(file: Mapping[str, Any], *, digest: str) -> Regime:
             [(key, key) for key in purposes] + [(umbrella.name, p) for p in umbrella.stands_for]
         ),
         withheld_for=MappingProxyType({r.key: frozenset(r.withholds) for r in refusable}),
+        admits=MappingProxyType(
+            {
+                (purpose.id, source.key): MappingProxyType(_admitted(purpose, source))
+                for purpose in purposes.values()
+                for source in sources.values()
+            }
+        ),
     )
     _refuse_contradictions(regime, umbrella, file)
     return regime
@@ -289,6 +297,14 @@ def _admission(purpose: PurposeRule, category: CategoryRule) -> Admission:
     if purpose.section_four:
         return category.security
     return "yes" if purpose.id in category.collected_for else "denied"
+
+
+def _admitted(purpose: PurposeRule, source: SourceRule) -> dict[str, Admission]:
+    serves = purpose.id in source.serves
+    return {
+        key: admission if serves and key in source.brings else "denied"
+        for key, admission in purpose.admits.items()
+    }
 
 
 def _refuse_contradictions(regime: Regime, umbrella: Umbrella, file: Mapping[str, Any]) -> None:
