@@ -19,9 +19,7 @@ def test_a_released_card_says_how_the_model_treats_who_agreed_to_be_counted(
     consents = pd.read_parquet(tmp_path / "market" / "consents.parquet")
     agreed = consents[consents["categories"].fillna("").str.contains("member.optional")]
     key = Ed25519PrivateKey.generate()
-    plan = Plan(
-        candidates=1, jobs=1, delay_days=7, test_days=28, shadows=0, names=("transaction",)
-    )
+    plan = Plan(candidates=1, jobs=1, delay_days=7, test_days=28, shadows=0, names=("transaction",))
     (done,) = release.make(tmp_path / "market", tmp_path / "m", key, plan)
     trusted = {key.public_key().public_bytes_raw()}
     card = registry.load(tmp_path / "m", done.name, done.version, trusted)[1]
