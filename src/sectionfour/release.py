@@ -15,15 +15,33 @@ from pathlib import Path
 import click
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from sectionfour import imports
+from sectionfour import audit, imports
 from sectionfour.bootstrap import open_parts
 from sectionfour.learning.registry import NAMES
 from sectionfour.replay import replay
 from sectionfour.settings import Settings
-from sectionfour.train import Plan, train
+from sectionfour.train import Plan, Trained, train
 
 ROOT = Path(__file__).parents[2]
 PLAN = Plan(candidates=12, test_days=28.0)
+
+
+def make(market: Path, models: Path, key: Ed25519PrivateKey, plan: Plan = PLAN) -> list[Trained]:
+    """Train on a simulated market in a home that is gone afterwards; `models` has the outcome.
+
+    Age bands and genders of those who agreed go into the audit set first, so that the cards say
+    how the models treat people, and over how many.
+    """
+    with tempfile.TemporaryDirectory() as home:
+        parts = open_parts(Settings(home=Path(home), models=models, velocity_gib=1))
+        try:
+            steps, _ = imports.market(market)
+            replay(steps, parts, notice=imports.MARKET_NOTICE)
+            taken = audit.take(market / "members.parquet", parts)
+            click.echo(f"audit set: {taken.kept} members, left out: {taken.left_out}", err=True)
+            return train(parts, plan, models, key, {key.public_key().public_bytes_raw()})
+        finally:
+            parts.close()
 
 
 def main() -> None:
@@ -33,13 +51,8 @@ def main() -> None:
     models = ROOT / "models"
     for name in NAMES:
         shutil.rmtree(models / name, ignore_errors=True)
-    with tempfile.TemporaryDirectory() as home:
-        parts = open_parts(Settings(home=Path(home), models=models, velocity_gib=1))
-        steps, _ = imports.market(ROOT / "data_samples" / "market")
-        replay(steps, parts, notice=imports.MARKET_NOTICE)
-        for done in train(parts, PLAN, models, key, {public}):
-            click.echo(f"{done.name} {done.version}")
-        parts.close()
+    for done in make(ROOT / "data_samples" / "market", models, key):
+        click.echo(f"{done.name} {done.version}")
     (ROOT / "src/sectionfour/learning/release.pub").write_text(
         base64.b64encode(public).decode() + "\n", "ascii"
     )

@@ -1,0 +1,28 @@
+"""The models that come along: made from a market, with what their cards say of fairness."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from sectionfour import release, simulate
+from sectionfour.learning import registry
+from sectionfour.train import Plan
+
+
+def test_a_released_card_says_how_the_model_treats_who_agreed_to_be_counted(
+    tmp_path: Path,
+) -> None:
+    simulate.write(simulate.simulate(seed=9, events=8_000), tmp_path / "market")
+    consents = pd.read_parquet(tmp_path / "market" / "consents.parquet")
+    agreed = consents[consents["categories"].fillna("").str.contains("member.optional")]
+    key = Ed25519PrivateKey.generate()
+    plan = Plan(candidates=1, jobs=1, delay_days=7, test_days=28, shadows=0, names=("transaction",))
+    (done,) = release.make(tmp_path / "market", tmp_path / "m", key, plan)
+    trusted = {key.public_key().public_bytes_raw()}
+    card = registry.load(tmp_path / "m", done.name, done.version, trusted)[1]
+    for group in ("age_band", "gender"):
+        counted = card["fairness"][group]["members"]
+        assert 0 < counted <= agreed["member_id"].nunique()
