@@ -10,6 +10,7 @@ import random
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 
 from sectionfour.bootstrap import open_parts
+from sectionfour.database import Database
 from sectionfour.web import create_app
 
 LONG = os.environ.get("AUDIT") == "long"
@@ -286,3 +288,42 @@ def test_a_withdrawal_holds_for_the_next_call_on_each_of_four_processes(
     record_property("withdrawals", trials)
     record_property("processes", 4)
     record_property("scored after the acknowledgement", sum(late.values()))
+
+
+def test_a_ledger_replaced_while_a_thread_connects_keeps_what_is_not_in_its_file_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite deletes the write-ahead log beside an empty file, and the log there was ours."""
+    file = tmp_path / "ledger.db"
+    database = Database(file, "CREATE TABLE t (x)", version=1)
+    with database.write() as connection:
+        connection.execute("INSERT INTO t VALUES (7)")
+    log = file.with_name("ledger.db-wal")
+    before = log.stat().st_ino, log.read_bytes()
+    connect, seen = sqlite3.connect, []
+
+    def read() -> None:
+        try:
+            seen.append(database.read.execute("SELECT x FROM t").fetchall())
+        except sqlite3.Error as error:
+            seen.append(type(error))
+
+    aside = file.with_name("kept")
+
+    def replaced_first(*given: Any, **named: Any) -> sqlite3.Connection:
+        file.rename(aside)  # after the look at the file, before its opening
+        file.write_bytes(b"")
+        return connect(*given, **named)
+
+    monkeypatch.setattr(sqlite3, "connect", replaced_first)
+    try:
+        thread = threading.Thread(target=read)
+        thread.start()
+        thread.join()
+    finally:
+        monkeypatch.setattr(sqlite3, "connect", connect)
+        aside.rename(file)
+    assert seen == [sqlite3.OperationalError]
+    assert (log.stat().st_ino, log.read_bytes()) == before
+    assert database.read.execute("SELECT x FROM t").fetchall() == [(7,)]
+    database.close()

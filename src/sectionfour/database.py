@@ -31,6 +31,7 @@ class Database:
         self._turn = threading.RLock()
         self._lock_file = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._opened: list[sqlite3.Connection] = []
+        self._file: tuple[int, int] | None = None
         self._writer = self._connect()
         self._file = _identity(path)
         with self.write() as connection:
@@ -48,6 +49,14 @@ class Database:
         connection = sqlite3.connect(
             self.path, isolation_level=None, check_same_thread=False, cached_statements=256
         )
+        if (
+            self._file is not None
+        ):  # before a statement: beside an empty file SQLite deletes the log
+            try:
+                self._check_file()
+            except BaseException:
+                connection.close()
+                raise
         os.chmod(self.path, 0o600)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {self._synchronous}")
