@@ -49,10 +49,8 @@ class Database:
         connection = sqlite3.connect(
             self.path, isolation_level=None, check_same_thread=False, cached_statements=256
         )
-        if (
-            self._file is not None
-        ):  # before a statement: beside an empty file SQLite deletes the log
-            try:
+        if self._file is not None:
+            try:  # before any statement: beside an empty file SQLite deletes the log
                 self._check_file()
             except BaseException:
                 connection.close()
