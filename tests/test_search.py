@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sectionfour.features.catalog import columns
-from sectionfour.learning import fit
+from sectionfour.learning import fit, membership
 
 PLACES = columns("transaction")[:20]  # fewer categories, fewer patterns to even out
 ROWS = 1_000
@@ -59,3 +59,13 @@ def test_no_more_rows_are_tried_on_than_allowed_and_both_kinds_are_there(
     assert (np.diff(some) > 0).all()
     assert set(labels[some].tolist()) == {0, 1}
     assert labels[some].sum() == min(labels.sum(), most // 2)  # no fraud is left out for an honest
+
+
+def test_a_shadow_model_bears_a_column_that_nobody_has(
+    made: tuple[np.ndarray, np.ndarray],
+) -> None:
+    rows, labels = made[0].copy(), made[1]
+    rows[:, 7] = np.nan
+    settings = {"max_iter": 3}
+    found = membership.fitted_scores(rows, labels, rows, PLACES, settings, 0.1, 1)
+    assert np.isfinite(found).all()

@@ -263,6 +263,13 @@ def drop_at_random(
     return copy
 
 
+def fill_empty(matrix: Matrix) -> Matrix:
+    """Return the matrix, its columns that nobody has set to 0 in place: the same for all, they are
+    never split on, and bins need a value."""
+    matrix[:, np.isnan(matrix).all(axis=0)] = 0.0
+    return matrix
+
+
 def even_weights(
     matrix: Matrix, labels: NDArray[np.int8], columns: Collection[int]
 ) -> NDArray[np.float64]:

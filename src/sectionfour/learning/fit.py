@@ -102,9 +102,7 @@ def search(
     """
     rng = np.random.default_rng(plan.seed)
     # In float32, as ONNX will see them: a threshold must not fall between a value and its rounding.
-    rows = dataset.drop_at_random(_rounded(learn), places, plan.drop_share, rng)
-    # What nobody has tells nothing: the same for all, it is never split on (bins need a value).
-    rows[:, np.isnan(rows).all(axis=0)] = 0.0
+    rows = dataset.fill_empty(dataset.drop_at_random(_rounded(learn), places, plan.drop_share, rng))
     held_out = _rounded(choose)
     weights = dataset.even_weights(rows, y_learn, places)
     some = sampled(y_learn, TRIED_ON, np.random.default_rng(plan.seed))
@@ -114,7 +112,11 @@ def search(
     if some is not None:
         # Each weighs for those of its kind that are left out: the share of frauds stays as it is.
         kinds = np.bincount(y_learn, minlength=2) / np.bincount(y_learn[some], minlength=2)
-        tried_on = (rows[some], y_learn[some], weights[some] * kinds[y_learn[some]])
+        tried_on = (
+            dataset.fill_empty(rows[some]),
+            y_learn[some],
+            weights[some] * kinds[y_learn[some]],
+        )
     results = Parallel(n_jobs=plan.jobs, backend=plan.backend, return_as="generator")(
         delayed(_try)(settings, *tried_on, held_out, y_choose, plan.seed) for settings in candidates
     )

@@ -108,7 +108,7 @@ def fitted_scores(
 ) -> Matrix:
     """Return the log-odds that a model, fitted as `fit.search` fits, gives the rows `seen`."""
     rng = np.random.default_rng(seed)
-    dropped = dataset.drop_at_random(rows, places, drop_share, rng)
+    dropped = dataset.fill_empty(dataset.drop_at_random(rows, places, drop_share, rng))
     weights = dataset.even_weights(dropped, labels, places)
     with threadpool_limits(1):
         classifier = HistGradientBoostingClassifier(
