@@ -54,7 +54,7 @@ def lived(app, client, notice, a_request, a_consent, an_exception, parts):
 
 
 def _by_others(parts, member: str, number: int) -> None:
-    """Put in what comes about by uses of grants, releases and audits."""
+    """Put in what comes about by uses of grants, releases, audits and challengers."""
     subject = parts.keys.subject(member)
     grant = parts.ledger.grants_of(subject)[0][0].grant_id
     with parts.ledger.transaction() as connection:
@@ -62,6 +62,11 @@ def _by_others(parts, member: str, number: int) -> None:
             ("INSERT INTO grant_uses VALUES (?, 1, 'p', 'device', 'score', ?)", (grant, subject)),
             ("INSERT INTO release_rows VALUES (?, 'r', ?)", (bytes([number]) * 16, subject)),
             ("INSERT INTO audit_set VALUES (?, 1, '30-39', 'f')", (subject,)),
+            (
+                "INSERT INTO shadow_scores SELECT seq, 'v9', 0.5 FROM assessments"
+                " WHERE subject = ?",
+                (subject,),
+            ),
         ):
             connection.execute(sql, values)
 

@@ -33,7 +33,8 @@ from sectionfour.privacy.keys import DESTROYED, FIRST, MOVING, Keyring, epoch_ke
 from sectionfour.privacy.receipts import Notary
 from sectionfour.replay import rebuild
 from sectionfour.upkeep import settle
-from sectionfour.verify import ASSESSMENTS, CHUNK, EVENT, verify
+from sectionfour.verify import verify
+from sectionfour.verify.log import ASSESSMENTS, CHUNK, EVENT
 
 Moved = dict[bytes, bytes]
 Progress = Callable[[str, int], object]

@@ -15,7 +15,7 @@ values these are is known here; in what they are kept is the store's.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -240,7 +240,7 @@ def enter(
     name: bytes,
     visit: Visit,
     card: Opened,
-    new: Iterable[bool],
+    new: Sequence[bool],
     at: int,
     stamp: bytes,
     amount: int,
@@ -269,12 +269,13 @@ def enter(
             numbers[head + 3] = (numbers[head + 3] + amount) & _WRAP
             numbers[head + 4] = (numbers[head + 4] + squared(amount)) & _WRAP
     entered = bool(joined)
-    for (pair, number, place, suffix), never in zip(layout.pairs, new, strict=True):
+    for number in joined_pairs:
+        pair, _, place, suffix = layout.pairs[number]
         other = visit.others[number]
-        if other is None or number not in joined_pairs:
+        if other is None:
             continue
         entered = True
-        if pair.aged and never:
+        if pair.aged and new[number]:
             put(name + suffix + other, stamp)
         if pair.overs:
             lists[place] = _seen(lists[place], other, at, stamp, layout.longest[place])

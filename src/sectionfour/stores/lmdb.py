@@ -219,11 +219,12 @@ def _enter(txn: lmdb.Transaction, lot: Sequence[Event]) -> None:
             if card is None:
                 card = cards.opened(bytes(txn.get(name + b"T") or b"") or None, layout)
             never = [
-                other is not None
-                and pair.plan.aged
+                pair.plan.aged
+                and other is not None
                 and (first := name + pair.suffix + other) not in written
                 and txn.get(first) is None
                 for pair, other in zip(layout.pairs, visit.others, strict=True)
+                if visit.joins[1]
             ]
             if cards.enter(put, name, visit, card, never, at, stamp, amount):
                 held[name] = card
