@@ -42,7 +42,9 @@ def decide(
     else:
         event = pseudonym.seal(request, verdict, parts.keys, at=at, regime=parts.regime)
         observe = given.mode == "protect"
-        event, vector = online.read_and_observe(event, parts.velocity, observe=observe)
+        event, vector = online.read_and_observe(
+            event, parts.velocity, observe=observe, cluster=parts.ledger.cluster
+        )
         model = parts.regime.purpose(given.purpose).scores
         assert model is not None  # the gate permits no purpose without one
         rating = parts.models.get(model).rate(vector)

@@ -61,7 +61,7 @@ def read(parts: Parts, stages: Stages) -> Learnable:
     at = parts.clock()
     permitted, left_out, masked = permit(found, parts.ledger, at=at, regime=parts.regime)
     stages.next()
-    matrix, _ = history.compute(found.events, found.known)
+    matrix, _ = history.compute(found.events, found.known, clusters=found.clusters)
     for category, rows in masked.items():
         matrix[np.ix_(rows, dataset.columns_of(category, range(len(NAMES))))] = np.nan
     return Learnable(found, at, permitted, left_out, masked, matrix)

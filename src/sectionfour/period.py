@@ -76,7 +76,7 @@ def read(
     permitted, left_out, masked = permit(found, parts.ledger, at=parts.clock(), regime=parts.regime)
     matrix = np.empty((len(found.events), 0))
     if with_rows:
-        matrix, _ = history.compute(found.events, found.known)
+        matrix, _ = history.compute(found.events, found.known, clusters=found.clusters)
         for category, rows in masked.items():
             matrix[np.ix_(rows, dataset.columns_of(category, range(len(NAMES))))] = np.nan
     events = found.events

@@ -38,7 +38,7 @@ def market(events: int) -> None:
         found = past.read(parts.ledger)
         scores = {p: rule.scores for p, rule in parts.regime.purposes.items()}
         parts.close()
-    matrix, _ = history.compute(found.events, found.known)
+    matrix, _ = history.compute(found.events, found.known, clusters=found.clusters)
     for name in NAMES:
         of_model = dataset.model_rows(found.events, name, scores)
         split = dataset.split(found.events, found.labels, of_model, delay_days=14, test_days=28)

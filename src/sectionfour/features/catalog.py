@@ -70,6 +70,21 @@ INPUTS = {
     "face_match_level": "biometric.face",
 }
 
+#: The cluster of a member: all members that one comes to from this one over devices, instruments
+#: and delivery addresses that they share, by the events of CLUSTER_OVER. It is found in batch; an
+#: event has the newest found before it. Missing where the event lacks any of CLUSTER_BY.
+CLUSTER_INPUTS = ("cluster_size", "cluster_frauds")
+CLUSTER_BY = ("member", "device", "instrument", "address")
+CLUSTER_NEEDS = tuple(ENTITIES[name] for name in CLUSTER_BY)
+CLUSTER_OVER = MONTH
+#: What more members than this share joins nobody: the terminal of a shop, a parcel locker. One of
+#: them would make a single cluster of strangers, which says nothing of anybody.
+HUB_MEMBERS = 20
+#: Size of the cluster, and members in it of whom a fraud is known, of who shares nothing.
+ALONE = (1, 0)
+#: A cluster's share of frauds is taken as if it had so many honest members more.
+CLUSTER_PRIOR = 2
+
 
 class Operations(Protocol):
     """What a row formula may do beyond + - * and comparisons; numbers and columns each have one."""
@@ -129,6 +144,8 @@ class Row:
     code: str
     unit: str
     says: str
+    #: A value that is nothing to tell, nor is any below it.
+    untold: float | None = None
 
 
 #: Reason codes: what an answer gives as its grounds, each for a group of features.
@@ -148,6 +165,7 @@ REASONS = {
     "payee_activity": "how much this payee receives, from how many members",
     "instrument_shared": "how this payment instrument is used, and by how many members",
     "delivery_shared": "how this delivery address is used, and by how many members",
+    "cluster_shared": "the members who share devices, instruments or addresses with this one, directly or over others",
     "known_fraud": "frauds already known of the member, payee, device or address",
     "session_behaviour": "how the session went: pages, searches, seconds",
     "identity": "the result of a verification of identity",
@@ -277,6 +295,9 @@ ROWS: tuple[Row, ...] = (
     Row("amount_to_older_mean", lambda f, o: o.div(f.amount, o.div(f.member_amount_1y - f.member_amount_30d + TYPICAL_AMOUNT, f.member_purchases_1y - f.member_purchases_30d + 1)), ("member.required", "order"), "amount_unusual", "ratio", "an amount {:.1f} times what this member spent a month ago and before"),
     Row("changed_after_failures", lambda f, o: o.less(f.member_since_change, f.member_since_failed) * o.less(f.member_since_failed, WEEK / SECOND), ("member.required",), "account_changes", "0 or 1", "the account was changed after failed logins"),
     Row("new_device", lambda f, o: o.is_zero(f.member_device_age), ("member.required", "device"), "device_new", "0 or 1", "a device that is new for this member"),
+    Row("cluster_size", lambda f, o: f.cluster_size, CLUSTER_NEEDS, "cluster_shared", "members", "{:.0f} members are joined by devices, instruments or addresses that they share", untold=1.0),
+    Row("cluster_frauds", lambda f, o: f.cluster_frauds, CLUSTER_NEEDS, "cluster_shared", "members", "a fraud is known of {:.0f} of the members who are joined by what they share", untold=0.0),
+    Row("cluster_fraud_share", lambda f, o: o.div(f.cluster_frauds, f.cluster_size + CLUSTER_PRIOR), CLUSTER_NEEDS, "cluster_shared", "share", "a fraud is known of a share of {:.2f} of the members who are joined by what they share", untold=0.0),
     Row("consignee_self", lambda f, o: f.consignee_self, ("consignee",), "delivery_shared", "0 or 1", "the member is the consignee"),
     Row("page_views", lambda f, o: f.page_views, ("log",), "session_behaviour", "pages", "{:.0f} pages in this session"),
     Row("search_count", lambda f, o: f.search_count, ("log",), "session_behaviour", "searches", "{:.0f} searches in this session"),
@@ -315,7 +336,7 @@ def tells(feature: Window | Row, value: float) -> bool:
         if feature.agg == "since_last":
             return value * SECOND < feature.over
         return feature.agg == "age" or value > 0
-    return True
+    return feature.untold is None or value > feature.untold
 
 
 #: What says nothing about the event's risk by itself is never given as a reason.
@@ -382,6 +403,7 @@ def fingerprint() -> str:
     said = [
         *map(definition, FEATURES),
         *(f"{name} is {', '.join(sorted(types))}" for name, types in STREAMS.items()),
+        f"clusters by {CLUSTER_BY} over {CLUSTER_OVER}, at most {HUB_MEMBERS} by one, {ALONE}",
         f"at most {DISTINCT_CAP} distinct, squares of at most {SQUARED_CAP}, {EVENT_TYPES}",
     ]
     return hashlib.sha256("\n".join(said).encode()).hexdigest()[:16]

@@ -29,6 +29,9 @@ from numpy.typing import NDArray
 from sectionfour.domain import EVENT_TYPES, FRAUD, KNOWN
 from sectionfour.errors import HistoryError
 from sectionfour.features.catalog import (
+    ALONE,
+    CLUSTER_BY,
+    CLUSTER_INPUTS,
     DAY,
     DISTINCT_CAP,
     ENTITIES,
@@ -55,6 +58,7 @@ def compute(
     events: Events,
     frauds: Events | None = None,
     *,
+    clusters: Events | None = None,
     only: Sequence[str] | None = None,
     duckdb: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], object] = lambda done, total: None,
@@ -67,6 +71,9 @@ def compute(
     each became known, with the tokens of the event that it is about (its `type` need not be
     given). They form windows and have no row.
 
+    `clusters` has columns `member`, `at`, `size` and `frauds`: what was found of a member's cluster
+    counts for events after that `at`. Without it, and before it, everybody is alone.
+
     Rows are in order of `at`; columns are the catalog's, or `only` in its order; missing is NaN.
     Data in memory is computed on a DuckDB of its own, with the settings in `duckdb`
     (`memory_limit`, `temp_directory`, `threads`); Ibis tables by the backend that they are in.
@@ -75,11 +82,13 @@ def compute(
     Raises HistoryError for an unknown feature, and for an `at` that is missing or not unique.
     """
     names = NAMES if only is None else tuple(only)
-    rows, windows, fields = _needed(names)
+    rows, windows, fields, joined = _needed(names)
     with _connected(duckdb or {}) as local:
         table, backend = _opened(events, frauds, fields, local)
         given = backend.to_pyarrow(_given(table))
         at = _checked(given["at"])
+        if joined:
+            given = _with_clusters(given, events, clusters, backend)
         # Each column is one piece of memory, filled when its turn comes.
         wanted = dict.fromkeys((*names, *(window.name for window in windows)))
         values = np.full((len(wanted), len(at)), np.nan)
@@ -127,8 +136,9 @@ class _Uses:
         return 1.0
 
 
-def _needed(names: Sequence[str]) -> tuple[list[Row], list[Window], list[str]]:
-    """Return the rows asked for, the windows asked for or used by these, and the fields of all."""
+def _needed(names: Sequence[str]) -> tuple[list[Row], list[Window], list[str], bool]:
+    """Return the rows asked for, the windows asked for or used by these, the fields of all, and
+    whether clusters are looked at."""
     unknown = sorted(set(names).difference(NAMES))
     if unknown:
         raise HistoryError(f"the catalog has no feature called {', '.join(unknown)}")
@@ -141,7 +151,7 @@ def _needed(names: Sequence[str]) -> tuple[list[Row], list[Window], list[str]]:
     fields |= uses.names.intersection(INPUTS) - {"at", "type_code"}
     if any(window.agg == "sum" for window in windows):
         fields.add("amount")
-    return rows, windows, sorted(fields)
+    return rows, windows, sorted(fields), not uses.names.isdisjoint(CLUSTER_INPUTS)
 
 
 def _entities(window: Window) -> tuple[str, ...]:
@@ -226,6 +236,43 @@ def _given(table: ibis.Table) -> ibis.Table:
     """Return the events themselves, with what row features may ask of them, in order of `at`."""
     inputs = [name for name in table.columns if name in INPUTS and name != "at"]
     return table.filter(table["type"].notin(KNOWN)).select("at", "type", *inputs).order_by("at")
+
+
+# --- clusters ---------------------------------------------------------------------------------
+
+
+def _with_clusters(
+    given: pa.Table, events: Events, clusters: Events | None, backend: Any
+) -> pa.Table:
+    """Add to what is given the cluster of each event's member: the newest found before it."""
+    size, frauds = np.full((2, len(given)), np.nan)
+    there = events.columns if not isinstance(events, pa.Table) else events.column_names
+    if set(CLUSTER_BY).issubset(there) and len(given):
+        table = _as_ibis(events, ("at", "type", *CLUSTER_BY))
+        whole = [table[name].notnull() for name in CLUSTER_BY]
+        mine = table.filter(table["type"].notin(KNOWN), *whole)
+        mine = mine.select("member", at=mine["at"].cast("int64"))
+        if clusters is None:
+            found = mine.select("at", size=ibis.null("int64"), frauds=ibis.null("int64"))
+        else:
+            rows = _as_ibis(clusters, ("member", "at", "size", "frauds"))
+            rows = rows.select("size", "frauds", of="member", since=rows["at"].cast("int64"))
+            found = mine.asof_join(
+                rows, on=mine["at"] > rows["since"], predicates=mine["member"] == rows["of"]
+            ).select("at", "size", "frauds")
+        alone = [found[n].fill_null(v).cast("float64") for n, v in zip(("size", "frauds"), ALONE, strict=True)]
+        done = backend.to_pyarrow(found.select("at", size=alone[0], frauds=alone[1]))
+        _fill({"size": size, "frauds": frauds}, given["at"].to_numpy(), done)
+    for name, column in zip(CLUSTER_INPUTS, (size, frauds), strict=True):
+        given = given.append_column(name, pa.array(column, from_pandas=True))
+    return given
+
+
+def _as_ibis(data: Events, names: Sequence[str]) -> ibis.Table:
+    """Return these columns as an Ibis table, tokens as they are."""
+    if isinstance(data, ibis.Table):
+        return data.select(*names)
+    return ibis.memtable(_picked(data, names))
 
 
 # --- windows ----------------------------------------------------------------------------------

@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 from sectionfour.domain import EVENT_TYPES, Event
 from sectionfour.features.catalog import (
+    ALONE,
+    CLUSTER_BY,
+    CLUSTER_INPUTS,
     ENTITIES,
     INPUTS,
     NAN,
@@ -31,6 +34,8 @@ from sectionfour.features.catalog import (
 )
 
 Vector = NDArray[np.float64]
+#: Looks up (size, frauds) of a member's cluster as of an instant; None for who was never in one.
+Cluster = Callable[[bytes, int], tuple[int, int] | None]
 
 
 class Series(NamedTuple):
@@ -286,21 +291,28 @@ def key_of(event_id: str) -> bytes:
 
 
 def read_and_observe(
-    event: Event, store: Velocity, *, observe: bool = True
+    event: Event, store: Velocity, *, observe: bool = True, cluster: Cluster | None = None
 ) -> tuple[Event, Vector]:
     """Return `event` with its final `at`, and its feature vector, shape (len(FEATURES),).
 
-    One atomic step, idempotent by `event_id`. Missing is NaN.
+    One atomic step, idempotent by `event_id`. Missing is NaN. The cluster of its member is looked
+    up as of the final `at`, where the event may have one; without a `cluster` all are alone.
     """
     payload = msgspec.msgpack.encode(event) if observe else None
     at, readings = store.exchange(
         key_of(event.event_id), event.at, visits(event), event.amount or 0, payload
     )
     event = msgspec.structs.replace(event, at=at)
-    return event, vector(event, readings)
+    of = event.member if cluster is not None and _may_be_joined(event) else None
+    found = None if of is None or cluster is None else cluster(of, at)
+    return event, vector(event, readings, found)
 
 
-def vector(event: Event, readings: Readings) -> Vector:
+def _may_be_joined(event: Event) -> bool:
+    return all(getattr(event, name) is not None for name in CLUSTER_BY)
+
+
+def vector(event: Event, readings: Readings, cluster: tuple[int, int] | None = None) -> Vector:
     """Return the features of `event`, given what was read for it."""
     at = event.at
     read = [NAN if (x := readings[place]) is None else float(x) for place in _AS_READ]
@@ -321,6 +333,8 @@ def vector(event: Event, readings: Readings) -> Vector:
     for name in _FIELDS:
         given = getattr(event, name)
         values[name] = NAN if given is None else float(given)
+    joined = (cluster or ALONE) if _may_be_joined(event) else (NAN, NAN)
+    values.update(zip(CLUSTER_INPUTS, map(float, joined), strict=True))
     scope = SimpleNamespace(**values)
     for row in ROWS:
         read.append(row.formula(scope, Numbers))

@@ -27,11 +27,13 @@ _LEFT_OUT = ("order_ref", "occurred_at")
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """Events in order of `at`, labels in order of `at`, and the subject of each member number."""
+    """Events in order of `at`, labels in order of `at`, the subject of each member number, and what
+    was found of members' clusters (`member`, `at`, `size`, `frauds`)."""
 
     events: pd.DataFrame
     labels: pd.DataFrame
     subjects: list[bytes]
+    clusters: pd.DataFrame
 
     @property
     def known(self) -> pd.DataFrame:
@@ -78,7 +80,11 @@ def read(ledger: SqliteLedger, *, until: int | None = None) -> Past:
     )
     places = {token: place for place, token in enumerate(subjects)}
     labels["member_number"] = pd.array([places.get(m) for m in labels["member"]], dtype="Int64")
-    return Past(events, labels.drop(columns="member"), subjects)
+    found = [
+        (places[member], *rest) for member, *rest in ledger.clusters(limit) if member in places
+    ]
+    clusters = pd.DataFrame(found, columns=["member", "at", "size", "frauds"], dtype="int64")
+    return Past(events, labels.drop(columns="member"), subjects, clusters)
 
 
 def quantity(name: str, values: Sequence[int | float | None]) -> pd.Series[Any]:

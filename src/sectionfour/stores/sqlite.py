@@ -18,6 +18,7 @@ from sectionfour.stores.ledger import (
     bases,
     cases,
     cessation,
+    clusters,
     epochs,
     labels,
     log,
@@ -44,6 +45,7 @@ ROOMS = (
     audit_set,
     rights,
     shadow,
+    clusters,
 )
 SCHEMA = ";\n".join(room.SCHEMA.strip() for room in ROOMS)
 VERSION = 1
@@ -65,6 +67,7 @@ class SqliteLedger(
     audit_set.AuditSet,
     rights.Rights,
     shadow.Shadow,
+    clusters.Clusters,
 ):
     schema = SCHEMA
     tokens: ClassVar = {k: v for room in ROOMS for k, v in getattr(room, "TOKENS", {}).items()}
