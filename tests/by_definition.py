@@ -35,7 +35,11 @@ OF_THE_EVENT = (
 )
 
 
-def features(event: Event, events: Sequence[Event]) -> list[float]:
+#: (member, at, size, frauds), as found in batch.
+Clusters = Sequence[tuple[object, int, int, int]]
+
+
+def features(event: Event, events: Sequence[Event], clusters: Clusters = ()) -> list[float]:
     """Return the features of `event` among `events`, in the catalog's order."""
     values = {w.name: window(w, event, events) for w in WINDOWS}
     found = list(values.values())
@@ -44,8 +48,19 @@ def features(event: Event, events: Sequence[Event]) -> list[float]:
         values[name] = MISSING if given is None else float(given)
     values["at"] = event.at
     values["type_code"] = float(EVENT_TYPES.index(event.type))
+    values["cluster_size"], values["cluster_frauds"] = cluster(event, clusters)
     f = SimpleNamespace(**values)
     return found + [float(row.formula(f, Arithmetic)) for row in ROWS]
+
+
+def cluster(e: Event, clusters: Clusters) -> tuple[float, float]:
+    if None in (e.member, e.device, e.instrument, e.address):
+        return MISSING, MISSING
+    newest, size, frauds = 0, 1, 0  # alone
+    for member, at, *found in clusters:
+        if member == e.member and newest < at < e.at:
+            newest, size, frauds = at, *found
+    return float(size), float(frauds)
 
 
 def window(w: Window, e: Event, events: Sequence[Event]) -> float:

@@ -43,11 +43,12 @@ from sectionfour.features.catalog import (
     definition,
     fingerprint,
 )
-from sectionfour.features.online import key_of, read_and_observe
+from sectionfour.features.online import Cluster, key_of, read_and_observe
 from sectionfour.privacy import regime
 from sectionfour.stores import open_velocity
 from sectionfour.stores.lmdb import LmdbVelocity
 
+from .by_definition import Clusters
 from .by_definition import features as by_definition
 
 START = 1_700_000_000 * SECOND
@@ -113,19 +114,21 @@ def histories(draw: st.DrawFn, most: int = 24) -> list[Event]:
     return found
 
 
-def replayed(events: Sequence[Event], store: LmdbVelocity) -> np.ndarray:
+def replayed(
+    events: Sequence[Event], store: LmdbVelocity, cluster: Cluster | None = None
+) -> np.ndarray:
     """Return the vectors as served, but not of what became known; `at` is what was given."""
     vectors = []
     for event in events:
-        kept, vector = read_and_observe(event, store)
+        kept, vector = read_and_observe(event, store, cluster=cluster)
         assert kept == event
         if event.type not in KNOWN:
             vectors.append(vector)
     return np.array(vectors).reshape(len(vectors), len(NAMES))
 
 
-def defined(events: Sequence[Event]) -> np.ndarray:
-    vectors = [by_definition(event, events) for event in events if event.type not in KNOWN]
+def defined(events: Sequence[Event], clusters: Clusters = ()) -> np.ndarray:
+    vectors = [by_definition(e, events, clusters) for e in events if e.type not in KNOWN]
     return np.array(vectors).reshape(len(vectors), len(NAMES))
 
 
@@ -190,6 +193,32 @@ def test_what_is_computed_over_the_past_is_the_definition_and_what_was_served(ke
     past = from_the_past(events)
     assert_same(past, defined(events))
     assert_same(past, replayed(events, emptied(kept)))
+
+
+@settings(max_examples=6, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(histories(), st.data())
+def test_clusters_are_those_found_before_the_event_in_all_three(kept, parts, events, data):
+    """Rows at the very instants of events too; everything that a cluster needs is often there."""
+    whole = [
+        msgspec.structs.replace(e, device=b"d" * 16, instrument=b"i" * 16, address=b"a" * 16)
+        if data.draw(st.booleans())
+        else e
+        for e in events
+    ]
+    times = st.sampled_from([e.at for e in events]) | st.integers(START - DAY, events[-1].at)
+    members = st.sampled_from([token("member", number) for number in range(3)])
+    row = st.tuples(members, times, st.integers(1, 30), st.integers(0, 9))
+    rows = data.draw(st.lists(row, max_size=12, unique_by=lambda r: r[:2]))
+    with parts.ledger.transaction() as connection:
+        connection.execute("DELETE FROM clusters")
+        connection.executemany("INSERT INTO clusters VALUES (?, ?, ?, ?)", rows)
+    columns = ["member", "at", "size", "frauds"]
+    as_rows = (
+        pa.table({n: list(c) for n, c in zip(columns, zip(*rows), strict=True)}) if rows else None
+    )
+    wanted = defined(whole, rows)
+    assert_same(replayed(whole, emptied(kept), parts.ledger.cluster), wanted)
+    assert_same(from_the_past(whole, clusters=as_rows), wanted)
 
 
 def a_busy_past(count: int, seed: int = 4) -> list[Event]:

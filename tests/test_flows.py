@@ -11,13 +11,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from sectionfour import imports, simulate
+from sectionfour import clustering, imports, simulate
 from sectionfour.bootstrap import open_parts, trusted_keys
 from sectionfour.decide import decide
 from sectionfour.domain import Given, Label, Leaf, known_as
 from sectionfour.errors import HistoryError
 from sectionfour.features import history, online
-from sectionfour.features.catalog import NAMES, columns
+from sectionfour.features.catalog import DAY, NAMES, columns
 from sectionfour.learning import dataset, past, registry
 from sectionfour.parts import Parts
 from sectionfour.privacy import consent
@@ -38,7 +38,7 @@ class Walked:
         self.parts, self.settings = parts, settings
         self.now = 0
         self.parts = replace(parts, clock=lambda: self.now)
-        self.answered = self.refused = 0
+        self.answered = self.refused = self.refreshed = 0
         parts.ledger.add_notice(NOTICE, Leaf("notice", NOTICE.notice_id, b"{}"))
 
     def consent(self, step: Consent) -> None:
@@ -55,6 +55,13 @@ class Walked:
         status, _ = decide(given, given.event_id.encode(), self.parts)
         self.answered += status == 200
         self.refused += status == 403
+
+    def clusters(self, at: int) -> None:
+        """Find clusters every ten days."""
+        if at // (10 * DAY) > self.refreshed:
+            self.refreshed = at // (10 * DAY)
+            self.now = at
+            clustering.refresh(self.parts)
 
     def label(self, at: int, known: imports.Known) -> None:
         event = self.parts.ledger.event(known.event_id)
@@ -79,6 +86,7 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walked]:
     )
     walk = Walked(open_parts(settings), settings)
     for step in imports.market(folder / "market")[0]:
+        walk.clusters(imports.at_of(step))
         if isinstance(step, Consent):
             walk.consent(step)
         elif isinstance(step, tuple):
@@ -106,7 +114,7 @@ def test_every_vector_served_is_what_history_computes_to_the_bit(walked: Walked)
     assert walked.refused > 100
     found = past.read(walked.parts.ledger)
     names, vectors = served(walked.parts)
-    matrix, _ = history.compute(found.events, found.known)
+    matrix, _ = history.compute(found.events, found.known, clusters=found.clusters)
     assert names == found.events["event_id"].tolist()
     wrong = [name for i, name in enumerate(NAMES) if not same_bits(vectors, matrix)[:, i].all()]
     assert wrong == []

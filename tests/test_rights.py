@@ -61,6 +61,7 @@ def _by_others(parts, member: str, number: int) -> None:
         for sql, values in (
             ("INSERT INTO grant_uses VALUES (?, 1, 'p', 'device', 'score', ?)", (grant, subject)),
             ("INSERT INTO release_rows VALUES (?, 'r', ?)", (bytes([number]) * 16, subject)),
+            ("INSERT INTO clusters VALUES (?, 1, 3, 1)", (subject,)),
             ("INSERT INTO audit_set VALUES (?, 1, '30-39', 'f')", (subject,)),
             (
                 "INSERT INTO shadow_scores SELECT seq, 'v9', 0.5 FROM assessments"

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 from tqdm import tqdm
 
-from sectionfour import imports, simulate
+from sectionfour import clustering, imports, simulate
 from sectionfour.bootstrap import open_parts, trusted_keys
 from sectionfour.errors import SettingsError
 from sectionfour.replay import replay
@@ -68,6 +68,8 @@ def demo(settings: Settings, say: Say, *, once: bool, bind: str = "127.0.0.1:840
         f"   kept {report.events:,} events, {report.consents:,} consents, {report.labels:,} labels;"
         f" left out {sum(report.left_out.values()):,} without a basis"
     )
+
+    clustering.refresh_past(parts, 0)
 
     say("3. Two models, trained on what may be learnt from")
     signing, trusted = parts.keys.ring.signing("models"), trusted_keys(parts.keys.ring)

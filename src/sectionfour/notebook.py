@@ -341,7 +341,9 @@ class Reader:
         from sectionfour.features import history
         from sectionfour.learning import dataset
 
-        matrix, _ = history.compute(self._past.events, self._past.known, clusters=self._past.clusters)
+        matrix, _ = history.compute(
+            self._past.events, self._past.known, clusters=self._past.clusters
+        )
         for category, rows in self._masked.items():
             matrix[np.ix_(rows, dataset.columns_of(category, range(len(NAMES))))] = np.nan
         return matrix

@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from sectionfour import audit, imports
+from sectionfour import audit, clustering, imports
 from sectionfour.bootstrap import open_parts
 from sectionfour.learning.registry import NAMES
 from sectionfour.replay import replay
@@ -37,6 +37,7 @@ def make(market: Path, models: Path, key: Ed25519PrivateKey, plan: Plan = PLAN) 
         try:
             steps, _ = imports.market(market)
             replay(steps, parts, notice=imports.MARKET_NOTICE)
+            clustering.refresh_past(parts, 0)
             taken = audit.take(market / "members.parquet", parts)
             click.echo(f"audit set: {taken.kept} members, left out: {taken.left_out}", err=True)
             return train(parts, plan, models, key, {key.public_key().public_bytes_raw()})

@@ -137,7 +137,9 @@ def train(
             permitted = permitted & ~early
         splits = {name: _split(name, found, labels, permitted, plan, parts) for name in plan.names}
         stages.next()
-        matrix, _ = history.compute(found.events, found.known, clusters=found.clusters, progress=steps_watched("windows"))
+        matrix, _ = history.compute(
+            found.events, found.known, clusters=found.clusters, progress=steps_watched("windows")
+        )
         for category, rows in masked.items():
             matrix[np.ix_(rows, dataset.columns_of(category, range(len(NAMES))))] = np.nan
         materials = [_material(name, found, matrix, splits[name], plan) for name in plan.names]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from sectionfour import imports, simulate
+from sectionfour import clustering, imports, simulate
 from sectionfour.bootstrap import open_parts
 from sectionfour.features import history
 from sectionfour.features.catalog import FEATURES, columns
@@ -35,6 +35,7 @@ def market(events: int) -> None:
         simulate.write(simulate.simulate(seed=11, events=events), folder)
         parts = open_parts(Settings(home=Path(home), models=Path(home), velocity_gib=4))
         replay(imports.market(folder)[0], parts, notice=imports.MARKET_NOTICE)
+        clustering.refresh_past(parts, 0)
         found = past.read(parts.ledger)
         scores = {p: rule.scores for p, rule in parts.regime.purposes.items()}
         parts.close()

@@ -35,14 +35,14 @@ class _Ended(click.ClickException):
 
 
 @contextmanager
-def _alone(settings: Settings) -> Iterator[None]:
-    """Hold this home's lock on training; it is let go when the process ends, however it ends."""
+def _alone(settings: Settings, name: str = "train", does: str = "trains") -> Iterator[None]:
+    """Hold this home's lock on such work; it is let go when the process ends, however it ends."""
     settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with open(settings.home / "train.lock", "w") as lock:
+    with open(settings.home / f"{name}.lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise _Ended(BUSY, "another run trains in this home; nothing was done") from error
+            raise _Ended(BUSY, f"another run {does} in this home; nothing was done") from error
         yield
 
 
@@ -147,6 +147,44 @@ def _oddities(data: dict[str, Any]) -> Iterator[str]:
     ):
         if labels.get(reason):
             yield f"{labels[reason]} labels {text}"
+
+
+@click.command()
+@click.option("--from", "since", help="As of each midnight from this date on (UTC), not of now.")
+def clusters(since: str | None) -> None:
+    """Find who shares devices, instruments or addresses with whom, for the features of clusters.
+
+    Run it on a schedule; what is found counts for events a minute later and after. With --from it
+    is found as of each past midnight, of what was known then: for a past that was imported, before
+    anything is learnt from it. That is refused where the service runs, or has scored anything since
+    that date.
+
+    Safe to run again, also after a run that was killed. Ends with status 0 when done, 75 when
+    another run is at work, 1 when something failed, 2 for a wrong option; then nothing has changed.
+
+    Example: sectionfour clusters
+    """
+    from sectionfour import clustering, upkeep
+    from sectionfour.domain import instant
+    from sectionfour.learning.progress import steps_watched
+
+    settings = from_environment()
+    try:
+        begin = _micros(since)
+    except ValueError as error:
+        raise click.BadParameter("a date, as in 2026-01-31", param_hint="--from") from error
+    with _alone(settings, "clusters", "finds clusters"), opened() as parts:
+        if begin is None:
+            done = clustering.refresh(parts)
+        else:
+            with upkeep.alone(settings.home) as unserved:
+                if not unserved:
+                    raise _Ended(1, "a service runs in this home: end it first")
+                done = clustering.refresh_past(parts, begin, steps_watched("days"))
+    click.echo(
+        f"{done.members:,} members in clusters, the largest of {done.largest:,};"
+        f" {done.rows:,} rows written, the last count after {instant(done.at)}"
+    )
 
 
 @click.command()
@@ -330,4 +368,4 @@ def benchmark_handbook(data: Path, train_start: tuple[str, ...], regime: str) ->
                 )
 
 
-COMMANDS = (train, evaluate, drift, benchmark)
+COMMANDS = (train, clusters, evaluate, drift, benchmark)

@@ -260,7 +260,10 @@ def _with_clusters(
             found = mine.asof_join(
                 rows, on=mine["at"] > rows["since"], predicates=mine["member"] == rows["of"]
             ).select("at", "size", "frauds")
-        alone = [found[n].fill_null(v).cast("float64") for n, v in zip(("size", "frauds"), ALONE, strict=True)]
+        alone = [
+            found[n].fill_null(v).cast("float64")
+            for n, v in zip(("size", "frauds"), ALONE, strict=True)
+        ]
         done = backend.to_pyarrow(found.select("at", size=alone[0], frauds=alone[1]))
         _fill({"size": size, "frauds": frauds}, given["at"].to_numpy(), done)
     for name, column in zip(CLUSTER_INPUTS, (size, frauds), strict=True):

@@ -59,7 +59,7 @@ def read(ledger: SqliteLedger, *, until: int | None = None) -> Past:
     by_column = zip(*rows, strict=True) if rows else [()] * len(columns)
     for name, values in zip(columns, by_column, strict=True):
         if name in ENTITIES:
-            numbers, tokens = _numbered(values)
+            numbers, tokens = numbered(values)
             data[name] = numbers
             if name == "member":
                 subjects = tokens
@@ -106,7 +106,8 @@ def _is_number(value: object, whole: bool) -> bool:
     )
 
 
-def _numbered(values: Iterable[bytes | None]) -> tuple[pd.Series[int], list[bytes]]:
+def numbered(values: Iterable[bytes | None]) -> tuple[pd.Series[int], list[bytes]]:
+    """Return the number of each token, by its first appearance, and the tokens in that order."""
     codes, tokens = pd.factorize(np.array(list(values), dtype=object), use_na_sentinel=True)
     numbers = pd.Series(codes, dtype="Int64")
     return numbers.mask(numbers < 0), list(tokens)

@@ -16,6 +16,7 @@ import msgspec
 
 from sectionfour.domain import Event, Leaf
 from sectionfour.errors import Conflict
+from sectionfour.features.catalog import ALONE
 from sectionfour.privacy import consent, entries
 from sectionfour.privacy.consent import ConsentEvent
 from sectionfour.privacy.exceptions import Grant
@@ -155,6 +156,7 @@ class Retained(Connected):
             (self._consents, self._ended(rules.cutoff("consent_3y", at), at)),
             (self._grants, self._over(rules.cutoff("audit_3y", at))),
             (self._lifted, self._released(rules.cutoff("audit_3y", at))),
+            (self._clusters, self._clustered(before)),
         ):
             lot: list[Any] = []
             for name in ids:
@@ -227,6 +229,10 @@ class Retained(Connected):
             if max(end, grant.requested_at) < before:
                 found.append(grant.grant_id)
         return found
+
+    def _clustered(self, before: int) -> list[bytes]:
+        found = self.rows("SELECT DISTINCT member FROM clusters WHERE at < ?", before)
+        return [member for (member,) in found]
 
     def _released(self, before: int) -> list[str]:
         return [h.hold_id for h in self.holds() if h.lifted_at is not None and h.lifted_at < before]
@@ -318,6 +324,23 @@ class Retained(Connected):
         gone.entered("exception", name)
         gone.delete("grant_uses", "grant_id", name)
         gone.delete("grants", "grant_id", name)
+
+    def _clusters(
+        self, connection: sqlite3.Connection, gone: Gone, held: Held, name: bytes, before: int
+    ) -> None:
+        """Those of a member that count for no event that is kept; what is in force stays."""
+        if name in held[0]:
+            return
+        in_force = connection.execute(
+            "SELECT at, (size, frauds) = (?, ?) FROM clusters WHERE member = ? AND at < ?"
+            " ORDER BY at DESC LIMIT 1",
+            (*ALONE, name, before),
+        ).fetchone()
+        if in_force is not None:
+            at, alone = in_force  # who is alone needs no row to say so
+            gone.deleted["clusters"] += connection.execute(
+                "DELETE FROM clusters WHERE member = ? AND at < ?", (name, at + alone)
+            ).rowcount
 
     def _lifted(
         self, connection: sqlite3.Connection, gone: Gone, held: Held, name: str, before: int
