@@ -213,12 +213,10 @@ def test_clusters_are_those_found_before_the_event_in_all_three(kept, parts, eve
         connection.execute("DELETE FROM clusters")
         connection.executemany("INSERT INTO clusters VALUES (?, ?, ?, ?)", rows)
     columns = ["member", "at", "size", "frauds"]
-    as_rows = (
-        pa.table({n: list(c) for n, c in zip(columns, zip(*rows), strict=True)}) if rows else None
-    )
+    table = pa.table({n: [r[i] for r in rows] for i, n in enumerate(columns)}) if rows else None
     wanted = defined(whole, rows)
     assert_same(replayed(whole, emptied(kept), parts.ledger.cluster), wanted)
-    assert_same(from_the_past(whole, clusters=as_rows), wanted)
+    assert_same(from_the_past(whole, clusters=table), wanted)
 
 
 def a_busy_past(count: int, seed: int = 4) -> list[Event]:

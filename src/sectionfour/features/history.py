@@ -248,14 +248,14 @@ def _with_clusters(
     size, frauds = np.full((2, len(given)), np.nan)
     there = events.columns if not isinstance(events, pa.Table) else events.column_names
     if set(CLUSTER_BY).issubset(there) and len(given):
-        table = _as_ibis(events, ("at", "type", *CLUSTER_BY))
+        table = _as_ibis(events, CLUSTER_BY)
         whole = [table[name].notnull() for name in CLUSTER_BY]
         mine = table.filter(table["type"].notin(KNOWN), *whole)
         mine = mine.select("member", at=mine["at"].cast("int64"))
         if clusters is None:
             found = mine.select("at", size=ibis.null("int64"), frauds=ibis.null("int64"))
         else:
-            rows = _as_ibis(clusters, ("member", "at", "size", "frauds"))
+            rows = _as_ibis(clusters, ("member", "size", "frauds"))
             rows = rows.select("size", "frauds", of="member", since=rows["at"].cast("int64"))
             found = mine.asof_join(
                 rows, on=mine["at"] > rows["since"], predicates=mine["member"] == rows["of"]
@@ -271,11 +271,9 @@ def _with_clusters(
     return given
 
 
-def _as_ibis(data: Events, names: Sequence[str]) -> ibis.Table:
-    """Return these columns as an Ibis table, tokens as they are."""
-    if isinstance(data, ibis.Table):
-        return data.select(*names)
-    return ibis.memtable(_picked(data, names))
+def _as_ibis(data: Events, fields: Sequence[str]) -> ibis.Table:
+    """Return these columns, and the instant, as an Ibis table, tokens as they are."""
+    return data if isinstance(data, ibis.Table) else ibis.memtable(_picked(data, fields))
 
 
 # --- windows ----------------------------------------------------------------------------------
