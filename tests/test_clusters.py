@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from sectionfour import clustering, imports, simulate, sweep
 from sectionfour.bootstrap import open_parts
 from sectionfour.cli import main
-from sectionfour.domain import Event
+from sectionfour.domain import FRAUD, Event, known_as
 from sectionfour.errors import Ceased, Conflict, NotReady
 from sectionfour.features import history, online
 from sectionfour.features.catalog import CLUSTER_OVER, DAY, HUB_MEMBERS, NAMES
@@ -26,6 +26,7 @@ from sectionfour.parts import Parts
 from sectionfour.privacy import entries, retention
 from sectionfour.replay import replay
 from sectionfour.settings import Settings
+from sectionfour.train import permit
 
 Uses = list[tuple[int, int | None, int | None, int | None]]
 KINDS = ("device", "instrument", "address")
@@ -105,13 +106,13 @@ def buy(client: Any, notice: Any, a_request: Any, a_consent: Any) -> Callable[..
     known: set[int] = set()
     turns = iter(range(99))
 
-    def call(number: int, device: int, **changes: Any) -> Any:
+    def call(number: int, use: int, **changes: Any) -> Any:
         if number not in known:
             known.add(number)
             assert consenting.post("/v1/consents", json=a_consent(number)).status_code == 201
         body = a_request(number, event_id=f"evt_{number}_{next(turns)}", **changes)
         if "device" in body:
-            body["device"]["id"] = f"raw-device-{device}"
+            body["device"]["id"] = f"raw-device-{use}"
         return checkout.post("/v1/assessments", json=body)
 
     return call
@@ -227,18 +228,26 @@ def test_each_past_day_has_what_was_known_by_then(market: Path, tmp_path: Path) 
     assert {at % DAY for _, at, _, _ in rows} == {clustering.AHEAD}
     begin = min(at for _, at, _, _ in rows) - clustering.AHEAD
     found = past.read(parts.ledger)
-    events = found.events
-    known = found.known
+    events, known = found.events, found.known
+    permitted, _, masked = permit(found, parts.ledger, at=parts.clock(), regime=parts.regime)
+    assert not masked
+    member_of = dict(zip(events["event_id"], events["member"], strict=True))
     for day in (begin, begin + 17 * DAY, begin + 40 * DAY):
-        inside = events[(events["at"] > day - CLUSTER_OVER) & (events["at"] < day)]
-        inside = inside[inside["member"].notna()]
-        uses = [tuple(None if pd.isna(x) else x for x in r) for r in
-                inside[["member", *KINDS]].itertuples(index=False)]  # fmt: skip
-        frauds = known[(known["at"] < day) & (known["type"] == "fraud")]["member"]
-        wanted = by_merging(uses, set(frauds.dropna()))
-        of_now = parts.ledger.newest_clusters(day + clustering.AHEAD + 1)
-        for member, values in wanted.items():
-            assert of_now.get(found.subjects[member], (1, 0)) == values
+        inside = events[permitted & (events["at"] > day - CLUSTER_OVER) & (events["at"] < day)]
+        uses = [
+            tuple(None if pd.isna(x) else x for x in row)
+            for row in inside[["member", *KINDS]].itertuples(index=False)
+            if not pd.isna(row.member)
+        ]
+        words: dict[str, str] = {}
+        for label in found.labels[found.labels["at"] < day].itertuples():
+            if known_as(label.label) is not None:
+                words[label.event_id] = label.label
+        frauds = {member_of[e] for e, word in words.items() if known_as(word) == FRAUD}
+        wanted = {found.subjects[m]: v for m, v in by_merging(uses, frauds).items()}
+        of_then = parts.ledger.newest_clusters(day + clustering.AHEAD + 1)
+        for member in found.subjects:
+            assert of_then.get(member, (1, 0)) == wanted.get(member, (1, 0))
     matrix, _ = history.compute(events, known, clusters=found.clusters)
     sizes = matrix[:, PLACES[0]]
     assert (sizes > 1).sum() > 20

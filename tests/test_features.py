@@ -47,6 +47,7 @@ from sectionfour.features.online import Cluster, key_of, read_and_observe
 from sectionfour.privacy import regime
 from sectionfour.stores import open_velocity
 from sectionfour.stores.lmdb import LmdbVelocity
+from sectionfour.stores.sqlite import SqliteLedger
 
 from .by_definition import Clusters
 from .by_definition import features as by_definition
@@ -166,6 +167,11 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LmdbVelocity]:
     store.close()
 
 
+@pytest.fixture(scope="module")
+def ledger(tmp_path_factory: pytest.TempPathFactory) -> SqliteLedger:
+    return SqliteLedger(tmp_path_factory.mktemp("ledger") / "ledger.db")
+
+
 @pytest.fixture
 def store(kept: LmdbVelocity) -> LmdbVelocity:
     return emptied(kept)
@@ -197,7 +203,7 @@ def test_what_is_computed_over_the_past_is_the_definition_and_what_was_served(ke
 
 @settings(max_examples=6, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(histories(), st.data())
-def test_clusters_are_those_found_before_the_event_in_all_three(kept, parts, events, data):
+def test_clusters_are_those_found_before_the_event_in_all_three(kept, ledger, events, data):
     """Rows at the very instants of events too; everything that a cluster needs is often there."""
     whole = [
         msgspec.structs.replace(e, device=b"d" * 16, instrument=b"i" * 16, address=b"a" * 16)
@@ -209,13 +215,13 @@ def test_clusters_are_those_found_before_the_event_in_all_three(kept, parts, eve
     members = st.sampled_from([token("member", number) for number in range(3)])
     row = st.tuples(members, times, st.integers(1, 30), st.integers(0, 9))
     rows = data.draw(st.lists(row, max_size=12, unique_by=lambda r: r[:2]))
-    with parts.ledger.transaction() as connection:
+    with ledger.transaction() as connection:
         connection.execute("DELETE FROM clusters")
         connection.executemany("INSERT INTO clusters VALUES (?, ?, ?, ?)", rows)
     columns = ["member", "at", "size", "frauds"]
     table = pa.table({n: [r[i] for r in rows] for i, n in enumerate(columns)}) if rows else None
     wanted = defined(whole, rows)
-    assert_same(replayed(whole, emptied(kept), parts.ledger.cluster), wanted)
+    assert_same(replayed(whole, emptied(kept), ledger.cluster), wanted)
     assert_same(from_the_past(whole, clusters=table), wanted)
 
 
