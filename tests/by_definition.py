@@ -39,9 +39,15 @@ OF_THE_EVENT = (
 Clusters = Sequence[tuple[object, int, int, int]]
 
 
-def features(event: Event, events: Sequence[Event], clusters: Clusters = ()) -> list[float]:
+#: (cutoff, when): at `when` all that was before the cutoff went.
+Gone = Sequence[tuple[int, int]]
+
+
+def features(
+    event: Event, events: Sequence[Event], clusters: Clusters = (), gone: Gone = ()
+) -> list[float]:
     """Return the features of `event` among `events`, in the catalog's order."""
-    values = {w.name: window(w, event, events) for w in WINDOWS}
+    values = {w.name: window(w, event, events, gone) for w in WINDOWS}
     found = list(values.values())
     for name in OF_THE_EVENT:
         given = getattr(event, name)
@@ -63,7 +69,7 @@ def cluster(e: Event, clusters: Clusters) -> tuple[float, float]:
     return float(size), float(frauds)
 
 
-def window(w: Window, e: Event, events: Sequence[Event]) -> float:
+def window(w: Window, e: Event, events: Sequence[Event], gone: Gone = ()) -> float:
     pair = w.what in ENTITIES
     if getattr(e, w.by) is None or (pair and getattr(e, w.what) is None):
         return MISSING
@@ -73,6 +79,11 @@ def window(w: Window, e: Event, events: Sequence[Event]) -> float:
             earlier.append(x)
     if w.agg == "age":
         same = [x.at for x in earlier if not pair or getattr(x, w.what) == getattr(e, w.what)]
+        for cutoff, when in gone:
+            if any(cutoff <= at <= when for at in same):
+                same = [max(at, cutoff) for at in same]
+            else:
+                same = [at for at in same if at > when]
         return (e.at - min(same)) / 1_000_000 if same else 0.0
     inside = [x for x in earlier if e.at - w.over < x.at]
     if w.agg == "count":

@@ -45,7 +45,8 @@ from sectionfour.features.catalog import (
 )
 from sectionfour.features.online import Cluster, key_of, read_and_observe
 from sectionfour.privacy import regime
-from sectionfour.stores import open_velocity
+from sectionfour.stores import cards, open_velocity
+from sectionfour.stores import lmdb as lmdb_store
 from sectionfour.stores.lmdb import LmdbVelocity
 from sectionfour.stores.sqlite import SqliteLedger
 
@@ -112,6 +113,21 @@ def histories(draw: st.DrawFn, most: int = 24) -> list[Event]:
     for number, (at, body) in enumerate(zip(times, bodies, strict=True)):
         at = max(at, found[-1].at + 1) if found else at
         found.append(an_event(number, at, **body))
+    return found
+
+
+@st.composite
+def lives(draw: st.DrawFn) -> list[Event]:
+    """Two years and more of a few who meet again, often at the border of the longest window."""
+    few = {name: st.sampled_from([token(name, number) for number in (0, 1)]) for name in ENTITIES}
+    fields = few | {"type": st.sampled_from(["purchase", "purchase", "login_failed", FRAUD])}
+    steps = st.sampled_from([1, 3600 * SECOND, DAY, 100 * DAY, 200 * DAY, YEAR - DAY, YEAR])
+    found, at = [], START
+    for number, body in enumerate(
+        draw(st.lists(st.fixed_dictionaries(fields), min_size=4, max_size=12))
+    ):
+        found.append(an_event(number, at, **body))
+        at += draw(steps)
     return found
 
 
@@ -223,6 +239,82 @@ def test_clusters_are_those_found_before_the_event_in_all_three(kept, ledger, ev
     wanted = defined(whole, rows)
     assert_same(replayed(whole, emptied(kept), ledger.cluster), wanted)
     assert_same(from_the_past(whole, clusters=table), wanted)
+
+
+def oldest_in(store: LmdbVelocity) -> int:
+    """Return the earliest time that is kept anywhere in the windows."""
+    times = [1 << 62]
+    with store._env.begin() as txn, txn.cursor() as cursor:
+        for key, value in cursor:
+            if key[:1] == b"W":
+                space, layout = key[18:19], cards.LAYOUTS[key[1]]
+                if space == b"T":
+                    numbers, lists = cards.opened(value, layout)
+                    for s in layout.series:
+                        times += [numbers[s.head + 1], numbers[s.head + 2] & ~cards.CUT]
+                    for others in lists:
+                        times += [
+                            int.from_bytes(others[i : i + 8]) for i in range(0, len(others), 24)
+                        ]
+                elif space == b"F":
+                    times += [int.from_bytes(value[:8]), int.from_bytes(value[8:])]
+                else:
+                    times.append(int.from_bytes(key[-8:]))
+            elif key[:1] == b"I":
+                times.append(int.from_bytes(value[:8]))
+    return min(at for at in times if at)
+
+
+@settings(max_examples=150, deadline=None)
+@given(lives() | histories(), st.sets(st.integers(0, 11)))
+def test_t21_nothing_past_due_is_left_in_the_windows_and_no_reading_changes(kept, events, places):
+    """What goes, goes beside scoring: after each key, every window still reads what it did."""
+    emptied(kept)
+    gone: list[tuple[int, int]] = []
+    longest = max(window.over for window in WINDOWS)
+    ages = np.array([getattr(feature, "agg", "") == "age" for feature in FEATURES])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lmdb_store, "EXPIRED", 1)
+        patch.setattr(lmdb_store, "LOOKED_AT", 2)
+        for number, event in enumerate(events):
+            _, vector = read_and_observe(event, kept)
+            if event.type not in KNOWN:
+                wanted = by_definition(event, events, gone=gone)
+                assert_same(vector.reshape(1, -1), np.array([wanted]))
+            if number not in places:
+                continue
+            cutoff = event.at - longest
+            probe = msgspec.structs.replace(
+                event, event_id="probe", type="purchase", at=event.at + 1
+            )
+            before = read_and_observe(probe, kept, observe=False)[1]
+
+            def unchanged(_: int, probe: Event = probe, before: np.ndarray = before) -> None:
+                now = read_and_observe(probe, kept, observe=False)[1]
+                of_windows = slice(0, len(WINDOWS))
+                same = np.where(ages, 0, now)[of_windows], np.where(ages, 0, before)[of_windows]
+                assert_same(*(values.reshape(1, -1) for values in same))
+
+            kept.expire(cutoff, unchanged)
+            gone.append((cutoff, event.at))
+            assert oldest_in(kept) >= cutoff
+            assert kept.expire(cutoff) == 0
+
+
+def test_the_count_of_what_went_is_told_and_the_rest_is_as_it_was(kept):
+    """A device of a stranger, then another year: of the first nothing is left at all."""
+    emptied(kept)
+    for number, day in enumerate((0, 1, 800, 801)):
+        fields = {"device": token("device", day // 800), "member": token("member", 1)}
+        read_and_observe(an_event(number, START + day * DAY, **fields), kept)
+    assert kept.expire(START) == 0
+    told: list[int] = []
+    count = kept.expire(START + 400 * DAY, told.append)
+    assert sum(told) == count > 0
+    with kept._env.begin() as txn, txn.cursor() as cursor:
+        there = [bytes(k) + bytes(v) for k, v in cursor if k[:1] == b"W"]
+    assert not any(token("device", 0) in text for text in there)
+    assert any(token("device", 1) in text for text in there)
 
 
 def a_busy_past(count: int, seed: int = 4) -> list[Event]:
@@ -518,7 +610,8 @@ import sys, threading
 from pathlib import Path
 from sectionfour.domain import Event
 from sectionfour.features.online import read_and_observe
-from sectionfour.stores import open_velocity
+from sectionfour.stores import cards, open_velocity
+from sectionfour.stores import lmdb as lmdb_store
 
 store = open_velocity(f"lmdb:{sys.argv[1]}", gib=0.05)
 

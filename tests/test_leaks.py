@@ -72,7 +72,8 @@ def encodings(value: str) -> Iterator[bytes]:
         yield from (data.hex().encode(), data.hex().upper().encode())
         for start in range(3):  # wherever it begins within a longer text
             whole = base64.b64encode(b"\0" * start + data)
-            inner = whole[4 if start else 0 : len(whole) - 4]
+            # The letters that are made of the value alone, each of six bits, and all of these.
+            inner = whole[-(-8 * start // 6) : 8 * (start + len(data)) // 6]
             yield from (inner, inner.translate(bytes.maketrans(b"+/", b"-_")))
         for digest in (hashlib.md5, hashlib.sha1, hashlib.sha256):
             found = digest(data).digest()

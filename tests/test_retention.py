@@ -303,6 +303,7 @@ def test_assessments_go_with_all_that_is_theirs_and_their_receipts_can_still_be_
     assert proven is not None
     at = parts.clock() + KEPT + 9 * DAY
     gone = sweep.sweep(parts, at)
+    assert gone.pop("windows") > 0
     assert gone == {
         "events": 1, "labels": 2, "assessments": 3, "reviews": 1, "consent_events": 2, "grants": 1,
     }  # fmt: skip
@@ -370,7 +371,7 @@ def test_a_service_sweeps_by_itself(
     assert list(verify(parts, notary)) == []
 
 
-def test_from_the_shell_the_windows_are_made_anew(
+def test_from_the_shell_the_windows_go_too(
     parts: Parts, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECTIONFOUR_HOME", str(settings.home))
@@ -381,12 +382,17 @@ def test_from_the_shell_the_windows_are_made_anew(
     for case in cases:  # by the machine's clock: a decade ago, and now
         case.at = 1_400_000_000_000_000 if case.number == 1 else parts.clock()
     make(parts, cases)
+    other = open_velocity(f"lmdb:{settings.home / 'other'}", gib=0.05)
+    other.load([event for case in cases if (event := parts.ledger.event(f"evt_{case.number}"))])
+    other.close()
     run = CliRunner().invoke(main, ["sweep"])
     assert run.exit_code == 0, run.output
     assert "events: 1 deleted" in run.stdout
+    assert "windows: " in run.stdout
     assert parts.ledger.rows("SELECT event_id FROM events") == [("evt_2",)]
     other = open_velocity(f"lmdb:{settings.home / 'other'}", gib=0.05)
     assert other.fresh
+    assert other.expire(cases[1].at) == 0
     assert other.empty() > 1  # of the event that is kept
     other.close()
     run = CliRunner().invoke(main, ["sweep"])

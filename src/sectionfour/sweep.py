@@ -22,14 +22,16 @@ def sweep(
     rules: Retention | None = None,
     progress: Callable[[int], object] = lambda count: None,
 ) -> Counter[str]:
-    """Delete from the ledger what is due at `at`, and not held. Returns how much, by table.
+    """Delete what is due at `at`: of the ledger what is not held, and of the windows.
 
-    The windows are not touched: what goes is older than any window reaches. `progress` is told of
-    rows as they go. Raises SettingsError where the rules would take what a window still needs.
+    Returns how much, by table; of `windows` it is keys. What goes is older than any window reaches.
+    `progress` is told of rows and keys as they go. Raises SettingsError where the rules would take
+    what a window still needs.
     """
     rules = rules or retention.load()
     longest = longest_window()
-    if rules.cutoff("security_3y", at) > at - longest - MARGIN * DAY:
+    cutoff = rules.cutoff("security_3y", at)
+    if cutoff > at - longest - MARGIN * DAY:
         raise SettingsError(
             f"retention.toml: security_3y is shorter than the longest window, {longest // DAY}"
             f" days, and {MARGIN} more"
@@ -38,6 +40,8 @@ def sweep(
     for gone in parts.ledger.sweep(parts.keys, rules, at):
         total += gone
         progress(sum(gone.values()))
+    if windows := parts.velocity.expire(cutoff, progress):
+        total["windows"] = windows
     return total
 
 

@@ -54,17 +54,13 @@ def data_use(period: str, threshold: int, html: Path | None, svg: Path | None) -
 def sweep() -> None:
     """Delete what is past its time, and not held; says how much went, by table.
 
-    A service does the same once a day. Where none runs, the windows are made anew from what is
-    kept; while one does, they keep what no window reaches any more until the next rebuild.
+    A service does the same once a day; this may run beside it.
 
     Example: sectionfour sweep
     """
     from tqdm import tqdm
 
-    from sectionfour.replay import rebuild
-    from sectionfour.settings import from_environment
     from sectionfour.sweep import sweep as run
-    from sectionfour.upkeep import alone
 
     with opened() as parts:
         with tqdm(unit="row", unit_scale=True, file=sys.stderr) as bar:
@@ -73,11 +69,6 @@ def sweep() -> None:
             click.echo(f"{table}: {count:,} deleted")
         if not gone:
             click.echo("nothing is due")
-        elif gone["events"]:
-            with alone(from_environment().home) as nobody_else:
-                if nobody_else:
-                    with tqdm(unit="event", unit_scale=True, file=sys.stderr) as bar:
-                        rebuild(parts, bar.update)
 
 
 @click.command()

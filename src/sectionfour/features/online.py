@@ -151,6 +151,13 @@ class Velocity(Protocol):
         members than are remembered.
         """
 
+    def expire(self, cutoff: int, progress: Callable[[int], object] = lambda count: None) -> int:
+        """Let go of everything of before `cutoff`, beside scoring; return how many keys had any.
+
+        No window may reach back as far. Who was first seen before counts from then on as first seen
+        at `cutoff`, and who was last seen before as never seen. `progress` is told of each lot.
+        """
+
     def close(self) -> None: ...
 
     @property

@@ -2,7 +2,7 @@
 
     W card token            how the keys of an entity begin: what a step touches lies together
       E at                  -> the totals of every series before it    an event that enters any
-      F pair other          -> at                                      when a pair was first seen
+      F pair other          -> first at, last at                       when a pair was seen
       R series at           -> the count before it                     of a series that has runs
       T                     -> totals and times of each series, then each pair's (at, other) * n
 
@@ -10,12 +10,17 @@ A window is a difference of two totals: one look-up finds the first event of the
 whose entry says what every series had before. Of the others of a pair only the newest 1,000 inside
 the longest window are kept: older ones cannot change a count that stops at 1,000. Which keys and
 values these are is known here; in what they are kept is the store's.
+
+What is past its time goes by `expire`; totals go on from where they are, since only differences of
+them are read. The first time of a series whose totals did not begin with it is marked CUT: what
+was before it has to be looked up.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import takewhile
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -30,7 +35,11 @@ OthersOf = Callable[[str, bytes, Sequence[str]], Sequence[tuple[int, bytes]]]
 _WRAP = (1 << 64) - 1  # totals may wrap: their differences are right all the same
 _COUNT = struct.Struct(">Q")
 _ENTRY = 24
+_NAME = 18  # bytes of the name of an entity: W, card, token
 _NEVER = b""
+#: A bit of the first time of a series that had events before it, which went.
+CUT = 1 << 63
+_TIME = CUT - 1
 
 
 class _Series(NamedTuple):
@@ -139,24 +148,23 @@ def read(
     card: Opened,
     at: int,
     readings: Readings,
-) -> list[bool]:
+) -> list[bytes]:
     """Put what the windows of `visit` hold at `at` into `readings`, each at its place.
 
     `name` is how the keys of the entity begin.
 
-    Returns, for each pair, whether it is new where that is kept.
+    Returns, for each pair, when it was first seen where that is kept; empty for never.
     """
     layout = LAYOUTS[visit.card.id]
     numbers, lists = card
     found: dict[int, tuple[int, ...]] = {}  # a cut-off, and the totals before it
     for plan, _, head, total, nothing, runs in layout.series:
         place = plan.place
-        count = numbers[head]
-        if not count:
+        count, last, first = numbers[head : head + 3]
+        if not last:
             readings[place : place + len(nothing)] = nothing
             continue
-        last, first = numbers[head + 1], numbers[head + 2]
-        readings[place] = first
+        readings[place] = first & _TIME
         readings[place + 1] = last
         place += 2
         width = 3 if plan.summed else 1
@@ -166,7 +174,7 @@ def read(
                 readings[place : place + width] = layout.nothing[:width]
                 place += width
                 continue
-            if first > cutoff:
+            if cutoff < first < CUT:
                 before, offset = layout.nothing, 0
             else:
                 offset = total
@@ -184,14 +192,14 @@ def read(
             after = max(at - over, numbers[other])
             readings[place : place + 2] = _run(cursor, plan, name, count, last, first, after)
             place += 2
-    new = []
+    firsts = []
     for (pair, _, place, suffix), other_token in zip(layout.pairs, visit.others, strict=True):
         seen = None
         if other_token is not None:
             out = pair.place
             if pair.aged:
                 seen = get(name + suffix + other_token)
-                readings[out] = 0 if seen is None else int.from_bytes(seen)
+                readings[out] = 0 if seen is None else int.from_bytes(seen[:8])
                 out += 1
             if pair.overs:
                 others = lists[place]
@@ -199,8 +207,8 @@ def read(
                 for over in pair.overs:
                     readings[out] = size - _first_after(others, size, at - over) if size else 0
                     out += 1
-        new.append(seen is None)
-    return new
+        firsts.append(_NEVER if seen is None else bytes(seen[:8]))
+    return firsts
 
 
 def _run(
@@ -209,7 +217,7 @@ def _run(
     """Return how many events are later than `after`, and when the first of them was."""
     if last <= after:
         return 0, 0
-    if first > after:
+    if after < first < CUT:
         return count, first
     cursor.set_range(name + b"R" + bytes([plan.id]) + (after + 1).to_bytes(8))
     return count - _COUNT.unpack(cursor.value())[0], int.from_bytes(cursor.key()[-8:])
@@ -240,14 +248,15 @@ def enter(
     name: bytes,
     visit: Visit,
     card: Opened,
-    new: Sequence[bool],
+    firsts: Sequence[bytes],
     at: int,
     stamp: bytes,
     amount: int,
 ) -> bool:
     """Add an event to a card, and its entries to the store; return whether it enters any window.
 
-    `new` is, for each pair, whether it was never seen. The card itself is the caller's to keep.
+    `firsts` is, for each pair, when it was first seen; empty for never. The card itself is the
+    caller's to keep.
     """
     layout = LAYOUTS[visit.card.id]
     joined, joined_pairs = visit.joins
@@ -261,10 +270,10 @@ def enter(
         plan, _, head, _, _, runs = layout.series[number]
         if runs:
             put(name + b"R" + bytes([plan.id]) + stamp, _COUNT.pack(numbers[head]))
+        if not numbers[head + 1]:
+            numbers[head + 2] = at | CUT if numbers[head] else at
         numbers[head] += 1
         numbers[head + 1] = at
-        if not numbers[head + 2]:
-            numbers[head + 2] = at
         if plan.summed:
             numbers[head + 3] = (numbers[head + 3] + amount) & _WRAP
             numbers[head + 4] = (numbers[head + 4] + squared(amount)) & _WRAP
@@ -275,8 +284,8 @@ def enter(
         if other is None:
             continue
         entered = True
-        if pair.aged and new[number]:
-            put(name + suffix + other, stamp)
+        if pair.aged:
+            put(name + suffix + other, (firsts[number] or stamp) + stamp)
         if pair.overs:
             lists[place] = _seen(lists[place], other, at, stamp, layout.longest[place])
     return entered
@@ -333,11 +342,15 @@ def leave(
             held.lists[place] = others
     if kept is None or not changed:
         return changed
-    if any(held.numbers) or any(held.lists):
-        txn.put(name + b"T", closed(held, layout))
+    _put_back(txn, layout, name, held)
+    return changed
+
+
+def _put_back(txn: Any, layout: Layout, name: bytes, card: Opened) -> None:
+    if any(card.numbers[plan.head + 1] for plan in layout.series) or any(card.lists):
+        txn.put(name + b"T", closed(card, layout))
     else:
         txn.delete(name + b"T")
-    return changed
 
 
 def _leave_series(txn: Any, layout: Layout, name: bytes, numbers: list[int], ats: set[int]) -> int:
@@ -356,8 +369,6 @@ def _leave_series(txn: Any, layout: Layout, name: bytes, numbers: list[int], ats
         if plan.summed:
             numbers[head + 3] = (numbers[head + 3] - lost[total + 1]) & _WRAP
             numbers[head + 4] = (numbers[head + 4] - lost[total + 2]) & _WRAP
-        if not numbers[head]:
-            numbers[head + 1] = numbers[head + 2] = 0
     if changed:
         _times(layout, numbers, _entries(txn, entries, entries, layout.totals), ats)
     return changed
@@ -409,14 +420,20 @@ def _times(
     """Find anew when the first and the last event of each series was, where it was one of `ats`."""
     after = [before for _, before in rows[1:]] + [layout.totals_of(numbers)]
     for _, _, head, total, _, _ in layout.series:
-        if not numbers[head] or not ats & {numbers[head + 1], numbers[head + 2]}:
+        last, first = numbers[head + 1], numbers[head + 2]
+        if not ats & {last, first & _TIME}:
             continue
         own = [
-            int.from_bytes(key[-8:])
-            for (key, before), later in zip(rows, after, strict=True)
+            (int.from_bytes(key[-8:]), before[total])
+            for (key, before), later in (zip(rows, after, strict=True) if rows else ())
             if later[total] != before[total]
         ]
-        numbers[head + 1], numbers[head + 2] = own[-1], own[0]
+        if not own:
+            numbers[head + 1] = numbers[head + 2] = 0
+            continue
+        numbers[head + 1] = own[-1][0]
+        if first & _TIME in ats:
+            numbers[head + 2] = own[0][0] | (CUT if own[0][1] else 0)
 
 
 def _without(others: bytes, plan: Pair, token: bytes, member: bytes, others_of: OthersOf) -> bytes:
@@ -432,3 +449,74 @@ def _without(others: bytes, plan: Pair, token: bytes, member: bytes, others_of: 
                 seen[other] = max(seen.get(other, b""), at.to_bytes(8))
     kept = sorted((stamp, other) for other, stamp in seen.items())[-DISTINCT_CAP:]
     return b"".join(stamp + other for stamp, other in kept)
+
+
+# --- what is past its time --------------------------------------------------------------------
+
+
+def aging(txn: Any, name: bytes, cutoff: int, most: int) -> tuple[list[bytes], bytes]:
+    """Return the keys under which the next `most` entities from `name` on keep anything of before
+    `cutoff`, and where to go on: empty at the end."""
+    keys: list[bytes] = []
+    with txn.cursor() as cursor:
+        for _ in range(most):
+            if not cursor.set_range(name) or cursor.key()[:1] != b"W":
+                return keys, b""
+            name = cursor.key()[:_NAME]
+            keys += _aging(txn, cursor, name, cutoff)
+            name += b"\xff"
+    return keys, name
+
+
+def _aging(txn: Any, cursor: Any, name: bytes, cutoff: int) -> Iterator[bytes]:
+    layout, bound = LAYOUTS[name[1]], cutoff.to_bytes(8)
+    for space in (b"E", *(b"R" + bytes([s.plan.id]) for s in layout.series if s.runs)):
+        for key, _ in between(cursor, name + space, name + space + bound):
+            yield key
+    for key, value in between(cursor, name + b"F", name + b"G"):
+        if value[:8] < bound:
+            yield key
+    value = txn.get(name + b"T")
+    if value is not None:
+        numbers, lists = opened(value, layout)
+        firsts = [numbers[s.head + 2] & _TIME for s in layout.series]
+        firsts += [int.from_bytes(others[:8]) for others in lists]
+        if any(0 < first < cutoff for first in firsts):
+            yield name + b"T"
+
+
+def between(cursor: Any, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield keys and values from `start` on, in order, as far as before `end`."""
+    if cursor.set_range(start):
+        yield from takewhile(lambda item: item[0] < end, cursor)
+
+
+def expire(txn: Any, key: bytes, cutoff: int) -> bool:
+    """Let go of what is kept under one of these keys of before `cutoff`; return whether there was
+    anything.
+
+    What was first seen before counts as first seen then, as long as it has been met since; else as
+    never seen. An entity's keys can go one by one: no window reaches them, so every reading in
+    between is right, and `T`, which says when the first event was, is the last of them.
+    """
+    value = txn.get(key)
+    if value is None:
+        return False
+    bound, space = cutoff.to_bytes(8), key[_NAME : _NAME + 1]
+    if space in (b"E", b"R") or key[:1] != b"W":
+        return bool(txn.delete(key))
+    if space == b"F":
+        return bool(txn.delete(key) if value[8:] < bound else txn.put(key, bound + value[8:]))
+    layout = LAYOUTS[key[1]]
+    card = opened(value, layout)
+    for plan in layout.series:
+        last, first = card.numbers[plan.head + 1 : plan.head + 3]
+        if last < cutoff:
+            card.numbers[plan.head + 1] = card.numbers[plan.head + 2] = 0
+        elif first & _TIME < cutoff:
+            card.numbers[plan.head + 2] = cutoff  # no window begins before
+    for place, others in enumerate(card.lists):
+        past = _first_after(others, len(others) // _ENTRY, cutoff - 1) if others else 0
+        card.lists[place] = others[past * _ENTRY :]
+    _put_back(txn, layout, key[:_NAME], card)
+    return True

@@ -30,9 +30,13 @@ from sectionfour.features.online import CARDS, WIDTH, Card, Readings, Visit
 from sectionfour.stores import cards
 
 #: What the keys and values look like; a store of another form is made anew.
-FORM = 2
+FORM = 3
 #: Events a transaction of a load: the store is locked while it lasts, about a third of a second.
 LOT = 10_000
+#: Keys a transaction of what is past its time: a millisecond or two, for a checkout may wait.
+EXPIRED = 500
+#: Entities that are looked at for it at once; nobody waits for that.
+LOOKED_AT = 2_000
 
 _CLOCK = b"A"
 _META = b"M"
@@ -97,8 +101,8 @@ class LmdbVelocity:
                 layout = cards.LAYOUTS[visit.card.id]
                 name = layout.prefix + visit.token
                 card = cards.opened(get(name + b"T"), layout)
-                new = cards.read(cursor, get, name, visit, card, at, readings)
-                if observe and cards.enter(put, name, visit, card, new, at, stamp, amount):
+                firsts = cards.read(cursor, get, name, visit, card, at, readings)
+                if observe and cards.enter(put, name, visit, card, firsts, at, stamp, amount):
                     put(name + b"T", cards.closed(card, layout))
             if payload is not None:
                 put(_CLOCK, stamp)
@@ -185,6 +189,26 @@ class LmdbVelocity:
                 changed += txn.delete(b"O" + event.at.to_bytes(8) + key)
         return changed
 
+    def expire(self, cutoff: int, progress: Callable[[int], object] = lambda count: None) -> int:
+        with _closed(), self._env.begin() as txn, txn.cursor() as cursor:
+            # Readings for a retry of what nobody was answered; those of others go when settled.
+            steps = cards.between(cursor, b"I", b"J")
+            keys = [key for key, value in steps if value[:8] < cutoff.to_bytes(8)]
+        gone, name = 0, b"W"
+        while keys or name:
+            with _closed():
+                for start in range(0, len(keys), EXPIRED):
+                    with self._env.begin(write=True) as txn:
+                        lot = keys[start : start + EXPIRED]
+                        count = sum(cards.expire(txn, key, cutoff) for key in lot)
+                    gone += count
+                    progress(count)
+                keys = []
+                if name:
+                    with self._env.begin() as txn:
+                        keys, name = cards.aging(txn, name, cutoff, LOOKED_AT)
+        return gone
+
     def close(self) -> None:
         self._env.close()
 
@@ -218,15 +242,14 @@ def _enter(txn: lmdb.Transaction, lot: Sequence[Event]) -> None:
             card = held.get(name)
             if card is None:
                 card = cards.opened(bytes(txn.get(name + b"T") or b"") or None, layout)
-            never = [
-                pair.plan.aged
-                and other is not None
-                and (first := name + pair.suffix + other) not in written
-                and txn.get(first) is None
+            firsts = [
+                bytes(written.get(key := name + pair.suffix + other) or txn.get(key) or b"")[:8]
+                if pair.plan.aged and other is not None
+                else b""
                 for pair, other in zip(layout.pairs, visit.others, strict=True)
                 if visit.joins[1]
             ]
-            if cards.enter(put, name, visit, card, never, at, stamp, amount):
+            if cards.enter(put, name, visit, card, firsts, at, stamp, amount):
                 held[name] = card
     for name, card in held.items():
         written[name + b"T"] = cards.closed(card, cards.LAYOUTS[name[1]])
