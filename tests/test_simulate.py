@@ -15,8 +15,10 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from sectionfour.errors import HistoryError
+from sectionfour.marketplace import papers
 from sectionfour.marketplace.frauds import KINDS, RINGS
 from sectionfour.marketplace.papers import EVERYTHING
+from sectionfour.privacy import regime
 from sectionfour.simulate import SCHEMAS, START, Market, read, simulate, write
 
 SAMPLE = Path(__file__).parents[1] / "data_samples"
@@ -290,17 +292,22 @@ def test_some_consent_to_all_some_to_part_some_to_nothing(market):
 def test_documents_and_faces_rest_on_explicit_consents_of_their_own(market):
     sensitive = market.consents.categories.str.contains("identity|biometric")
     alone = market.consents[sensitive]
-    assert set(alone.categories) == {"identity.document", "biometric.face"}
+    types = {named.partition(":")[2] for named in alone.categories if named != "biometric.face"}
+    assert types == set(papers.DOCUMENTS) <= set(regime.load().category("identity.document").types)
     assert set(alone.event_type) == {"explicitly_expressed"}
     assert set(market.consents.purpose) == {"security"}
     for column, category in (
         ("document_verified", "identity.document"),
         ("face_match_level", "biometric.face"),
     ):
-        since = alone[alone.categories == category].set_index("member_id")["at"]
+        of = alone[alone.categories.str.startswith(category)].set_index("member_id")
         seen = market.events[market.events[column].notna()]
         assert len(seen) > 0
-        assert (seen.occurred_at >= seen.member_id.map(since)).all()
+        assert (seen.occurred_at >= seen.member_id.map(of["at"])).all()
+        if column == "document_verified":
+            named = category + ":" + seen.document_type
+            assert (named == seen.member_id.map(of["categories"])).all()
+            assert market.events[market.events[column].isna()].document_type.isna().all()
 
 
 def test_whoever_deceives_refuses_as_often_as_anybody_else():

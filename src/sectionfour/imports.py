@@ -203,7 +203,9 @@ def given(row: dict[str, Any], when: Any, members: dict[str, dict[str, Any]]) ->
         identity=None
         if row["document_verified"] is None and row["face_match_level"] is None
         else Identity(
-            document_verified=row["document_verified"], face_match_level=row["face_match_level"]
+            document_type=row["document_type"],
+            document_verified=row["document_verified"],
+            face_match_level=row["face_match_level"],
         ),
     )
 

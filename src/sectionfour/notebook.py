@@ -74,7 +74,7 @@ def sample(market: Path | str, models: Path | str | None = None) -> Reader:
 
     The home is gone when this returns. Takes about 8 s for the market of `data_samples`.
     """
-    from sectionfour import imports
+    from sectionfour import clustering, imports
     from sectionfour.bootstrap import open_parts, trusted_keys
     from sectionfour.replay import replay
 
@@ -91,6 +91,7 @@ def sample(market: Path | str, models: Path | str | None = None) -> Reader:
         try:
             steps, _ = imports.market(Path(market))
             replay(steps, parts, notice=imports.MARKET_NOTICE)
+            clustering.refresh_past(parts, 0)
             trusted = trusted_keys(parts.keys.ring)
         finally:
             parts.close()
@@ -147,6 +148,7 @@ def _renumber(found: Past, rng: np.random.Generator) -> None:
             known = found.labels["member_number"].notna()
             places = found.labels.loc[known, "member_number"].to_numpy(dtype="int64")
             found.labels.loc[known, "member_number"] = drawn[places]
+            found.clusters["member"] = drawn[found.clusters["member"].to_numpy()]
     found.subjects.clear()
 
 

@@ -65,7 +65,8 @@ SCHEMAS = {
         "gps_lat": pa.float64(), "gps_lon": pa.float64(), "user_agent": pa.string(),
         "language": pa.string(), "carrier": pa.string(), "session_id": pa.string(),
         "page_views": pa.int32(), "search_count": pa.int32(), "seconds_on_page": pa.float64(),
-        "document_verified": pa.bool_(), "face_match_level": pa.int8(),
+        "document_type": pa.string(), "document_verified": pa.bool_(),
+        "face_match_level": pa.int8(),
     },
     "consents": {
         "member_id": pa.string(), "at": STAMP, "action": pa.string(), "consent_ref": pa.string(),
@@ -226,9 +227,12 @@ def _agreements(
         "level": rng.choice([1, 2, 3], n, p=[0.08, 0.3, 0.62]),
     }
     for key, category in (("document", "identity.document"), ("face", "biometric.face")):
-        row = agreed["categories"] == category
+        row = np.array([named.startswith(category) for named in agreed["categories"]])
         verified[key] = np.full(n, np.inf)
         verified[key][agreed["member"][row]] = agreed["at"][row]
+        verified[f"{key}_type"] = np.full(n, "", object)
+        types = [named.partition(":")[2] for named in agreed["categories"][row]]
+        verified[f"{key}_type"][agreed["member"][row]] = types
     return agreed, verified
 
 

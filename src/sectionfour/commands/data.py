@@ -70,6 +70,7 @@ def import_events(folder: Path) -> None:
     from sectionfour import imports
 
     _import(*imports.market(folder), imports.MARKET_NOTICE)
+    click.echo("before anything is learnt from it: sectionfour clusters --from 2000-01-01")
 
 
 @import_.command(name="handbook")

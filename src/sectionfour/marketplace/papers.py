@@ -29,6 +29,8 @@ PLANS: dict[tuple[str, ...], float] = {
 OPTIONAL = {"member.optional": 0.18, "location.gps": 0.15}
 # Each is a consent of its own, explicit always; members, then sellers.
 SENSITIVE = {"identity.document": (0.05, 0.5), "biometric.face": (0.03, 0.3)}
+#: Whoever shows a document shows one, and consents to that type of it.
+DOCUMENTS = {"identity_card": 0.7, "driving_licence": 0.2, "passport": 0.1}
 WITHDRAWN, GIVEN_AGAIN = 0.05, 0.35
 EXPLICIT = 0.85
 
@@ -89,6 +91,9 @@ def consents(world: World, rng: np.random.Generator, begins: Floats, sells: Bool
         wait = np.where(rng.random(len(i)) < 0.6, rng.uniform(1, 60, len(i)),
                         rng.random(len(i)) * (world.horizon - at[i]))  # fmt: skip
         named = np.full(len(i), name, dtype=object)
+        if name == "identity.document":
+            shown = rng.spawn(1)[0].choice(list(DOCUMENTS), len(i), p=list(DOCUMENTS.values()))
+            named = np.array([f"{name}:{kind}" for kind in shown], dtype=object)
         parts.append((i, at[i] + wait, "given", letter, named, np.ones(len(i), np.bool_)))
     table: Table = {
         "member": np.concatenate([i for i, *_ in parts]),

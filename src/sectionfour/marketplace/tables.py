@@ -150,6 +150,7 @@ def events_table(
         "page_views": numbers(events["pages"], "Int32"),
         "search_count": numbers(events["searches"], "Int32"),
         "seconds_on_page": pd.Series(events["seconds"]),
+        "document_type": strings(only(seen["document"], verified["document_type"][who])),
         "document_verified": numbers(verified["passes"][who], "boolean", seen["document"]),
         "face_match_level": numbers(verified["level"][who], "Int8", seen["face"]),
     })  # fmt: skip

@@ -186,7 +186,10 @@ def _consent(
     consents: Sequence[ConsentEvent],
     regime: Regime,
 ) -> Basis | None:
-    # Consent is to a type of document: one for a passport is none for a driving licence.
+    # Consent is to a type of document: one for a passport is none for a driving licence, and none
+    # for a document that nobody names.
+    if use.attribute is None and regime.category(use.category).types:
+        return None
     named = use.category if use.attribute is None else f"{use.category}:{use.attribute}"
     for given in consents:
         if named not in given.categories or given.source != use.source:
