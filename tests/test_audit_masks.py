@@ -25,6 +25,7 @@ AUDIT = "AUDIT" in os.environ
 
 CATEGORIES = list(regime.load().categories)
 SENSITIVE = {"identity.document", "biometric.face", "credit.realname"}
+TYPED = {"identity.document": "identity.document:passport"}
 NOT_OF_FOUR = {"communication", "profile.tag"}
 
 Draw = random.Random
@@ -50,7 +51,8 @@ class Marketplace:
         """Put a consent, or a refusal, on record: a record for each sensitive category and for each
         purpose of what is not of section Four, beside one for all the rest."""
         plain = categories - SENSITIVE - NOT_OF_FOUR
-        said = [("security", plain), *(("security", {one}) for one in categories & SENSITIVE)]
+        said = [("security", plain)]
+        said += [("security", {TYPED.get(one, one)}) for one in categories & SENSITIVE]
         said += [(purpose, categories & NOT_OF_FOUR) for purpose in PURPOSES]
         subject = self.parts.keys.subject(member, enrol=True)
         for purpose, of in said:
@@ -88,7 +90,7 @@ def a_body(draw: Draw, member: str) -> Body:
         "transaction": {"order_id": f"o_{draw.random()}", "amount": 0, "currency": "CNY"},
         "device": {"permissions": ["location.ip", "location.gps"]},
         "location": {},
-        "identity": {},
+        "identity": {"document_type": "passport"},
     }
     for category in CATEGORIES:
         randomise(draw, body, category)
@@ -290,7 +292,8 @@ def test_the_gate_and_the_privacy_of_an_assessment_are_quick(
     fourteen = [key for key in CATEGORIES if key not in ("credit.realname", "derived.risk")]
     request = Request(
         purpose=PURPOSES[1], event_type="login", kind="member", subject=subject,
-        uses=tuple(Use(category) for category in fourteen),
+        uses=tuple(Use(key, attribute=TYPED.get(key, ":").partition(":")[2] or None)
+                   for key in fourteen),
     )  # fmt: skip
     at = parts.clock()
 

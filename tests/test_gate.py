@@ -469,9 +469,22 @@ def test_the_contract_is_for_transaction_risk(purpose: str) -> None:
 def test_sensitive_data_need_explicit_consent_of_their_own(
     category: str, changes: dict[str, Any], holds: bool
 ) -> None:
-    world = a_world("member.required", "order", category)
-    world.records = [[a_consent(category)._replace(**changes)]]
+    kind = "passport" if category == "identity.document" else None
+    world = a_world("member.required", "order")
+    world.uses.append(Use(category, attribute=kind))
+    world.records = [[a_consent(f"{category}:{kind}" if kind else category)._replace(**changes)]]
     assert (category in bases(check(world))) == holds
+
+
+@pytest.mark.parametrize("used", [None, "passport", "driving_licence"])
+@pytest.mark.parametrize("said", [None, "passport", "driving_licence"])
+def test_consent_is_to_a_type_of_document_and_to_none_that_nobody_names(
+    used: str | None, said: str | None
+) -> None:
+    world = a_world("member.required", "order")
+    world.uses.append(Use("identity.document", attribute=used))
+    world.records = [[a_consent("identity.document" + (f":{said}" if said else ""))]]
+    assert ("identity.document" in bases(check(world))) == (used == said is not None)
 
 
 @pytest.mark.parametrize("category", NOT_OF_FOUR)

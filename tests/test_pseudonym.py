@@ -287,7 +287,12 @@ FULL: dict[str, Any] = {
     "device": {"id": "d_1", "model": "X", "os": "1", "permissions": ["location.ip"]},
     "location": {"ip": "203.0.113.7", "gps": {"lat": 31.2, "lon": 121.5}},
     "log": {"user_agent": "u", "session_id": "s", "page_views": 1, "search_count": 3},
-    "identity": {"document_verified": True, "face_match_level": 2, "credit_band": 1},
+    "identity": {
+        "document_type": "passport",
+        "document_verified": True,
+        "face_match_level": 2,
+        "credit_band": 1,
+    },
     "communication": {"said": "hello"},
     "profile": ["likes tea"],
 }
@@ -360,7 +365,7 @@ class Consented:
     """A ledger in which everybody has said yes to the same."""
 
     def __init__(self, categories: list[str], purpose: str) -> None:
-        plain = [c for c in categories if REGIME.categories[c].security != "explicit"]
+        plain = [c for c in categories if REGIME.data(c).security != "explicit"]
         sensitive = [[c] for c in categories if c not in plain]  # a record each
         self.events = [
             ConsentEvent(
@@ -389,7 +394,9 @@ def permit_for(keys: Keys, body: Given, categories: list[str]) -> tuple[Any, Per
 
 
 def sealed(keys: Keys, body: Given, categories: list[str]) -> Event:
-    request, permit = permit_for(keys, body, ["member.required", "order", *categories])
+    typed = {"identity.document": "identity.document:passport"}
+    named = [typed.get(category, category) for category in categories]
+    request, permit = permit_for(keys, body, ["member.required", "order", *named])
     return pseudonym.seal(request, permit, keys, at=NOW, regime=REGIME)
 
 
@@ -414,7 +421,9 @@ INPUTS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "log": st.fixed_dictionaries(
         {"user_agent": text, "session_id": text, "page_views": counts, "search_count": counts}
     ),
-    "identity.document": st.fixed_dictionaries({"document_verified": st.booleans()}),
+    "identity.document": st.fixed_dictionaries(
+        {"document_verified": st.booleans(), "document_type": st.just("passport")}
+    ),
     "biometric.face": st.fixed_dictionaries({"face_match_level": st.integers(0, 9)}),
     "credit.realname": st.fixed_dictionaries({"credit_band": st.integers(0, 9)}),
     "communication": st.fixed_dictionaries({"said": text}),

@@ -41,6 +41,12 @@ class Nothing:
         return ()
 
 
+def typed(category: str) -> tuple[str, str | None]:
+    """Return what a consent to a category names, and the type that it names where it has any."""
+    kind = next(iter(REGIME.categories[category].types), None)
+    return (category, None) if kind is None else (f"{category}:{kind}", kind)
+
+
 def said(category: str, purpose: str, **changes: Any) -> ConsentEvent:
     wanted: dict[str, Any] = {
         "seq": 1,
@@ -65,7 +71,7 @@ def asks(category: str, purpose: str, source: str = "first_party", **changes: An
         event_type="login",
         kind="member",
         subject=ANN,
-        uses=(Use(category, source),),
+        uses=(Use(category, source, attribute=typed(category)[1]),),
     )
     ledger = changes.pop("ledger", Nothing())
     return gate.check(purpose, request, ledger, NOW, **({"operation": "export"} | changes))
@@ -81,17 +87,18 @@ def test_off_the_diagonal_only_prior_consent_for_that_very_purpose_lifts_it():
         for collected, uses in by_source["first_party"].items():
             for purpose in uses.get("prior_consent", []):
                 cells += 1
+                named = typed(category)[0]
                 ours = (
-                    said(category, collected),
-                    said(category, "security"),
-                    said(category, purpose, event_time=NOW),
-                    said(category, purpose, event_type="implicitly_expressed"),
+                    said(named, collected),
+                    said(named, "security"),
+                    said(named, purpose, event_time=NOW),
+                    said(named, purpose, event_type="implicitly_expressed"),
                 )
                 others = [one._replace(record_id=f"cr_{n}") for n, one in enumerate(ours)]
                 verdict = asks(category, purpose, ledger=Nothing(*others))
                 assert isinstance(verdict, Refusal), (category, collected, purpose)
                 assert verdict.why == "purpose_change"
-                prior = said(category, purpose)
+                prior = said(named, purpose)
                 assert isinstance(asks(category, purpose, ledger=Nothing(prior)), Permit) == (
                     category != "credit.realname"
                 )
