@@ -268,6 +268,28 @@ def test_the_flag_costs_no_read_of_its_own(
     assert next(sql for sql in said if "cessation" in sql).count("api_keys") == 1
 
 
+def test_t23_the_sample_is_gone_within_ten_minutes(
+    tmp_path: Path, models: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """55,000 events of 3,170 members: of a size with the demonstration's."""
+    settings = Settings(home=tmp_path, models=models, velocity_gib=1, durability="normal")
+    parts = bootstrap.open_parts(settings)
+    market = Path(__file__).parents[1] / "data_samples" / "market"
+    replay(imports.market(market)[0], parts, notice=imports.MARKET_NOTICE)
+    notary = bootstrap.open_notary(settings, parts)
+    begin = time.monotonic()
+    ended = cessation.cease(parts, notary, settings, announcement="the end", by="shell")
+    took = time.monotonic() - begin
+    record_property("seconds", round(took, 1))
+    assert took < 600
+    assert ended.notified > 2_000
+    assert "left 0\n" in ended.attestation
+    assert parts.ledger.rows("SELECT COUNT(*) FROM events") == [(0,)]
+    assert parts.velocity.empty() == 0
+    assert list(verify(parts, notary)) == []
+    parts.close()
+
+
 def test_from_the_shell_beside_a_service_of_two_workers(
     a_server: Callable[..., Any], a_request: Any, a_notice: Any, a_consent: Any
 ) -> None:

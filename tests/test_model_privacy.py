@@ -7,22 +7,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.metrics import roc_auc_score
 
-from sectionfour import imports, privacy_report, simulate
+from sectionfour import clustering, imports, learnable, privacy_report, simulate
 from sectionfour.bootstrap import open_parts
 from sectionfour.cli import main
 from sectionfour.errors import HistoryError
 from sectionfour.features.catalog import columns
-from sectionfour.learning import membership
+from sectionfour.learning import dataset, membership, registry
 from sectionfour.learning.membership import Shadows
+from sectionfour.learning.progress import Stages
+from sectionfour.privacy import erasure
 from sectionfour.replay import replay
 from sectionfour.settings import Settings
+from sectionfour.train import Plan, train
 
 ROOT = Path(__file__).parents[1]
 #: Learns by heart what it can, and hardly anything.
 FREE: dict[str, Any] = {"max_iter": 15, "learning_rate": 0.5, "min_samples_leaf": 2}
+HEART: dict[str, Any] = {"max_iter": 150, "min_samples_leaf": 1, "early_stopping": False}
 HELD: dict[str, Any] = {"max_iter": 3, "learning_rate": 0.05, "max_leaf_nodes": 2}
 
 
@@ -113,6 +121,78 @@ def test_a_card_says_plainly_what_was_not_measured_and_what_does_not_hold(noise:
     assert not said["holds"]
     with pytest.raises(HistoryError, match="too few"):
         membership.outliers(rows[:30], labels[:30], 50, np.random.default_rng(0))
+
+
+def test_t20_of_the_erased_a_model_that_is_made_anew_tells_what_it_tells_of_strangers(
+    tmp_path: Path, record_property: Any
+) -> None:
+    """Two groups are drawn by lot: strangers go before anything is trained, the erased after it.
+
+    The attacker has all their rows, with labels, and guesses who was learnt from by the loss. The
+    control arm is a model that has learnt lots of the erased by heart: the same attack finds them.
+    """
+    simulate.write(simulate.simulate(seed=20, events=20_000), tmp_path / "market")
+    settings = Settings(home=tmp_path, models=tmp_path / "m", velocity_gib=1, durability="normal")
+    parts = open_parts(settings)
+    replay(imports.market(tmp_path / "market")[0], parts, notice=imports.MARKET_NOTICE)
+    clustering.refresh_past(parts, 0)
+    key, plan = Ed25519PrivateKey.generate(), Plan(candidates=1, shadows=0, jobs=1)
+    trusted = {key.public_key().public_bytes_raw()}
+    scored = {purpose: rule.scores for purpose, rule in parts.regime.purposes.items()}
+
+    def read() -> learnable.Learnable:
+        with Stages("history", "gate", "features") as stages:
+            return learnable.read(parts, stages)
+
+    names = pd.read_parquet(tmp_path / "market" / "members.parquet")["member_id"].tolist()
+    of_subject = {s: n for n in names if (s := parts.keys.subject(n)) is not None}
+    whole = read()
+    lot = np.random.default_rng(0).permutation(len(whole.past.subjects))
+    strangers, erased = lot[: len(lot) // 4], lot[len(lot) // 4 : len(lot) // 2]
+
+    def erase(group: Any) -> set[bytes]:
+        gone = {whole.past.subjects[number] for number in group}
+        for subject in gone:
+            erasure.erase(parts, of_subject[subject], "subject_request", parts.clock())
+        return gone
+
+    erase(strangers)
+    first = {done.name: done for done in train(parts, plan, settings.models, key, trusted)}
+    before = set(read().past.subjects)
+    gone = erase(erased)
+    clustering.refresh_past(parts, 0)
+    second = {done.name: done for done in train(parts, plan, settings.models, key, trusted)}
+    after = set(read().past.subjects)
+    assert before - after == gone
+    assert not after - before
+    parts.close()
+
+    labels = dataset.labels_at(whole.past.events, whole.past.labels, 1 << 62)
+    for name in registry.NAMES:
+        assert first[name].version != second[name].version
+        mine = whole.of_model(name, scored)
+        sides = [mine & np.isin(whole.member, group) for group in (erased, strangers)]
+        rows = np.concatenate([np.flatnonzero(side) for side in sides])
+        inside = np.repeat([1, 0], [side.sum() for side in sides])
+        model, _ = registry.load(settings.models, name, second[name].version, trusted)
+        lots = np.random.default_rng(1).integers(0, 2, len(labels))
+        heart = HistGradientBoostingClassifier(**HEART, random_state=0)
+        seen = np.flatnonzero(mine & ~sides[1])
+        heart.fit(whole.matrix[np.ix_(seen, columns(name))], lots[seen])
+        arms = {
+            "anew": (labels[rows], model.score(whole.matrix[rows])),
+            "by heart": (
+                lots[rows],
+                heart.predict_proba(whole.matrix[np.ix_(rows, columns(name))])[:, 1],
+            ),
+        }
+        found = {
+            arm: roc_auc_score(inside, np.where(said, p, 1 - p)) for arm, (said, p) in arms.items()
+        }
+        record_property(f"AUC of membership of the erased, {name}", round(found["anew"], 3))
+        assert len(rows) > 2_000
+        assert abs(found["anew"] - 0.5) < 0.05, found
+        assert found["by heart"] > 0.75, found
 
 
 def test_one_command_prints_the_report_and_writes_it(

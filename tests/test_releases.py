@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ from sectionfour.privacy.consent import ConsentEvent
 from sectionfour.replay import replay
 from sectionfour.settings import Settings
 from sectionfour.verify import verify
+
+from .test_leaks import Searcher
 
 ROOT = Path(__file__).parents[1]
 TERMS = Terms()
@@ -68,6 +70,35 @@ def released(sample: tuple[Parts, Settings, Path]) -> tuple[Path, dict[str, Any]
     parts, _, folder = sample
     out = folder / "out"
     return out, release(parts, out, TERMS)
+
+
+def test_t10_nothing_raw_is_in_what_is_released_or_in_the_models_made_of_it(
+    released: tuple[Path, dict[str, Any]], record_property: Callable[[str, object], None]
+) -> None:
+    """The identifiers of the sample that are met by no chance, in every encoding, in every byte
+    that training wrote."""
+    folder = ROOT / "data_samples" / "market"
+    members = pd.read_parquet(folder / "members.parquet")
+    events = pd.read_parquet(folder / "events.parquet")
+    columns = [members[name] for name in ("member_id", "email", "phone")]
+    columns += [events[name] for name in (
+        "order_id", "payee_id", "instrument_id", "consignee_address", "consignee_phone",
+        "device_id", "ip", "session_id",
+    )]  # fmt: skip
+    values = {str(value) for column in columns for value in column.dropna().unique()}
+    values = {value for value in values if len(value) >= 8}
+    search = Searcher(values)
+    searched = 0
+    for path in [*(ROOT / "models").rglob("*"), *released[0].rglob("*")]:
+        if path.is_file():
+            data = path.read_bytes()
+            if path.suffix == ".parquet":  # compressed
+                data += pd.read_parquet(path).to_csv().encode()
+            searched += len(data)
+            assert not search.hits(data), path.name
+    assert search.hits(b"x" * 5 + columns[1].iloc[0].encode())
+    record_property("identifiers of the sample", len(values))
+    record_property("MB of releases and models searched", round(searched / 1e6, 1))
 
 
 def test_a_release_holds_no_token_no_time_and_nobody_alone(
