@@ -143,12 +143,13 @@ class Velocity(Protocol):
         events: Sequence[Event],
         others_of: Callable[[str, bytes, Sequence[str]], Sequence[tuple[int, bytes]]],
     ) -> int:
-        """Take a member out of all windows, in one atomic step; return how many entries changed.
+        """Take a member out of all windows; return how many entries changed.
 
-        `events` are all that the member has in them. Afterwards every window is what it would be
-        had they never been. What is not there any more is no news. `others_of(entity, token,
-        types)` gives (at, member) of the events that are kept, for the few windows that had more
-        members than are remembered.
+        One entity after the other, each in an atomic step beside scoring; broken off in between, it
+        can be done again. `events` are all that the member has in them. Afterwards every window is
+        what it would be had they never been. What is not there any more is no news.
+        `others_of(entity, token, types)` gives (at, member) of the events that are kept, for the
+        few windows that had more members than are remembered.
         """
 
     def expire(self, cutoff: int, progress: Callable[[int], object] = lambda count: None) -> int:

@@ -181,8 +181,10 @@ class LmdbVelocity:
             for card in CARDS:
                 if card.by == "member":
                     changed += cards.drop(txn, card, member)
-            for (_, token), (card, ats) in met.items():
+        for (_, token), (card, ats) in met.items():  # one by one: a checkout waits for each
+            with _closed(), self._env.begin(write=True) as txn:
                 changed += cards.leave(txn, card, token, ats, member, others_of)
+        with _closed(), self._env.begin(write=True) as txn:
             for event in events:
                 key = online.key_of(event.event_id)
                 changed += txn.delete(b"I" + key)

@@ -48,7 +48,7 @@ ROOMS = (
     clusters,
 )
 SCHEMA = ";\n".join(room.SCHEMA.strip() for room in ROOMS)
-VERSION = 1
+VERSION = 2
 
 
 class SqliteLedger(

@@ -36,6 +36,7 @@ _EVENT_TABLE = ",\n  ".join(
 SCHEMA = f"""
 CREATE TABLE events (
   {_EVENT_TABLE});
+CREATE INDEX event_of_member ON events (member) WHERE member IS NOT NULL;
 CREATE TABLE assessments (
   seq INTEGER PRIMARY KEY, assessment_id TEXT NOT NULL UNIQUE, event_id TEXT NOT NULL UNIQUE,
   asked BLOB NOT NULL, at INTEGER NOT NULL, subject BLOB, purpose TEXT NOT NULL,

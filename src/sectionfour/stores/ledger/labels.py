@@ -13,7 +13,8 @@ SCHEMA = """
 CREATE TABLE labels (
   label_id TEXT PRIMARY KEY, at INTEGER NOT NULL, label TEXT NOT NULL, source TEXT NOT NULL,
   known_at INTEGER NOT NULL, event_id TEXT, member BLOB, settled INTEGER NOT NULL DEFAULT 0);
-CREATE INDEX label_of_event ON labels (event_id)
+CREATE INDEX label_of_event ON labels (event_id);
+CREATE INDEX label_of_member ON labels (member) WHERE member IS NOT NULL
 """
 TOKENS = {"labels": ("member",)}
 
