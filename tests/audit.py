@@ -43,7 +43,8 @@ class Shown:
 
     `tests` are node ids below tests/, without parameters; a class stands for all in it. `lacking`
     says what of the target they do not show, or why there are none; `shorter` what a run without
-    --long leaves out of it; `awaits` names tests that are on their way.
+    --long leaves out of it; `awaits` names tests that are on their way; `unmet` says which figure
+    misses the target, where no test may fail for it.
     """
 
     title: str
@@ -52,6 +53,7 @@ class Shown:
     lacking: str = ""
     shorter: str = ""
     awaits: list[str] = field(default_factory=list)
+    unmet: str = ""
     outcomes: dict[str, list[str]] = field(default_factory=dict)  # of each test, in this run
     figures: dict[str, Any] = field(default_factory=dict)
 
@@ -63,7 +65,7 @@ class Shown:
         nothing, and then what is left shows at most a part.
         """
         found = [outcome for test in self.tests for outcome in self.outcomes.get(test, ["absent"])]
-        if "failed" in found:
+        if "failed" in found or self.unmet:
             return "not met"
         if "passed" not in found:
             return "not shown"
@@ -203,6 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         awaits = ", ".join(row.awaits)
         for word, said in (
             ("figure", row.figure),
+            ("unmet", row.unmet),
             ("lacking", row.lacking),
             ("awaits", awaits),
         ):

@@ -56,6 +56,11 @@ def test_a_verdict_is_earned(outcomes: dict[str, list[str]], lacking: str, verdi
     assert row.verdict == verdict
 
 
+def test_what_a_figure_misses_is_not_met_though_every_test_passes() -> None:
+    row = audit.Shown("a title", "a target", ["a"], unmet="a figure", outcomes={"a": ["passed"]})
+    assert row.verdict == "not met"
+
+
 def test_what_was_awaited_is_attached_once_it_exists() -> None:
     here = "test_audit.py::test_what_was_awaited_is_attached_once_it_exists"
     text = f"""\

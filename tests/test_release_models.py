@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pandas as pd
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sectionfour import release, simulate
-from sectionfour.learning import registry
+from sectionfour.learning import membership, registry
 from sectionfour.train import Plan
+
+MODELS = Path(__file__).parents[1] / "models"
 
 
 def test_a_released_card_says_how_the_model_treats_who_agreed_to_be_counted(
@@ -26,3 +30,20 @@ def test_a_released_card_says_how_the_model_treats_who_agreed_to_be_counted(
     for group in ("age_band", "gender"):
         counted = card["fairness"][group]["members"]
         assert 0 < counted <= agreed["member_id"].nunique()
+
+
+def test_t16_the_cards_of_the_models_that_come_along_say_what_these_betray(
+    record_property: Callable[[str, object], None],
+) -> None:
+    """Whether the limits hold is for whoever reads the figures; that a card says so is not."""
+    for name in registry.NAMES:
+        version = registry.current(MODELS, name)
+        card = msgspec.json.decode((MODELS / name / str(version) / "card.json").read_bytes())
+        found = card["membership"]
+        assert found["measured"]
+        assert {key: said["limit"] for key, said in found["limits"].items()} == membership.LIMITS
+        for key, said in found["limits"].items():
+            assert said["holds"] == (said["value"] <= said["limit"])
+            assert (f"{key} is " in found["says"]) == (not said["holds"])
+            record_property(f"{name} {key}", round(said["value"], 3))
+        assert found["holds"] == all(said["holds"] for said in found["limits"].values())
