@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import cast
 
 import lmdb
 import msgspec
@@ -229,6 +230,7 @@ def _enter(txn: lmdb.Transaction, lot: Sequence[Event]) -> None:
     """Add `lot` to what is there: what one key gets is put together first, and written once."""
     written: dict[bytes, bytes] = {}
     held: dict[bytes, cards.Opened] = {}
+    get = cast(cards.Get, txn.get)
     put = written.__setitem__
     clock = int.from_bytes(txn.get(_CLOCK) or b"")
     for event in lot:
@@ -244,13 +246,14 @@ def _enter(txn: lmdb.Transaction, lot: Sequence[Event]) -> None:
             card = held.get(name)
             if card is None:
                 card = cards.opened(bytes(txn.get(name + b"T") or b"") or None, layout)
-            firsts = [
-                bytes(written.get(key := name + pair.suffix + other) or txn.get(key) or b"")[:8]
-                if pair.plan.aged and other is not None
-                else b""
-                for pair, other in zip(layout.pairs, visit.others, strict=True)
-                if visit.joins[1]
-            ]
+            firsts: list[bytes] = []
+            if visit.joins[1]:
+                firsts = [
+                    b""
+                    if other is None or not pair.plan.aged
+                    else (written.get(key := name + pair.suffix + other) or get(key) or b"")[:8]
+                    for pair, other in zip(layout.pairs, visit.others, strict=True)
+                ]
             if cards.enter(put, name, visit, card, firsts, at, stamp, amount):
                 held[name] = card
     for name, card in held.items():
