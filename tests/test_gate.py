@@ -115,7 +115,7 @@ def consented(world: World, use: Use) -> str | None:
     found = None
     for record in world.records:
         event = standing(record)
-        if event is None or use.category not in event.categories or use.source != event.source:
+        if event is None or named(use) not in event.categories or use.source != event.source:
             continue
         explicit = event.event_type == "explicitly_expressed"
         if outside_of_four(use):
@@ -128,6 +128,13 @@ def consented(world: World, use: Use) -> str | None:
         if holds:
             found = event.record_id
     return found
+
+
+def named(use: Use) -> str | None:
+    """Return what a consent must name: of documents a type, and nothing will do without one."""
+    if use.category == "identity.document":
+        return use.attribute and f"{use.category}:{use.attribute}"
+    return use.category
 
 
 def outside_of_four(use: Use) -> bool:
@@ -250,7 +257,9 @@ class Memory:
 # --- worlds ----------------------------------------------------------------------------------
 
 some = st.sampled_from
-names = st.lists(some(CATEGORIES), min_size=1, max_size=6).map(frozenset)
+TYPES = ["passport", "driving_licence"]
+TYPED = [f"identity.document:{kind}" for kind in TYPES]
+names = st.lists(some([*CATEGORIES, *TYPED]), min_size=1, max_size=6).map(frozenset)
 sources = some(["first_party"] * 6 + SOURCES)
 
 
@@ -262,7 +271,7 @@ def records(draw: st.DrawFn) -> list[list[ConsentEvent]]:
         source = draw(sources)
         kind = draw(some(["explicitly_expressed"] * 3 + ["implicitly_expressed"]))
         sensitive = draw(st.booleans())
-        what = st.lists(some(SENSITIVE), min_size=1, max_size=3).map(frozenset)
+        what = st.lists(some([*SENSITIVE, *TYPED]), min_size=1, max_size=3).map(frozenset)
         record = []
         for _ in range(draw(some([1, 1, 1, 2, 3]))):
             event = ConsentEvent(
@@ -347,7 +356,12 @@ def worlds(draw: st.DrawFn) -> World:
         kind=kind,
         has_order=draw(st.booleans()),
         uses=[
-            Use(category, draw(sources), draw(some([None] * 6 + ["no_permission", "third_person"])))
+            Use(
+                category,
+                draw(sources),
+                draw(some([None] * 6 + ["no_permission", "third_person"])),
+                attribute=draw(some([None, *TYPES])) if category == "identity.document" else None,
+            )
             for category in categories
         ],
         records=[] if kind == "guest" else draw(records()),

@@ -218,7 +218,8 @@ def test_a_body_without_a_length_has_the_same_limit(service):
         for _ in range(size // 1024):
             yield b"x" * 1024
 
-    for size, expected in ((60_000, 400), (70_000, 413)):
+    # Only the last chunk is too much: whoever sends on after an answer may not live to read it.
+    for size, expected in ((60_000, 400), (65_536, 413)):
         connection = service.connect()
         headers = {"Authorization": f"Bearer {service.keys['checkout']}"}
         connection.request("POST", "/v1/assessments", chunks(size), headers, encode_chunked=True)
