@@ -102,6 +102,23 @@ def window(w: Window, e: Event, events: Sequence[Event], gone: Gone = ()) -> flo
         return (e.at - min(run)) / 1_000_000 if run else MISSING
     if w.agg == "since_last":
         return (min([e.at - x.at for x in inside], default=w.over)) / 1_000_000
+    if w.agg in ("below", "above"):
+        if e.amount is None:
+            return MISSING
+        newest = [x.amount for x in earlier if x.amount is not None][-16:]
+        ages = [e.at - x.at < w.over for x in earlier if x.amount is not None][-16:]
+        amounts = [amount for amount, young in zip(newest, ages, strict=True) if young]
+        if w.agg == "below":
+            return float(sum(amount < e.amount for amount in amounts))
+        return float(sum(amount > e.amount for amount in amounts))
+    if w.agg in ("distance", "distance_age"):
+        placed = [x for x in inside if x.place is not None]
+        if e.place is None or not placed:
+            return MISSING
+        last = max(placed, key=lambda x: x.at)
+        if w.agg == "distance_age":
+            return (e.at - last.at) / 1_000_000
+        return math.dist(cell(last.place), cell(e.place)) * 5
     if w.agg == "distinct":
         others = {getattr(x, w.what) for x in inside} - {None}
         return float(min(len(others), DISTINCT_CAP))
@@ -111,6 +128,10 @@ def window(w: Window, e: Event, events: Sequence[Event], gone: Gone = ()) -> flo
         return float(sum(min(amount, SQUARED_CAP) ** 2 for amount in amounts))
     assert w.what == "amount"
     return float(sum(amounts))
+
+
+def cell(place: int) -> tuple[int, int, int]:
+    return place // 4096**2, place // 4096 % 4096, place % 4096
 
 
 class Arithmetic:

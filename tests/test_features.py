@@ -45,6 +45,7 @@ from sectionfour.features.catalog import (
 )
 from sectionfour.features.online import Cluster, key_of, read_and_observe
 from sectionfour.privacy import regime
+from sectionfour.privacy.pseudonym import cell
 from sectionfour.stores import cards, open_velocity
 from sectionfour.stores import lmdb as lmdb_store
 from sectionfour.stores.lmdb import LmdbVelocity
@@ -80,10 +81,13 @@ _TOKENS = {
 _AMOUNTS = st.sampled_from([0, 1, 99, 12_345, SQUARED_CAP, SQUARED_CAP + 1, 10**12]) | st.integers(
     0, 10**12
 )
+#: One's own, next door, across the country, at the other side of the world.
+_PLACES = [cell(31.2, 121.5), cell(31.25, 121.5), cell(39.9, 116.4), cell(-33.4, -58.5)]
 _FIELDS = _TOKENS | {
     "type": st.sampled_from([*EVENT_TYPES, "purchase", "purchase", FRAUD, CLEARED]),
     "registered_at": _some(st.integers(START - 400 * DAY, START + DAY)),
     "amount": _some(_AMOUNTS),
+    "place": _some(st.sampled_from(_PLACES)),
     "item_count": _some(st.integers(0, 9)),
     "consignee_self": _some(st.integers(0, 1)),
     "page_views": _some(st.integers(0, 3)),
@@ -120,7 +124,11 @@ def histories(draw: st.DrawFn, most: int = 24) -> list[Event]:
 def lives(draw: st.DrawFn) -> list[Event]:
     """Two years and more of a few who meet again, often at the border of the longest window."""
     few = {name: st.sampled_from([token(name, number) for number in (0, 1)]) for name in ENTITIES}
-    fields = few | {"type": st.sampled_from(["purchase", "purchase", "login_failed", FRAUD])}
+    fields = few | {
+        "type": st.sampled_from(["purchase", "purchase", "login_failed", FRAUD]),
+        "amount": st.sampled_from([100, 200]),
+        "place": _some(st.sampled_from(_PLACES)),
+    }
     steps = st.sampled_from([1, 3600 * SECOND, DAY, 100 * DAY, 200 * DAY, YEAR - DAY, YEAR])
     found, at = [], START
     for number, body in enumerate(
@@ -252,10 +260,9 @@ def oldest_in(store: LmdbVelocity) -> int:
                     numbers, lists = cards.opened(value, layout)
                     for s in layout.series:
                         times += [numbers[s.head + 1], numbers[s.head + 2] & ~cards.CUT]
-                    for others in lists:
-                        times += [
-                            int.from_bytes(others[i : i + 8]) for i in range(0, len(others), 24)
-                        ]
+                    for kept, entry in zip(lists, layout.entries, strict=True):
+                        starts = range(0, len(kept), entry)
+                        times += [int.from_bytes(kept[i : i + 8]) for i in starts]
                 elif space == b"F":
                     times += [int.from_bytes(value[:8]), int.from_bytes(value[8:])]
                 else:
@@ -544,6 +551,52 @@ def test_masking_a_category_makes_missing_what_needs_it_and_leaves_the_rest(kept
         assert_same(vector[None, ~needy], whole[None, ~needy])
 
 
+def test_only_the_newest_sixteen_amounts_are_compared(store):
+    """Twenty of 1 up to 20, then one of 10: of 5 to 20, five are less and ten more."""
+    member = token("member", 0)
+    past = [an_event(n, START + n, member=member, amount=n) for n in range(1, 21)]
+    last = an_event(21, START + 21, member=member, amount=10)
+    vectors = replayed([*past, last], store)
+    found = dict(zip(NAMES, vectors[-1], strict=True))
+    assert (found["member_amounts_below"], found["member_amounts_above"]) == (5, 10)
+    assert found["amount_rank"] == 6 / 17
+    assert_same(vectors, defined([*past, last]))
+    assert_same(vectors, from_the_past([*past, last]))
+
+
+def test_what_is_compared_is_inside_its_window_alone(store):
+    member = token("member", 0)
+    places = cell(31.2, 121.5), cell(39.9, 116.4)
+    for what, over, values in (("amount", YEAR, (5, 10)), ("place", MONTH, places)):
+        for back, counts in ((over - 1, True), (over, False)):
+            store.clear()
+            one, other = ({what: value, "member": member} for value in values)
+            events = [an_event(0, START, **one), an_event(1, START + back, **other)]
+            vectors = replayed(events, store)
+            found = dict(zip(NAMES, vectors[-1], strict=True))
+            if what == "amount":
+                assert found["member_amounts_below"] == counts
+            else:
+                assert (found["member_distance"] > 0) == counts  # missing is not above zero
+            assert_same(vectors, from_the_past(events))
+
+
+def test_who_is_here_and_an_hour_later_across_the_sea_has_not_travelled(store):
+    member, hour = token("member", 0), 3600 * SECOND
+    here, there = cell(31.2, 121.5), cell(37.8, -122.4)
+    events = [
+        an_event(0, START, member=member, place=here),
+        an_event(1, START + hour, member=member),
+        an_event(2, START + 2 * hour, member=member, place=there),
+        an_event(3, START + 26 * hour, member=member, place=here),
+    ]
+    found = [dict(zip(NAMES, row, strict=True)) for row in replayed(events, store)]
+    assert [f["impossible_travel"] for f in found[2:]] == [1, 0]
+    assert all(np.isnan(f["travel_speed"]) for f in found[:2])
+    assert found[2]["member_distance"] == pytest.approx(8_900, rel=0.05)  # through the Earth
+    assert found[2]["member_distance_age"] == 7200
+
+
 def test_no_more_than_a_thousand_others_are_told_apart(store):
     device = token("device", 0)
     events = [
@@ -773,6 +826,7 @@ def test_every_window_is_of_an_aggregate_entity_and_stream_that_exist():
         assert 0 < window.over <= YEAR
         wants = {"sum": {"amount", "amount_sq"}, "distinct": set(ENTITIES)}
         wants |= {"age": {None, *ENTITIES}, "count": {None}, "since_last": {None}}
+        wants |= {agg: {what} for agg, what in catalog.RECENT.items()}
         wants |= dict.fromkeys(RUNS, set(catalog.STREAMS) - {window.of})
         assert window.what in wants[window.agg]
         assert window.what != window.by

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import ipaddress
+import math
 import pickle
 import random
 import unicodedata
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from sectionfour import domain
 from sectionfour.domain import Event, Given, Permit, Raw, Use
 from sectionfour.errors import BadRequest
+from sectionfour.features.catalog import Numbers, distance
 from sectionfour.privacy import gate, pseudonym
 from sectionfour.privacy.consent import ConsentEvent
 from sectionfour.privacy.keys import DOMAINS
@@ -172,6 +174,30 @@ def test_all_spellings_of_a_postal_address_are_one(words: list[str], data: st.Da
     if data.draw(st.booleans()):
         text = text.translate(full_width)
     assert pseudonym.address(text) == pseudonym.address(plain)
+
+
+LATITUDES, LONGITUDES = st.floats(-90, 90), st.floats(-180, 180)
+
+
+@given(LATITUDES, LONGITUDES, LATITUDES, LONGITUDES)
+@example(0.0, 180.0, 0.0, -180.0)
+@example(90.0, 0.0, 90.0, 77.0)
+@example(90.0, 0.0, -90.0, 0.0)
+def test_cells_are_as_far_apart_as_the_places_in_them(
+    north: float, east: float, north_too: float, east_too: float
+) -> None:
+    """Against the haversine formula; a cell's corner is at most 4.4 km from its middle."""
+    one, other = map(math.radians, (north, north_too))
+    half = math.sin((other - one) / 2) ** 2
+    half += math.cos(one) * math.cos(other) * math.sin(math.radians(east_too - east) / 2) ** 2
+    cells = pseudonym.cell(north, east), pseudonym.cell(north_too, east_too)
+    assert abs(distance(*cells, Numbers) - 2 * 6371 * math.sqrt(half)) <= 2 * 4.4
+    assert all(0 <= cell < 1 << 36 for cell in cells)
+
+
+def test_a_cell_is_no_finer_than_five_kilometres() -> None:
+    steps = [pseudonym.cell(31.0 + n * 1e-4, 121.5) for n in range(10_000)]  # 111 km to the north
+    assert 111 / 8.7 <= len(set(steps)) <= 111 / 5 * 3  # every axis is crossed once in 5 km at most
 
 
 @settings(max_examples=300, deadline=None)
@@ -483,6 +509,7 @@ def test_an_event_holds_what_is_permitted_and_nothing_else(
         "consignee": ["address", "consignee_self"],
         "device": ["device"],
         "location": ["ip", "network"],
+        "location.gps": ["place"],
         "log": ["page_views", "search_count", "seconds_on_page"],
         "identity.document": ["document_verified"],
         "biometric.face": ["face_match_level"],

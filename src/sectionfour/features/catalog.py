@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sectionfour.domain import CLEARED, EVENT_TYPES, FRAUD
+from sectionfour.domain import CLEARED, EVENT_TYPES, FRAUD, PLACE_BITS, PLACE_KM
 
 SECOND = 1_000_000
 MINUTE, HOUR, DAY = 60 * SECOND, 3600 * SECOND, 86_400 * SECOND
@@ -54,6 +54,13 @@ STREAMS = {
 
 #: The aggregates over what came after the newest event of another stream.
 RUNS = frozenset({"run", "run_age"})
+#: What single earlier events are looked at for, and of how many of the newest of them: a member's
+#: own alone, for what is kept of others could not be taken away with one who goes.
+NEWEST = {"amount": 16, "place": 1}
+#: The aggregates over those: of each one, and of what.
+RECENT = {"below": "amount", "above": "amount", "distance": "place", "distance_age": "place"}
+#: The category that each comes from, where the current event has it.
+RECENT_NEEDS = {"amount": "order", "place": "location.gps"}
 
 #: What an event itself brings to row features, and the category that each comes from.
 INPUTS = {
@@ -113,8 +120,10 @@ class Window:
     1,000), since_last (seconds; `over` where there is none), age (seconds since first seen, of the
     entity or of its pair with `what`; 0 when new), run (how many in a row: those after the newest
     event of the entity in the stream `what`), run_age (seconds since the first of that run;
-    missing where there is none). `over` is in microseconds. A window is missing where the event
-    has no `by`, or no `what` where that is an entity.
+    missing where there is none), below and above (how many of the newest 16 with a `what` had less,
+    or more, than this event has), distance (km to where the newest with a place was; missing where
+    there is none) and distance_age (seconds since that one). `over` is in microseconds. A window is missing where the event
+    has no `by`, or no `what` where that is an entity or is compared.
     """
 
     name: str
@@ -131,6 +140,8 @@ class Window:
     def needs(self) -> tuple[str, ...]:
         """The data categories of the current event without which this feature is missing."""
         other = ENTITIES.get(self.what or "")
+        if self.agg in RECENT:
+            other = RECENT_NEEDS[str(self.what)]
         return (ENTITIES[self.by],) if other is None else (ENTITIES[self.by], other)
 
 
@@ -166,6 +177,7 @@ REASONS = {
     "instrument_shared": "how this payment instrument is used, and by how many members",
     "delivery_shared": "how this delivery address is used, and by how many members",
     "cluster_shared": "the members who share devices, instruments or addresses with this one, directly or over others",
+    "travel": "how far this is from where the member last was, and how soon after",
     "known_fraud": "frauds already known of the member, payee, device or address",
     "session_behaviour": "how the session went: pages, searches, seconds",
     "identity": "the result of a verification of identity",
@@ -195,6 +207,10 @@ WINDOWS: tuple[Window, ...] = (
     Window("member_amount_sq_7d", "member", "purchase", _S, WEEK, "amount_unusual", "minor units^2", "spread of the member's latest amounts", "amount_sq"),
     Window("member_cleared_1y", "member", "cleared", "count", YEAR, "member_spending", "purchases", "{:.0f} purchases of this member known to be honest in a year"),
     Window("member_cleared_amount_1y", "member", "cleared", _S, YEAR, "amount_unusual", "minor units", "{:.0f} (minor units) spent by this member and known to be honest in a year", "amount"),
+    Window("member_amounts_below", "member", "purchase", "below", YEAR, "amount_unusual", "purchases", "{:.0f} of this member's newest purchases were of less", "amount"),
+    Window("member_amounts_above", "member", "purchase", "above", YEAR, "amount_unusual", "purchases", "{:.0f} of this member's newest purchases were of more", "amount"),
+    Window("member_distance", "member", "event", "distance", MONTH, "travel", "km", "{:.0f} km from where this member last was", "place"),
+    Window("member_distance_age", "member", "event", "distance_age", MONTH, "travel", "s", "this member was last located {} ago", "place"),
     Window("member_payees_24h", "member", "purchase", _D, DAY, "member_spending", "payees", "{:.0f} payees paid by this member in 24 hours", "payee"),
     Window("member_failed_logins_1h", "member", "login_failed", "count", HOUR, "failed_logins", "logins", "{:.0f} failed logins at this account in an hour"),
     Window("member_failed_logins_24h", "member", "login_failed", "count", DAY, "failed_logins", "logins", "{:.0f} failed logins at this account in 24 hours"),
@@ -269,6 +285,28 @@ def _spread(f: Any, o: Operations) -> Any:
     return o.sqrt(o.div(f.member_amount_sq_30d, f.member_purchases_30d) - mean * mean)
 
 
+#: What no traveller exceeds, in km/h, and over less than so many km nobody is called one.
+FASTEST, FAR = 1_000, 100
+
+
+def distance(a: Any, b: Any, o: Operations) -> Any:
+    """The straight line between two cells, in km: through the Earth, so up to a third less than
+    over it. Cells, or columns of them."""
+    squares = 0
+    for shift in (0, PLACE_BITS, 2 * PLACE_BITS):
+        apart = (a >> shift & _AXIS) - (b >> shift & _AXIS)
+        squares = squares + apart * apart
+    return o.sqrt(squares) * PLACE_KM
+
+
+_AXIS = (1 << PLACE_BITS) - 1
+
+
+def _speed(f: Any, o: Operations) -> Any:
+    """km/h; a minute is added, in which a neighbouring cell is no journey."""
+    return o.div(f.member_distance * 3600, f.member_distance_age + 60)
+
+
 def _cleared_mean(f: Any, o: Operations) -> Any:
     """Mean of the member's purchases known to be honest, drawn towards a typical amount."""
     return o.div(f.member_cleared_amount_1y + TYPICAL_AMOUNT, f.member_cleared_1y + 1)
@@ -294,6 +332,9 @@ ROWS: tuple[Row, ...] = (
     Row("member_burst", lambda f, o: o.div(f.member_events_1h * 720, f.member_events_30d + 1), ("member.required",), "member_activity", "ratio", "{:.1f} times this member's usual pace, in an hour"),
     Row("amount_to_older_mean", lambda f, o: o.div(f.amount, o.div(f.member_amount_1y - f.member_amount_30d + TYPICAL_AMOUNT, f.member_purchases_1y - f.member_purchases_30d + 1)), ("member.required", "order"), "amount_unusual", "ratio", "an amount {:.1f} times what this member spent a month ago and before"),
     Row("changed_after_failures", lambda f, o: o.less(f.member_since_change, f.member_since_failed) * o.less(f.member_since_failed, WEEK / SECOND), ("member.required",), "account_changes", "0 or 1", "the account was changed after failed logins"),
+    Row("amount_rank", lambda f, o: o.div(f.member_amounts_below + 1, f.member_amounts_below + f.member_amounts_above + 2), ("member.required", "order"), "amount_unusual", "share", "larger than a share of {:.2f} of this member's newest purchases"),
+    Row("travel_speed", lambda f, o: _speed(f, o), ("member.required", "location.gps"), "travel", "km/h", "{:.0f} km/h since this member was last located", untold=PLACE_KM),
+    Row("impossible_travel", lambda f, o: o.less(FASTEST, _speed(f, o)) * o.less(FAR, f.member_distance), ("member.required", "location.gps"), "travel", "0 or 1", "farther from where this member last was than anyone travels in the time", untold=0.0),
     Row("new_device", lambda f, o: o.is_zero(f.member_device_age), ("member.required", "device"), "device_new", "0 or 1", "a device that is new for this member"),
     Row("cluster_size", lambda f, o: f.cluster_size, CLUSTER_NEEDS, "cluster_shared", "members", "{:.0f} members are joined by devices, instruments or addresses that they share", untold=1.0),
     Row("cluster_frauds", lambda f, o: f.cluster_frauds, CLUSTER_NEEDS, "cluster_shared", "members", "a fraud is known of {:.0f} of the members who are joined by what they share", untold=0.0),
@@ -335,7 +376,7 @@ def tells(feature: Window | Row, value: float) -> bool:
     if isinstance(feature, Window):
         if feature.agg == "since_last":
             return value * SECOND < feature.over
-        return feature.agg == "age" or value > 0
+        return feature.agg in {"age", "distance_age"} or value > 0
     return feature.untold is None or value > feature.untold
 
 
@@ -404,6 +445,7 @@ def fingerprint() -> str:
         *map(definition, FEATURES),
         *(f"{name} is {', '.join(sorted(types))}" for name, types in STREAMS.items()),
         f"clusters by {CLUSTER_BY} over {CLUSTER_OVER}, at most {HUB_MEMBERS} by one, {ALONE}",
+        f"the newest {NEWEST}, places in cells of {PLACE_KM} km",
         f"at most {DISTINCT_CAP} distinct, squares of at most {SQUARED_CAP}, {EVENT_TYPES}",
     ]
     return hashlib.sha256("\n".join(said).encode()).hexdigest()[:16]

@@ -38,6 +38,8 @@ from sectionfour.features.catalog import (
     HOUR,
     INPUTS,
     NAMES,
+    NEWEST,
+    RECENT,
     ROWS,
     RUNS,
     SECOND,
@@ -47,6 +49,7 @@ from sectionfour.features.catalog import (
     Numbers,
     Row,
     Window,
+    distance,
 )
 
 Events: TypeAlias = ibis.Table | pa.Table | pd.DataFrame
@@ -151,6 +154,7 @@ def _needed(names: Sequence[str]) -> tuple[list[Row], list[Window], list[str], b
     fields |= uses.names.intersection(INPUTS) - {"at", "type_code"}
     if any(window.agg == "sum" for window in windows):
         fields.add("amount")
+    fields |= {str(window.what) for window in windows if window.agg in RECENT}
     return rows, windows, sorted(fields), not uses.names.isdisjoint(CLUSTER_INPUTS)
 
 
@@ -222,7 +226,7 @@ def _shaped(table: ibis.Table, fields: Sequence[str]) -> ibis.Table:
     """Return `at`, `type` and `fields`, each of its own type; what is absent is NULL."""
     columns = {"at": table["at"].cast("int64"), "type": table["type"].cast("string")}
     for name in fields:
-        kind = "float64" if name in INPUTS and name != "amount" else "int64"
+        kind = "float64" if name in INPUTS and name not in NEWEST else "int64"
         if name not in table.columns or table[name].type().is_null():
             columns[name] = ibis.null().cast(kind)
         elif name in ENTITIES:
@@ -291,12 +295,16 @@ def _steps(table: ibis.Table, windows: Sequence[Window], backend: Any) -> list[i
     seen = {name for name, count in backend.to_pyarrow(counts).to_pylist()[0].items() if count}
     found = [window for window in windows if seen.issuperset(_entities(window))]
     plain: dict[str, list[Window]] = {}
+    recent: dict[tuple[str, int, str], list[Window]] = {}
     for window in found:
-        if window.agg != "distinct":
+        if window.agg in RECENT:
+            recent.setdefault((window.of, window.over, str(window.what)), []).append(window)
+        elif window.agg != "distinct":
             plain.setdefault(window.by, []).append(window)
     return [
         *(_of_entity(table, by, group) for by, group in plain.items()),
         *(_distinct(table, window) for window in found if window.agg == "distinct"),
+        *(_recent(table, group) for group in recent.values()),
     ]
 
 
@@ -392,6 +400,49 @@ def _distinct(table: ibis.Table, window: Window) -> ibis.Table:
     capped = (count > DISTINCT_CAP).ifelse(DISTINCT_CAP, count).cast("float64")
     found = steps.select("at", **{window.name: capped})
     return found.filter(found["at"].notnull())
+
+
+def _recent(table: ibis.Table, windows: Sequence[Window]) -> ibis.Table:
+    """Return `at` and `windows`, all of the same newest ones, where the event has their `what`.
+
+    Those that have it are numbered by entity; an event is joined to the newest before it, which
+    has the values of those before itself beside its own.
+    """
+    by, of, what, over = windows[0].by, windows[0].of, str(windows[0].what), windows[0].over
+    mine = table.filter(table[by].notnull())
+    here = _inside(mine, of) & mine[what].notnull()
+    earlier = ibis.window(group_by=by, order_by="at", range=(None, -1))
+    mine = mine.mutate(number=here.ifelse(1, None).count().over(earlier))
+    kept = mine.filter(_inside(mine, of), mine[what].notnull())
+    order = ibis.window(group_by=by, order_by="at")
+    values = {}
+    for n in range(NEWEST[what]):
+        values[f"at_{n}"] = kept["at"].lag(n).over(order) if n else kept["at"]
+        values[f"value_{n}"] = kept[what].lag(n).over(order) if n else kept[what]
+    kept = kept.select(whose=by, newest=kept["number"] + 1, **values)
+    asks = mine.filter(mine["type"].notin(KNOWN), mine[what].notnull())
+    asks = asks.select("at", "number", asked=what, who=by)
+    both = asks.left_join(kept, [asks["who"] == kept["whose"], asks["number"] == kept["newest"]])
+
+    def counted(kind: str) -> Any:
+        total = ibis.literal(0)
+        for n in range(NEWEST[what]):
+            value, asked = both[f"value_{n}"], both["asked"]
+            matches = (value < asked) if kind == "below" else (value > asked)
+            inside = matches & (both[f"at_{n}"] > both["at"] - over)
+            total = total + inside.fill_null(False).ifelse(1, 0)
+        return total.cast("float64")
+
+    def placed(kind: str) -> Any:
+        inside = both["at_0"] > both["at"] - over
+        if kind == "distance":
+            found = distance(both["value_0"], both["asked"], Columns).cast("float64")
+        else:
+            found = (both["at"] - both["at_0"]).cast("float64") / SECOND
+        return inside.ifelse(found, None)
+
+    kind_of = counted if what == "amount" else placed
+    return both.select("at", **{w.name: kind_of(w.agg) for w in windows})
 
 
 # --- row features -----------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from sectionfour.features.catalog import (
     ENTITIES,
     INPUTS,
     NAN,
+    RECENT,
     ROWS,
     RUNS,
     SECOND,
@@ -31,6 +32,7 @@ from sectionfour.features.catalog import (
     WINDOWS,
     Numbers,
     Window,
+    distance,
 )
 
 Vector = NDArray[np.float64]
@@ -80,25 +82,46 @@ class Pair(NamedTuple):
         return int(self.aged) + len(self.overs)
 
 
+class Recent(NamedTuple):
+    """What the newest of stream `of` had as `what`, and when. A member's own alone.
+
+    Its readings, where the event has a `what` itself: of amounts, how many were less and how many
+    were more; of places, when the newest was (0 for never) and where.
+    """
+
+    by: str
+    what: str
+    of: str
+    over: int
+    place: int
+
+    @property
+    def width(self) -> int:
+        return 2
+
+
 class Card(NamedTuple):
-    """All series and pairs of one kind of entity: what a store may keep together."""
+    """All that is kept of one kind of entity: what a store may keep together."""
 
     id: int
     by: str
     series: tuple[Series, ...]
     pairs: tuple[Pair, ...]
+    recents: tuple[Recent, ...]
 
 
 class Visit(NamedTuple):
-    """A card, with this event's token and, for each of its pairs, the other (None: missing).
+    """A card, with this event's token and, for each of its pairs, the other (None: missing), and
+    for each of its recents the event's own value.
 
-    `joins` tells which of its series and which of its pairs, by number, the event enters.
+    `joins` tells which of its series, pairs and recents, by number, the event enters.
     """
 
     card: Card
     token: bytes
     others: tuple[bytes | None, ...]
-    joins: tuple[tuple[int, ...], tuple[int, ...]]
+    values: tuple[int | None, ...]
+    joins: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 
 #: What was read, each at its place, WIDTH in all; None where the event does not say whose.
@@ -169,11 +192,15 @@ class Velocity(Protocol):
         """Drop the payloads of (at, key); with `forget`, the readings kept for a retry too."""
 
 
-def _plan() -> tuple[tuple[Series, ...], tuple[Pair, ...], int]:
+def _plan() -> tuple[tuple[Series, ...], tuple[Pair, ...], tuple[Recent, ...], int]:
     grouped: dict[tuple[str, str], list[Window]] = {}
     paired: dict[tuple[str, str, str], list[Window]] = {}
+    looked_at: dict[tuple[str, str, str, int], None] = {}
     for window in WINDOWS:
-        if window.what in ENTITIES:
+        if window.agg in RECENT:
+            assert window.by == "member", "who is taken out takes all of it along"
+            looked_at[window.by, RECENT[window.agg], window.of, window.over] = None
+        elif window.what in ENTITIES:
             paired.setdefault((window.by, window.what, window.of), []).append(window)
         else:
             grouped.setdefault((window.by, window.of), []).append(window)
@@ -198,16 +225,21 @@ def _plan() -> tuple[tuple[Series, ...], tuple[Pair, ...], int]:
         aged = any(w.agg == "age" for w in found)
         pairs.append(Pair(number, by, what, of, overs(found, {"distinct"}), aged, place))
         place += pairs[-1].width
-    return tuple(series), tuple(pairs), place
+    recents: list[Recent] = []
+    for key in sorted(looked_at):
+        recents.append(Recent(*key, place))
+        place += recents[-1].width
+    return tuple(series), tuple(pairs), tuple(recents), place
 
 
-SERIES, PAIRS, WIDTH = _plan()
+SERIES, PAIRS, RECENTS, WIDTH = _plan()
 CARDS = tuple(
     Card(
         number,
         by,
         tuple(series for series in SERIES if series.by == by),
         tuple(pair for pair in PAIRS if pair.by == by),
+        tuple(recent for recent in RECENTS if recent.by == by),
     )
     for number, by in enumerate(sorted({s.by for s in SERIES} | {p.by for p in PAIRS}))
 )
@@ -225,9 +257,12 @@ class _Source(NamedTuple):
 def _sources() -> tuple[_Source, ...]:
     ids = {(s.by, s.of): s for s in SERIES}
     pairs = {(p.by, p.what, p.of): p for p in PAIRS}
+    recents = {(r.by, r.what, r.of, r.over): r for r in RECENTS}
     sources = []
     for w in WINDOWS:
-        if w.what in ENTITIES:
+        if w.agg in RECENT:
+            place = recents[w.by, RECENT[w.agg], w.of, w.over].place + (w.agg == "above")
+        elif w.what in ENTITIES:
             pair = pairs[w.by, w.what, w.of]
             place = pair.place
             if w.agg == "distinct":
@@ -257,30 +292,41 @@ _TIMES = tuple(
     for number, source in enumerate(_SOURCES)
     if source.agg in {"since_last", "age", "run_age"}
 )
+#: Where one reads when the newest was, and in the next place where.
+_PLACED = tuple(
+    (number, source.agg == "distance")
+    for number, source in enumerate(_SOURCES)
+    if RECENT.get(source.agg) == "place"
+)
 _FIELDS = tuple(name for name in INPUTS if name not in {"at", "type_code"})
 _TYPE_CODES = {name: float(code) for code, name in enumerate(EVENT_TYPES)}
-#: For each type of event, and each card, which of its series and which of its pairs it enters.
+#: For each type of event, and each card, which of its series, pairs and recents it enters.
 _JOINS = {
     kind: tuple(
         (
             tuple(i for i, plan in enumerate(card.series) if kind in STREAMS[plan.of]),
             tuple(i for i, plan in enumerate(card.pairs) if kind in STREAMS[plan.of]),
+            tuple(i for i, plan in enumerate(card.recents) if kind in STREAMS[plan.of]),
         )
         for card in CARDS
     )
     for kind in frozenset().union(*STREAMS.values())
 }
-_TOKENS = tuple((card, card.by, tuple(pair.what for pair in card.pairs)) for card in CARDS)
+_TOKENS = tuple(
+    (card, card.by, tuple(pair.what for pair in card.pairs), tuple(r.what for r in card.recents))
+    for card in CARDS
+)
 
 
 def visits(event: Event) -> list[Visit]:
     """Return the cards to look at for `event`."""
     found = []
-    for (card, by, whats), joins in zip(_TOKENS, _JOINS[event.type], strict=True):
+    for (card, by, whats, of), joins in zip(_TOKENS, _JOINS[event.type], strict=True):
         token = getattr(event, by)
         if token is not None:
             others = tuple([getattr(event, what) for what in whats])
-            found.append(Visit(card, token, others, joins))
+            values = tuple([getattr(event, what) for what in of])
+            found.append(Visit(card, token, others, values, joins))
     return found
 
 
@@ -291,6 +337,9 @@ def places(visit: Visit) -> Iterator[int]:
     for pair, other in zip(visit.card.pairs, visit.others, strict=True):
         if other is not None:
             yield from range(pair.place, pair.place + pair.width)
+    for recent, value in zip(visit.card.recents, visit.values, strict=True):
+        if value is not None:
+            yield from range(recent.place, recent.place + recent.width)
 
 
 def key_of(event_id: str) -> bytes:
@@ -335,6 +384,14 @@ def vector(event: Event, readings: Readings, cluster: tuple[int, int] | None = N
             read[number] = (at - then) / SECOND
         else:
             read[number] = NAN if agg == "run_age" else 0.0
+    for number, far in _PLACED:
+        then = readings[_AS_READ[number]]
+        if not then:
+            read[number] = NAN
+        elif far:
+            read[number] = distance(readings[_AS_READ[number] + 1], event.place, Numbers)
+        else:
+            read[number] = (at - then) / SECOND
     values: dict[str, Any] = dict(zip(_WINDOW_NAMES, read, strict=True))
     values["at"] = at
     values["type_code"] = _TYPE_CODES.get(event.type, NAN)

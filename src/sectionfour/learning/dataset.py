@@ -27,6 +27,7 @@ MASKABLE = (
     "payment",
     "device",
     "location",
+    "location.gps",
     "log",
     "identity.document",
     "biometric.face",

@@ -4,7 +4,8 @@
       E at                  -> the totals of every series before it    an event that enters any
       F pair other          -> first at, last at                       when a pair was seen
       R series at           -> the count before it                     of a series that has runs
-      T                     -> totals and times of each series, then each pair's (at, other) * n
+      T                     -> totals and times of each series, then each pair's (at, other) * n,
+                             then each recent's (at, value) * n
 
 A window is a difference of two totals: one look-up finds the first event of the entity inside it,
 whose entry says what every series had before. Of the others of a pair only the newest 1,000 inside
@@ -24,8 +25,8 @@ from itertools import takewhile
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from sectionfour.features.catalog import DISTINCT_CAP, STREAMS
-from sectionfour.features.online import CARDS, Card, Pair, Readings, Series, Visit, squared
+from sectionfour.features.catalog import DISTINCT_CAP, NEWEST, STREAMS
+from sectionfour.features.online import CARDS, Card, Pair, Readings, Recent, Series, Visit, squared
 
 Get = Callable[[bytes], bytes | None]
 Put = Callable[[bytes, bytes], object]
@@ -35,6 +36,7 @@ OthersOf = Callable[[str, bytes, Sequence[str]], Sequence[tuple[int, bytes]]]
 _WRAP = (1 << 64) - 1  # totals may wrap: their differences are right all the same
 _COUNT = struct.Struct(">Q")
 _ENTRY = 24
+_RECENT = struct.Struct(">QQ")
 _NAME = 18  # bytes of the name of an entity: W, card, token
 _NEVER = b""
 #: A bit of the first time of a series that had events before it, which went.
@@ -70,8 +72,10 @@ class Layout(NamedTuple):
     nothing: tuple[int, ...]
     totals: struct.Struct
     totals_of: Callable[[Sequence[int]], tuple[int, ...]]
+    recents: tuple[Recent, ...]  # their lists come after those of the pairs
+    lists: int  # of the pairs
     sizes: struct.Struct
-    lists: int
+    entries: tuple[int, ...]  # bytes of an entry of each list
     longest: tuple[int, ...]  # the longest window of each list
     prefix: bytes
 
@@ -104,8 +108,10 @@ def _layout(card: Card) -> Layout:
         nothing=(0,) * head,
         totals=struct.Struct(f">{total}Q"),
         totals_of=(lambda numbers: (picked(numbers),)) if alone else picked,
-        sizes=struct.Struct(f">{len(longest)}H"),
+        recents=card.recents,
         lists=len(longest),
+        sizes=struct.Struct(f">{len(longest) + len(card.recents)}H"),
+        entries=(_ENTRY,) * len(longest) + (_RECENT.size,) * len(card.recents),
         longest=longest,
         prefix=b"W" + bytes([card.id]),
     )
@@ -115,7 +121,8 @@ LAYOUTS = tuple(_layout(card) for card in CARDS)
 
 
 class Opened(NamedTuple):
-    """A card in the hand: its numbers, and the others of each pair, in order of time."""
+    """A card in the hand: its numbers; the others of each pair, and the values of each recent, in
+    order of time."""
 
     numbers: list[int]
     lists: list[bytes]
@@ -123,17 +130,18 @@ class Opened(NamedTuple):
 
 def opened(value: bytes | None, layout: Layout) -> Opened:
     if value is None:
-        return Opened(list(layout.nothing), [_NEVER] * layout.lists)
+        return Opened(list(layout.nothing), [_NEVER] * len(layout.entries))
     lists: list[bytes] = []
     at = layout.heads.size + layout.sizes.size
-    for size in layout.sizes.unpack_from(value, layout.heads.size):
-        lists.append(value[at : at + size * _ENTRY])
-        at += size * _ENTRY
+    sizes = layout.sizes.unpack_from(value, layout.heads.size)
+    for size, entry in zip(sizes, layout.entries, strict=True):
+        lists.append(value[at : at + size * entry])
+        at += size * entry
     return Opened(list(layout.heads.unpack_from(value)), lists)
 
 
 def closed(card: Opened, layout: Layout) -> bytes:
-    sizes = [len(others) // _ENTRY for others in card.lists]
+    sizes = [len(each) // n for each, n in zip(card.lists, layout.entries, strict=True)]
     return b"".join((layout.heads.pack(*card.numbers), layout.sizes.pack(*sizes), *card.lists))
 
 
@@ -208,6 +216,16 @@ def read(
                     readings[out] = size - _first_after(others, size, at - over) if size else 0
                     out += 1
         firsts.append(_NEVER if seen is None else bytes(seen[:8]))
+    for recent, value, kept in zip(
+        layout.recents, visit.values, lists[layout.lists :], strict=True
+    ):
+        if value is not None:
+            newest = [x for x in _RECENT.iter_unpack(kept) if x[0] > at - recent.over]
+            if recent.what == "place":
+                found_at = newest[-1] if newest else (0, 0)
+            else:
+                found_at = sum(x[1] < value for x in newest), sum(x[1] > value for x in newest)
+            readings[recent.place : recent.place + 2] = found_at
     return firsts
 
 
@@ -259,7 +277,7 @@ def enter(
     caller's to keep.
     """
     layout = LAYOUTS[visit.card.id]
-    joined, joined_pairs = visit.joins
+    joined, joined_pairs, joined_recents = visit.joins
     numbers, lists = card
     if joined:
         put(
@@ -288,6 +306,13 @@ def enter(
             put(name + suffix + other, (firsts[number] or stamp) + stamp)
         if pair.overs:
             lists[place] = _seen(lists[place], other, at, stamp, layout.longest[place])
+    for number in joined_recents:
+        value = visit.values[number]
+        if value is not None:
+            entered = True
+            most = NEWEST[layout.recents[number].what] * _RECENT.size
+            place = layout.lists + number
+            lists[place] = (lists[place] + _RECENT.pack(at, value))[-most:]
     return entered
 
 
@@ -515,8 +540,11 @@ def expire(txn: Any, key: bytes, cutoff: int) -> bool:
             card.numbers[plan.head + 1] = card.numbers[plan.head + 2] = 0
         elif first & _TIME < cutoff:
             card.numbers[plan.head + 2] = cutoff  # no window begins before
-    for place, others in enumerate(card.lists):
-        past = _first_after(others, len(others) // _ENTRY, cutoff - 1) if others else 0
-        card.lists[place] = others[past * _ENTRY :]
+    for place, entry in enumerate(layout.entries):
+        kept = card.lists[place]
+        past = 0
+        while kept[past : past + 8] and kept[past : past + 8] < bound:
+            past += entry
+        card.lists[place] = kept[past:]
     _put_back(txn, layout, key[:_NAME], card)
     return True

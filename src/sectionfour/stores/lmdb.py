@@ -31,7 +31,7 @@ from sectionfour.features.online import CARDS, WIDTH, Card, Readings, Visit
 from sectionfour.stores import cards
 
 #: What the keys and values look like; a store of another form is made anew.
-FORM = 3
+FORM = 4
 #: Events a transaction of a load: the store is locked while it lasts, about a third of a second.
 LOT = 10_000
 #: Keys a transaction of what is past its time: a millisecond or two, for a checkout may wait.

@@ -48,7 +48,7 @@ ROOMS = (
     clusters,
 )
 SCHEMA = ";\n".join(room.SCHEMA.strip() for room in ROOMS)
-VERSION = 2
+VERSION = 3
 
 
 class SqliteLedger(

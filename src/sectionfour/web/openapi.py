@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 from flask import Response
 
+from sectionfour.domain import GUARD, Guard
 from sectionfour.errors import NotFound
 from sectionfour.web import schemas
 from sectionfour.web.keys import Caller
@@ -37,7 +38,11 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
     for kind in kinds:
         structs += kind if isinstance(kind, tuple) else [kind]
     structs = [kind for kind in structs if kind is not None and not isinstance(kind, str)]
-    found, components = msgspec.json.schema_components(structs, ref_template=_REF)
+    found, components = msgspec.json.schema_components(
+        structs, ref_template=_REF, schema_hook=_guarded
+    )
+    for component in components.values():
+        component.get("properties", {}).pop(GUARD, None)  # not for a body to have
     schema_of = dict(zip(structs, found, strict=True))
     examples = _examples()
     paths: dict[str, dict[str, Any]] = {}
@@ -59,6 +64,12 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
     }
+
+
+def _guarded(kind: type) -> dict[str, Any]:
+    if kind is not Guard:
+        raise NotImplementedError(kind.__name__)
+    return {"not": {}}
 
 
 def _operation(route: Route, schema_of: dict[Any, Any], examples: dict[str, Any]) -> dict[str, Any]:
