@@ -128,6 +128,32 @@ def test_a_sealed_exception_is_not_told(client, lived):
     assert "mark-sealed" not in text
 
 
+def test_what_is_under_seal_is_told_nowhere_until_the_seal_is_lifted(client, lived, an_exception):
+    """Neither the grant nor any use of it; then both, and by whom (R-36, R-53)."""
+    subject, ledger = lived.keys.subject("raw-member-1"), lived.ledger
+    sealed = next(g.grant_id for g, _ in ledger.grants_of(subject) if g.sealed)
+    asked = an_exception(exception=7, necessity="mark-of-an-order")
+    asked["scope"] |= {"members": [], "order_id": "raw-order-1"}
+    by_order = client("privacy").post("/v1/exceptions", json=asked).json["grant_id"]
+    for grant_id in (sealed, by_order):  # the second names an order, and nobody
+        with ledger.transaction() as connection:
+            connection.execute(
+                "INSERT INTO grant_uses VALUES (?, 2, 'p', 'log', 'export', ?)", (grant_id, subject)
+            )
+    text = exported(client)
+    assert sealed not in text
+    told = {one["grant_id"]: one for one in json.loads(text)["exceptions"]}
+    assert [use["operation"] for use in told[by_order]["uses"]] == ["export"]
+    lifting = client("privacy", "general_counsel").post(f"/v1/exceptions/{sealed}/unseal")
+    assert lifting.status_code == 200
+    said = json.loads(exported(client))
+    told = {one["grant_id"]: one for one in said["exceptions"]}
+    assert told[sealed]["necessity"] == "mark-sealed-1"
+    assert {"at", "purpose", "categories", "receipt_id", "actor"} <= set(told[sealed]["uses"][0])
+    assert sealed in {use["grant_id"] for use in said["grant_uses"]}
+    assert sealed not in exported(client, 2)
+
+
 def test_no_token_of_the_serve_domain_leaves(client, lived):
     subject = lived.keys.subject("raw-member-1")
     event = lived.ledger.event("evt_0001")
