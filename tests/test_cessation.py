@@ -21,7 +21,7 @@ from sectionfour import bootstrap, cessation, imports
 from sectionfour.domain import Given
 from sectionfour.errors import Ceased
 from sectionfour.parts import Parts
-from sectionfour.privacy import notes
+from sectionfour.privacy import entries, notes
 from sectionfour.replay import Consent, Known, replay
 from sectionfour.settings import Settings
 from sectionfour.stores import open_ledger
@@ -138,6 +138,30 @@ def test_t23_one_call_ends_it_all_and_proves_it(
     repeated = client("admin").post("/v1/cessation", json=END | {"announcement": "elsewhere"})
     assert repeated.json == answer.json
     assert client("privacy").get("/v1/cessation").json == answer.json
+
+
+def test_what_had_come_of_it_before_is_accounted_for_too(
+    client: Any, parts: Parts, settings: Settings, lived: dict[str, str]
+) -> None:
+    """Verdicts, names told, a release, a promotion, an erasure: the log still matches."""
+    analyst, at = client("analyst"), parts.clock()
+    case = f"/v1/cases/{lived['assessment'].replace('as_', 'cs_')}"
+    why = {"purpose": "security.account_risk", "reason": "the bank waits"}
+    name = analyst.post(f"{case}/reidentify", json=why).json["reidentification_id"]
+    assert client("privacy").post(f"/v1/reidentifications/{name}/approve").status_code == 200
+    said = {"verdict": "confirmed_fraud", "note": "rang"}
+    assert analyst.post(f"{case}/verdict", json=said).status_code == 201
+    released = entries.training_release("tr_1", "p", b"{}", at)
+    parts.ledger.add_release("tr_1", at, "p", b"{}", [], released)
+    parts.ledger.add_promotion("pm_1", at, "{}", entries.promotion("pm_1", at, {}))
+    for member in ("raw-member-1", "raw-member-2"):  # with a case, and with labels; with consents
+        path = f"/v1/members/{member}/erasure"
+        assert client("privacy").post(path, json={"trigger": "cancellation"}).status_code == 202
+    notary = bootstrap.open_notary(settings, parts)
+    notary.extend(at)
+    assert list(verify(parts, notary)) == []
+    assert client("admin").post("/v1/cessation", json=END).status_code == 200
+    assert list(verify(parts, notary)) == []
 
 
 @pytest.mark.parametrize(

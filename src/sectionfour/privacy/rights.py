@@ -28,6 +28,12 @@ if TYPE_CHECKING:
     from sectionfour.privacy.receipts import Notary
 
 TOKEN = 16
+#: The key under which an analyst's own words are sealed, and where they are: each for its row.
+WORDS = "cases:words"
+_SEALED = {
+    "verdicts": ("note", "verdict_id"),
+    "reidentifications": ("reason", "reidentification_id"),
+}
 
 
 def export(
@@ -95,7 +101,13 @@ def _sections(
 
 
 def _row(parts: Parts, kept: Kept, row: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    return {column: _value(parts, column, value, names) for column, value in row.items()}
+    """Return a row as it can be read. An analyst's words may name others: whoever hands the copy
+    out reads them first."""
+    told = {column: _value(parts, column, value, names) for column, value in row.items()}
+    if kept.name in _SEALED:
+        words, about = _SEALED[kept.name]
+        told[words] = parts.keys.ring.unseal(WORDS, row[words], row[about]) if row[words] else None
+    return told
 
 
 def _value(parts: Parts, column: str, value: Any, names: tuple[str, ...]) -> Any:

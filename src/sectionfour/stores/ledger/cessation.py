@@ -29,7 +29,10 @@ STAYS = frozenset(
     ("log", "nodes", "checkpoints", "notices", "api_keys", "cessation", "notifications", "erased")
 )
 #: Kinds of entries whose rows are in the tables that are emptied.
-GOES = ("assessment", "label", "review", "consent", "exception", "hold")
+GOES = (
+    "assessment", "label", "review", "consent", "exception", "hold",
+    "verdict", "reidentification", "training_release", "promotion",
+)  # fmt: skip
 #: Where somebody is known by a token.
 _PEOPLE = (
     ("events", "member"),
@@ -109,7 +112,9 @@ class Cessation(Connected):
                 marks = ", ".join("?" * len(GOES))
                 for kind, leaf in connection.execute(
                     "SELECT kind, leaf FROM log WHERE kind IN"
-                    f" ({marks}, 'import', 'step') OR instr(leaf, CAST('\"gone\"' AS BLOB))",
+                    f" ({marks}, 'import', 'step') AND NOT (kind IN ('consent', 'label') AND EXISTS"
+                    " (SELECT 1 FROM erased e WHERE (e.kind, e.ref) = (log.kind, log.ref)))"
+                    " OR instr(leaf, CAST('\"gone\"' AS BLOB))",
                     GOES,
                 ):
                     _account(kind, bytes(leaf), rows, lost)
