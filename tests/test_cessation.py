@@ -25,8 +25,12 @@ from sectionfour.privacy import entries, notes
 from sectionfour.replay import Consent, Known, replay
 from sectionfour.settings import Settings
 from sectionfour.stores import open_ledger
-from sectionfour.stores.ledger.cessation import STAYS
+from sectionfour.stores.ledger.cessation import STAYS, Ending
 from sectionfour.verify import verify
+from sectionfour.web import assess
+from sectionfour.web.keys import ANYBODY
+from sectionfour.web.metrics import Metrics
+from sectionfour.web.routes import Service
 
 END = {"announcement": "https://market.example/notices/end", "confirm": True}
 LOGIN = {"type": "login", "occurred_at": "2026-11-23T09:00:00+08:00"}
@@ -138,6 +142,36 @@ def test_t23_one_call_ends_it_all_and_proves_it(
     repeated = client("admin").post("/v1/cessation", json=END | {"announcement": "elsewhere"})
     assert repeated.json == answer.json
     assert client("privacy").get("/v1/cessation").json == answer.json
+
+
+def test_who_is_known_by_an_exception_alone_is_told_too(
+    client: Any, parts: Parts, lived: dict[str, str], an_exception: Any, raw: Any
+) -> None:
+    asked = an_exception()
+    asked["scope"]["members"] = [raw("raw-member-of-a-grant")]
+    assert client("privacy").post("/v1/exceptions", json=asked).status_code == 201
+    assert client("admin").post("/v1/cessation", json=END).json["notified"] == 5
+
+
+def test_a_batch_that_began_before_the_end_goes_no_further(
+    parts: Parts, settings: Settings, lived: dict[str, str], a_request: Any
+) -> None:
+    lines = [msgspec.json.encode(a_request(number)) + b"\n" for number in (11, 12, 13)]
+
+    class Sent:
+        def readline(self, most: int) -> bytes:
+            if len(lines) == 2:
+                ending = Ending(parts.clock(), "the end", "shell", None)
+                parts.ledger.cease(ending, entries.ceased("the end", "shell", ending.at))
+            return lines.pop(0) if lines else b""
+
+    notary, metrics = (
+        bootstrap.open_notary(settings, parts),
+        Metrics(parts.ledger.size, settings.home),
+    )
+    service = Service(parts, notary, settings, metrics)
+    said = [msgspec.json.decode(line) for line in assess._each(service, ANYBODY, Sent())]
+    assert [one.get("type") for one in said] == [None, "/problems/ceased", "/problems/ceased"]
 
 
 def test_what_had_come_of_it_before_is_accounted_for_too(

@@ -740,6 +740,14 @@ def test_a_grant_revoked_after_it_was_read_is_not_taken(ledger: SqliteLedger) ->
     assert isinstance(ask(ledger), Refusal)
 
 
+def test_a_quota_used_up_after_it_was_read_is_not_taken(ledger: SqliteLedger) -> None:
+    ledger.put_grant(a_grant(max_uses=2), AN_ENTRY)
+    asks = {"subject": ANN, "operation": "score"}
+    taken = [ledger.take("xg_1", NOW, "security.account_risk", ["device"], **asks) for _ in "1234"]
+    assert taken == [True, True, False, False]
+    assert ledger.grants(NOW)[0][1] == 2
+
+
 def test_a_quota_holds_between_threads(ledger: SqliteLedger) -> None:
     ledger.put_grant(a_grant(max_uses=25), AN_ENTRY)
     verdicts: list[Permit | Refusal] = []

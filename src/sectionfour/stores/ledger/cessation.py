@@ -33,13 +33,6 @@ GOES = (
     "assessment", "label", "review", "consent", "exception", "hold",
     "verdict", "reidentification", "training_release", "promotion",
 )  # fmt: skip
-#: Where somebody is known by a token.
-_PEOPLE = (
-    ("events", "member"),
-    ("assessments", "subject"),
-    ("consent_events", "subject"),
-    ("labels", "member"),
-)
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -70,21 +63,18 @@ class Cessation(Connected):
         return found
 
     def notify(self, keys: Keys, at: int) -> int:
-        """Record, for everybody of whom something is held, that the announcement is their notice.
+        """Record, for everybody whom the vault knows, that the announcement is their notice: of
+        nobody else can anything be held, but under tokens that name nobody.
 
         Returns how many are on record by now.
         """
         with self.transaction() as connection:
             new = 0
-            for table, column in _PEOPLE:
-                tokens = connection.execute(
-                    f"SELECT DISTINCT {column} FROM {table} WHERE {column} IS NOT NULL"
-                ).fetchall()
-                for (token,) in tokens:
-                    new += connection.execute(
-                        "INSERT OR IGNORE INTO notifications VALUES (?, 'announcement', ?)",
-                        (keys.alias(token, "audit"), at),
-                    ).rowcount
+            for token in keys.everybody():
+                new += connection.execute(
+                    "INSERT OR IGNORE INTO notifications VALUES (?, 'announcement', ?)",
+                    (keys.alias(token, "audit"), at),
+                ).rowcount
             if new:
                 rows = connection.execute("SELECT * FROM notifications").fetchall()
                 self.log(connection, entries.notified(len(rows), notified(keys, rows), at))
