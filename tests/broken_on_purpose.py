@@ -27,6 +27,8 @@ HERE = Path(__file__).parent
 PACKAGE = HERE.parent / "src" / "sectionfour"
 PAGE = HERE.parent / "docs" / "broken-on-purpose.md"
 PASSED, FAILED = 0, 1  # of pytest; anything else is a fault of ours
+PYTEST = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+PYTEST += ["--hypothesis-seed=4"]  # again is the same again
 PATIENCE = 900  # seconds, for one test
 
 
@@ -61,7 +63,7 @@ def outcome(tests: Sequence[str], broken: Break | None = None) -> int:
             file.write_text(file.read_text("utf-8").replace(broken.old, broken.new), "utf-8")
         places = [f"tests/{test}" for test in tests]
         run = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *places],
+            [*PYTEST, *places],
             cwd=HERE.parent,
             env=os.environ
             | {"PYTHONPATH": str(copy.parent), "PYTHONDONTWRITEBYTECODE": "1"}

@@ -6,6 +6,7 @@ The tables below are the requirements once more, by hand: nothing here is read f
 from __future__ import annotations
 
 import ast
+import itertools
 import os
 import sqlite3
 import subprocess
@@ -499,6 +500,17 @@ def test_consent_is_to_a_type_of_document_and_to_none_that_nobody_names(
     world.uses.append(Use("identity.document", attribute=used))
     world.records = [[a_consent("identity.document" + (f":{said}" if said else ""))]]
     assert ("identity.document" in bases(check(world))) == (used == said is not None)
+
+
+@pytest.mark.parametrize("category", ["device", "member.optional"])
+def test_consent_is_to_what_it_names_from_the_source_that_it_names(category: str) -> None:
+    world = a_world("member.required", "order")
+    for named, said, used in itertools.product(
+        (category, "log"), ("first_party", "public"), ("first_party", "public")
+    ):
+        world.uses[2:] = [Use(category, used)]
+        world.records = [[a_consent(named, source=said)]]
+        assert (category in bases(check(world))) == ((named, said) == (category, used))
 
 
 @pytest.mark.parametrize("category", NOT_OF_FOUR)
