@@ -4,6 +4,7 @@ nothing of anybody is left, and the log still proves what was done."""
 from __future__ import annotations
 
 import base64
+import itertools
 import runpy
 import sqlite3
 import subprocess
@@ -17,16 +18,21 @@ from typing import Any
 import msgspec
 import pytest
 
-from sectionfour import bootstrap, cessation, imports
+from sectionfour import bootstrap, cessation, imports, rotation, sweep
 from sectionfour.domain import Given
 from sectionfour.errors import Ceased
 from sectionfour.parts import Parts
-from sectionfour.privacy import notes
+from sectionfour.privacy import entries, erasure, notes, retention
 from sectionfour.replay import Consent, Known, replay
 from sectionfour.settings import Settings
 from sectionfour.stores import open_ledger
-from sectionfour.stores.ledger.cessation import STAYS
+from sectionfour.stores.ledger.cessation import STAYS, Ending
+from sectionfour.upkeep import upkeep
 from sectionfour.verify import verify
+from sectionfour.web import assess
+from sectionfour.web.keys import ANYBODY
+from sectionfour.web.metrics import Metrics
+from sectionfour.web.routes import Service
 
 END = {"announcement": "https://market.example/notices/end", "confirm": True}
 LOGIN = {"type": "login", "occurred_at": "2026-11-23T09:00:00+08:00"}
@@ -40,18 +46,8 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
                         cessation.cease.__kwdefaults__ | {"wait": 0.0})  # fmt: skip
 
 
-@pytest.fixture
-def lived(
-    client: Callable[..., Any],
-    parts: Parts,
-    notice: Any,
-    a_request: Any,
-    a_consent: Any,
-    an_exception: Any,
-    raw: Any,
-) -> dict[str, str]:
-    """A service that has seen some of everything; names of some of it."""
-    member = raw("raw-member-imported")
+def _import(parts: Parts, member: str) -> None:
+    """Bring in a past of one member: a consent, an event, a label."""
     purchase = {
         "event_id": "evt_past",
         "purpose": "security.transaction_risk",
@@ -65,6 +61,20 @@ def lived(
         Known(20, "lb_past", "evt_past", "chargeback", "past"),
     ]
     replay(iter(steps), parts, notice=imports.MARKET_NOTICE)
+
+
+@pytest.fixture
+def lived(
+    client: Callable[..., Any],
+    parts: Parts,
+    notice: Any,
+    a_request: Any,
+    a_consent: Any,
+    an_exception: Any,
+    raw: Any,
+) -> dict[str, str]:
+    """A service that has seen some of everything; names of some of it."""
+    _import(parts, raw("raw-member-imported"))
     consents, checkout, privacy = client("consent"), client("checkout"), client("privacy")
     for number in (1, 2, 3):
         record = consents.post("/v1/consents", json=a_consent(number)).json["record_id"]
@@ -138,6 +148,107 @@ def test_t23_one_call_ends_it_all_and_proves_it(
     repeated = client("admin").post("/v1/cessation", json=END | {"announcement": "elsewhere"})
     assert repeated.json == answer.json
     assert client("privacy").get("/v1/cessation").json == answer.json
+
+
+def test_who_is_known_by_an_exception_alone_is_told_too(
+    client: Any, parts: Parts, lived: dict[str, str], an_exception: Any, raw: Any
+) -> None:
+    asked = an_exception()
+    asked["scope"]["members"] = [raw("raw-member-of-a-grant")]
+    assert client("privacy").post("/v1/exceptions", json=asked).status_code == 201
+    assert client("admin").post("/v1/cessation", json=END).json["notified"] == 5
+
+
+def test_a_batch_that_began_before_the_end_goes_no_further(
+    parts: Parts, settings: Settings, lived: dict[str, str], a_request: Any
+) -> None:
+    lines = [msgspec.json.encode(a_request(number)) + b"\n" for number in (11, 12, 13)]
+
+    class Sent:
+        def readline(self, most: int) -> bytes:
+            if len(lines) == 2:
+                ending = Ending(parts.clock(), "the end", "shell", None)
+                parts.ledger.cease(ending, entries.ceased("the end", "shell", ending.at))
+            return lines.pop(0) if lines else b""
+
+    notary, metrics = (
+        bootstrap.open_notary(settings, parts),
+        Metrics(parts.ledger.size, settings.home),
+    )
+    service = Service(parts, notary, settings, metrics)
+    said = [msgspec.json.decode(line) for line in assess._each(service, ANYBODY, Sent())]
+    assert [one.get("type") for one in said] == [None, "/problems/ceased", "/problems/ceased"]
+
+
+def test_what_had_come_of_it_before_is_accounted_for_too(
+    client: Any, parts: Parts, settings: Settings, lived: dict[str, str]
+) -> None:
+    """Verdicts, names told, a release, a promotion, an erasure: the log still matches."""
+    analyst, at = client("analyst"), parts.clock()
+    case = f"/v1/cases/{lived['assessment'].replace('as_', 'cs_')}"
+    why = {"purpose": "security.account_risk", "reason": "the bank waits"}
+    name = analyst.post(f"{case}/reidentify", json=why).json["reidentification_id"]
+    assert client("privacy").post(f"/v1/reidentifications/{name}/approve").status_code == 200
+    said = {"verdict": "confirmed_fraud", "note": "rang"}
+    assert analyst.post(f"{case}/verdict", json=said).status_code == 201
+    released = entries.training_release("tr_1", "p", b"{}", at)
+    parts.ledger.add_release("tr_1", at, "p", b"{}", [], released)
+    parts.ledger.add_promotion("pm_1", at, "{}", entries.promotion("pm_1", at, {}))
+    for member in ("raw-member-1", "raw-member-2"):  # with a case, and with labels; with consents
+        path = f"/v1/members/{member}/erasure"
+        assert client("privacy").post(path, json={"trigger": "cancellation"}).status_code == 202
+    notary = bootstrap.open_notary(settings, parts)
+    notary.extend(at)
+    assert list(verify(parts, notary)) == []
+    assert client("admin").post("/v1/cessation", json=END).status_code == 200
+    assert list(verify(parts, notary)) == []
+
+
+ORDERS = list(itertools.permutations(["erase", "erase it", "rotate", "sweep"]))
+
+
+@pytest.mark.parametrize("order", ORDERS, ids="-".join)
+def test_in_whatever_order_things_go_the_log_matches_and_at_the_end_too(
+    client: Any, parts: Parts, settings: Settings, notice: Any, a_request: Any, a_consent: Any,
+    raw: Any, order: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Members erased (one of them imported), tokens replaced, all that is due swept."""
+    _import(parts, imported := raw("raw-member-imported"))
+    checkout, analyst, privacy = client("checkout"), client("analyst"), client("privacy")
+    for number in (1, 2):
+        client("consent").post("/v1/consents", json=a_consent(number))
+        name = checkout.post("/v1/assessments", json=a_request(number)).json["assessment_id"]
+        for of in ({"event_id": f"evt_000{number}"}, {"member_id": f"raw-member-{number}"}):
+            label = {"label": "chargeback", "source": "bank"} | of
+            assert checkout.post("/v1/labels", json=label).status_code == 201
+        checkout.post(f"/v1/assessments/{name}/review")
+        case = f"/v1/cases/{name.replace('as_', 'cs_')}"
+        why = {"purpose": "security.account_risk", "reason": "the bank waits"}
+        assert analyst.post(f"{case}/reidentify", json=why).status_code == 201
+        said = {"verdict": "legitimate", "note": "rang"}
+        assert analyst.post(f"{case}/verdict", json=said).status_code == 201
+    notary = bootstrap.open_notary(settings, parts)
+
+    def erase(member: str) -> None:
+        path = f"/v1/members/{member}/erasure"
+        assert privacy.post(path, json={"trigger": "cancellation"}).status_code == 202
+
+    def rotate() -> None:  # not while an erasure is under way
+        upkeep(parts, notary, parts.clock() + erasure.ARRIVED + 1_000_000)
+        rotation.rotate(parts)
+        rotation.finish(parts, notary)
+
+    steps: dict[str, Callable[[], object]] = {
+        "erase": lambda: erase("raw-member-1"),
+        "erase it": lambda: erase(imported),
+        "rotate": rotate,
+        "sweep": lambda: sweep.sweep(parts, parts.clock() + 4 * 365 * retention.DAY),
+        "cease": lambda: cessation.cease(parts, notary, settings, announcement="x", by="shell"),
+    }
+    for step in (*order, "cease"):
+        steps[step]()
+        notary.extend(parts.clock())
+        assert list(verify(parts, notary)) == [], step
 
 
 @pytest.mark.parametrize(

@@ -282,6 +282,7 @@ def test_nothing_is_left_of_one_and_all_of_the_other(app, client, lived):
     kept_up(app, after=LATER)
     kept_up(app, after=2 * erasure.DAY)
     assert left(lived, mine) == []
+    assert lived.keys.subject("raw-member-1") is None  # no row from which a token could be made
     assert lived.ledger.rows("SELECT * FROM events") == before
     assert tokens(lived, 2) == others
     said = client("privacy").get(f"/v1/erasures/{name}").json
@@ -531,5 +532,6 @@ def test_of_many_nothing_is_left(app, client, notice, a_request, a_consent, part
     kept_up(app, after=LATER)
     kept_up(app, after=2 * erasure.DAY)
     assert left(parts, found) == []
+    assert parts.keys.vault.clear() == 0
     assert parts.ledger.rows("SELECT COUNT(*) FROM events") == [(0,)]
     assert dump(parts.velocity) == {}

@@ -386,6 +386,7 @@ def test_what_is_public_backs_a_score_only_as_data_from_the_public_source(number
     grant = a_live_grant(number, scope=a_scope(number, sources=both))
     assert is_covered(grant, number, source="public")
     assert not is_covered(grant, number, source="first_party")
+    assert not is_covered(grant, number, source="first_party", operation="collect")
     assert in_vain(grant, REGIME.exceptions[number]) == (
         ("/scope/sources", f"exception {number} never covers first_party"),
     )

@@ -6,6 +6,7 @@ The tables below are the requirements once more, by hand: nothing here is read f
 from __future__ import annotations
 
 import ast
+import itertools
 import os
 import sqlite3
 import subprocess
@@ -501,6 +502,17 @@ def test_consent_is_to_a_type_of_document_and_to_none_that_nobody_names(
     assert ("identity.document" in bases(check(world))) == (used == said is not None)
 
 
+@pytest.mark.parametrize("category", ["device", "member.optional"])
+def test_consent_is_to_what_it_names_from_the_source_that_it_names(category: str) -> None:
+    world = a_world("member.required", "order")
+    for named, said, used in itertools.product(
+        (category, "log"), ("first_party", "public"), ("first_party", "public")
+    ):
+        world.uses[2:] = [Use(category, used)]
+        world.records = [[a_consent(named, source=said)]]
+        assert (category in bases(check(world))) == ((named, said) == (category, used))
+
+
 @pytest.mark.parametrize("category", NOT_OF_FOUR)
 def test_communications_and_tags_need_consent_for_this_very_purpose(category: str) -> None:
     world = a_world("member.required", "order", category)
@@ -738,6 +750,14 @@ def test_a_grant_revoked_after_it_was_read_is_not_taken(ledger: SqliteLedger) ->
     asks = {"subject": ANN, "operation": "score"}
     assert not ledger.take("xg_1", NOW, "security.account_risk", ["device"], **asks)
     assert isinstance(ask(ledger), Refusal)
+
+
+def test_a_quota_used_up_after_it_was_read_is_not_taken(ledger: SqliteLedger) -> None:
+    ledger.put_grant(a_grant(max_uses=2), AN_ENTRY)
+    asks = {"subject": ANN, "operation": "score"}
+    taken = [ledger.take("xg_1", NOW, "security.account_risk", ["device"], **asks) for _ in "1234"]
+    assert taken == [True, True, False, False]
+    assert ledger.grants(NOW)[0][1] == 2
 
 
 def test_a_quota_holds_between_threads(ledger: SqliteLedger) -> None:

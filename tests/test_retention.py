@@ -306,6 +306,7 @@ def test_assessments_go_with_all_that_is_theirs_and_their_receipts_can_still_be_
     assert gone.pop("windows") > 0
     assert gone == {
         "events": 1, "labels": 2, "assessments": 3, "reviews": 1, "consent_events": 2, "grants": 1,
+        "cases": 1,
     }  # fmt: skip
     assert parts.ledger.rows("SELECT event_id FROM events") == [("evt_0002",)]
     notary.extend(parts.clock())
@@ -349,6 +350,58 @@ def test_a_hold_is_placed_by_one_key_and_lifted_by_two(
         assert (answer.status_code, answer.json["errors"][0]["pointer"]) == (status, pointer)
     for role in ("checkout", "consent", "analyst", "trainer", "admin"):
         assert client(role).post("/v1/holds", json={}).status_code == 403
+
+
+def test_what_analysts_said_goes_with_the_assessment_and_no_place_is_forgotten(
+    client: Callable[..., Any], parts: Parts, settings: Settings, a_request: Any, raw: Any
+) -> None:
+    """Of every place of the inventory that keeps rows of persons by age, none outlives its rule."""
+    checkout, analyst, keys = client("checkout"), client("analyst"), parts.keys
+    for number, more in ((1, {}), (2, {"mode": "evaluate"})):
+        made = checkout.post("/v1/assessments", json=a_request(number, **more)).json
+        checkout.post(f"/v1/assessments/{made['assessment_id']}/review")
+        case = f"/v1/cases/{made['assessment_id'].replace('as_', 'cs_')}"
+        why = {"purpose": "security.account_risk", "reason": "the bank waits"}
+        name = analyst.post(f"{case}/reidentify", json=why).json["reidentification_id"]
+        assert client("privacy").post(f"/v1/reidentifications/{name}/approve").status_code == 200
+        said = {"verdict": "confirmed_fraud", "note": "rang"}
+        assert analyst.post(f"{case}/verdict", json=said).status_code == 201
+    word = {"member_id": "raw-member-1", "order_id": raw("raw-order-1"), "wording_version": "1"}
+    word["attested_at"] = "2026-01-01T00:00:00Z"
+    path = "/v1/third-person-attestations"
+    assert client("consent").post(path, json=word).status_code == 201
+    subject, at = keys.subject("raw-member-1"), parts.clock()
+    leaf = entries.training_release("tr_1", "p", b"{}", at)
+    parts.ledger.add_release("tr_1", at, "p", b"{}", [(b"r" * 16, subject)], leaf)
+    with parts.ledger.transaction() as connection:
+        connection.execute("INSERT INTO shadow_scores SELECT seq, 'v9', 0.5 FROM assessments")
+    notary = bootstrap.open_notary(settings, parts)
+    notary.extend(at)
+    rules = retention.load()
+    of_persons = [kept for kept in inventory.load().of("ledger") if kept.person]
+    aged = [kept.name for kept in of_persons if rules.classes[kept.retention].days]
+    aged.remove("carried")  # the log is proven by it, and it says nothing without the nonce
+
+    def rows() -> dict[str, int]:
+        return {n: k for n in aged if (k := parts.ledger.rows(f"SELECT COUNT(*) FROM {n}")[0][0])}
+
+    before = rows()
+    assert {"cases", "verdicts", "reidentifications", "third_persons", "shadow_scores",
+            "release_rows", "reviews"} <= set(before)  # fmt: skip
+    sweep.sweep(parts, at + KEPT - DAY)
+    assert rows() == before
+    with parts.ledger.transaction() as connection:
+        connection.execute("UPDATE assessments SET at = at - ? WHERE event_id = 'evt_0002'",
+                           (9 * DAY,))  # fmt: skip
+    sweep.sweep(parts, at + KEPT - DAY)
+    assert rows() == before  # decided on later than it was asked: that can still be disputed
+    with parts.ledger.transaction() as connection:
+        connection.execute("UPDATE assessments SET at = at + ? WHERE event_id = 'evt_0002'",
+                           (9 * DAY,))  # fmt: skip
+    sweep.sweep(parts, at + KEPT + 9 * DAY)
+    assert rows() == {}
+    notary.extend(parts.clock())
+    assert list(verify(parts, notary)) == []
 
 
 # --- by itself, and from the shell -----------------------------------------------------------

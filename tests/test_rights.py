@@ -17,12 +17,18 @@ from sectionfour.verify import verify
 def lived(app, client, notice, a_request, a_consent, an_exception, parts):
     """Two members with a mark of their own in every place that keeps rows of persons."""
     consent, checkout, privacy = client("consent"), client("checkout"), client("privacy")
+    analyst = client("analyst")
     for number in (1, 2):
         assert consent.post("/v1/consents", json=a_consent(number)).status_code == 201
         body = a_request(number)
         body["transaction"]["amount"] = 7_000_000 + number
         made = checkout.post("/v1/assessments", json=body).json
         checkout.post(f"/v1/assessments/{made['assessment_id']}/review")
+        case = f"/v1/cases/{made['assessment_id'].replace('as_', 'cs_')}"
+        why = {"purpose": "security.account_risk", "reason": f"reason-mark-{number}"}
+        assert analyst.post(f"{case}/reidentify", json=why).status_code == 201
+        said = {"verdict": "confirmed_fraud", "note": f"note-mark-{number}"}
+        assert analyst.post(f"{case}/verdict", json=said).status_code == 201
         for of in ({"event_id": f"evt_000{number}"}, {"member_id": f"raw-member-{number}"}):
             label = {"label": "chargeback", "source": f"bank-mark-{number}"} | of
             assert checkout.post("/v1/labels", json=label).status_code == 201
@@ -96,6 +102,8 @@ def marks(parts, number: int) -> list[str]:
         str(7_000_000 + number),
         f"bank-mark-{number}",
         f"mark-open-{number}",
+        f"note-mark-{number}",
+        f"reason-mark-{number}",
         rows["consent_events"][0]["record_id"],
         rows["assessments"][0]["assessment_id"],
         rows["assessments"][0]["nonce"].hex(),
@@ -126,6 +134,32 @@ def test_a_sealed_exception_is_not_told(client, lived):
     text = exported(client)
     assert "mark-open-1" in text
     assert "mark-sealed" not in text
+
+
+def test_what_is_under_seal_is_told_nowhere_until_the_seal_is_lifted(client, lived, an_exception):
+    """Neither the grant nor any use of it; then both, and by whom (R-36, R-53)."""
+    subject, ledger = lived.keys.subject("raw-member-1"), lived.ledger
+    sealed = next(g.grant_id for g, _ in ledger.grants_of(subject) if g.sealed)
+    asked = an_exception(exception=7, necessity="mark-of-an-order")
+    asked["scope"] |= {"members": [], "order_id": "raw-order-1"}
+    by_order = client("privacy").post("/v1/exceptions", json=asked).json["grant_id"]
+    for grant_id in (sealed, by_order):  # the second names an order, and nobody
+        with ledger.transaction() as connection:
+            connection.execute(
+                "INSERT INTO grant_uses VALUES (?, 2, 'p', 'log', 'export', ?)", (grant_id, subject)
+            )
+    text = exported(client)
+    assert sealed not in text
+    told = {one["grant_id"]: one for one in json.loads(text)["exceptions"]}
+    assert [use["operation"] for use in told[by_order]["uses"]] == ["export"]
+    lifting = client("privacy", "general_counsel").post(f"/v1/exceptions/{sealed}/unseal")
+    assert lifting.status_code == 200
+    said = json.loads(exported(client))
+    told = {one["grant_id"]: one for one in said["exceptions"]}
+    assert told[sealed]["necessity"] == "mark-sealed-1"
+    assert {"at", "purpose", "categories", "receipt_id", "actor"} <= set(told[sealed]["uses"][0])
+    assert sealed in {use["grant_id"] for use in said["grant_uses"]}
+    assert sealed not in exported(client, 2)
 
 
 def test_no_token_of_the_serve_domain_leaves(client, lived):
@@ -168,6 +202,30 @@ def test_an_erased_member_leaves_no_grant_to_anybody(app, client, lived):
         assert json.loads(body)["scope"]["members"]  # none has become one for everybody
     app.extensions["sectionfour.notary"].extend(lived.clock())
     assert list(verify(lived, app.extensions["sectionfour.notary"])) == []
+
+
+def test_of_an_erased_member_no_analyst_s_words_are_left(app, client, lived):
+    """What was decided stays, of nobody; what was said of the person goes, and the case is over."""
+    analyst, notary = client("analyst"), app.extensions["sectionfour.notary"]
+    path = "/v1/members/raw-member-1/erasure"
+    (case,) = lived.ledger.rows("SELECT case_id FROM assessments JOIN cases USING (assessment_id)"
+                                " WHERE event_id = 'evt_0001'")[0]  # fmt: skip
+    assert analyst.get(f"/v1/cases/{case}").json["verdicts"][0]["note"] == "note-mark-1"
+    assert client("privacy").post(path, json={"trigger": "cancellation"}).status_code == 202
+    (said,) = analyst.get(f"/v1/cases/{case}").json["verdicts"]
+    assert (said["verdict"], said["note"]) == ("confirmed_fraud", "")
+    for table, words in (("verdicts", "note"), ("reidentifications", "reason")):
+        rows = lived.ledger.rows(f"SELECT {words} FROM {table} WHERE case_id = ?", case)
+        assert [bytes(word or b"") for (word,) in rows] == [b""]
+        assert lived.ledger.rows(f"SELECT COUNT(*) FROM {table} WHERE length({words})") == [(1,)]
+    more = {"verdict": "legitimate", "note": "and he lives at"}
+    assert analyst.post(f"/v1/cases/{case}/verdict", json=more).status_code == 409
+    notary.extend(lived.clock())
+    assert list(verify(lived, notary)) == []
+    for sql in ("UPDATE verdicts SET note = NULL", "UPDATE reidentifications SET reason = x''"):
+        with lived.ledger.transaction() as connection:  # of the other: that is no erasure
+            connection.execute(sql)
+    assert len(list(verify(lived, notary))) == 2
 
 
 def test_from_the_shell(settings, models, monkeypatch, app, client, lived):

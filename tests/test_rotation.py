@@ -18,15 +18,16 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sectionfour import rotation
+from sectionfour import cessation, imports, rotation, upkeep
 from sectionfour.bootstrap import open_notary, open_parts
 from sectionfour.cli import main
-from sectionfour.domain import Event
+from sectionfour.domain import Event, Given
 from sectionfour.errors import Conflict, KeyringError, NotReady
 from sectionfour.features import online
 from sectionfour.privacy import entries, kek
 from sectionfour.privacy.keys import DESTROYED, Keyring, epoch_key, load_kek
 from sectionfour.privacy.pseudonym import open_keys
+from sectionfour.replay import Consent, Known, replay
 from sectionfour.verify import verify
 from sectionfour.web.keys import create_key
 
@@ -234,6 +235,38 @@ def test_what_is_changed_after_a_rotation_is_found(parts, notary, scored, change
     with parts.ledger.transaction() as connection:
         connection.execute(change)
     assert list(verify(parts, notary))
+
+
+def test_the_log_matches_at_the_end_though_tokens_were_replaced(
+    parts, settings, notary, scored, client
+):
+    """What an import brought, a step that nobody answered, and what receipts commit to since."""
+    member = "raw-member-imported"
+    past = {
+        "event_id": "past",
+        "purpose": "security.transaction_risk",
+        "event": {"type": "purchase", "occurred_at": "2025-01-01T00:00:00Z"},
+        "member": {"id": member},
+        "transaction": {"order_id": "o_past", "amount": 1, "currency": "CNY"},
+    }
+    steps = [
+        Consent(5, member, "c1", True, "security", ("member.required", "order")),
+        (10, msgspec.convert(past, Given)),
+        Known(20, "lb_past", "past", "chargeback", "past"),
+    ]
+    replay(iter(steps), parts, notice=imports.MARKET_NOTICE)
+    scored(1, "first")
+    at = parts.velocity.exchange(b"", 0, [], 0, None)[0]
+    lost = msgspec.structs.replace(event_of(parts, "first"), event_id="lost", at=at)
+    online.read_and_observe(lost, parts.velocity)
+    upkeep.upkeep(parts, notary, parts.clock() + upkeep.SETTLE_AFTER + 1_000_000)
+    assert parts.ledger.event("lost") is not None
+    for _ in range(2):
+        rotation.rotate(parts)
+        rotation.finish(parts, notary)
+    assert list(verify(parts, notary)) == []
+    cessation.cease(parts, notary, settings, announcement="the end", by="shell", wait=0.0)
+    assert list(verify(parts, notary)) == []
 
 
 STEPS = [

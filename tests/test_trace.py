@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from . import audit, trace
+from . import audit, broken_on_purpose, trace
 
 TRACE = trace.table()
 ROWS: dict[str, Any] = TRACE["requirements"]
 SENTENCES: list[dict[str, Any]] = TRACE["sentences"]
+BREAKS = broken_on_purpose.table()
 
 
 def test_every_requirement_is_there_and_each_comes_from_a_sentence() -> None:
@@ -35,6 +36,19 @@ def test_what_a_requirement_names_exists(name: str) -> None:
 def test_a_sentence_leads_to_a_requirement_or_says_why_it_is_none_of_ours(row: Any) -> None:
     assert bool(row.get("requirements")) != bool(row.get("outside"))
     assert len(row["begins"].split()) <= 6  # the text itself is its author's
+
+
+@pytest.mark.parametrize("row", BREAKS, ids=lambda row: f"{row.of}: {row.what}")
+def test_what_was_broken_on_purpose_can_be_broken_again(row: broken_on_purpose.Break) -> None:
+    """And is noticed by a test that the trace names: `broken_on_purpose.py` runs them all."""
+    text = (broken_on_purpose.PACKAGE / row.file).read_text("utf-8")
+    assert (text.count(row.old), row.new == row.old) == (1, False)
+    assert row.test in ROWS[row.of]["tests"]
+
+
+def test_the_page_of_what_was_broken_is_what_its_table_says() -> None:
+    page = broken_on_purpose.PAGE.read_text("utf-8")
+    assert page == broken_on_purpose.render(BREAKS), "run python tests/broken_on_purpose.py"
 
 
 def test_the_page_is_what_the_table_says() -> None:

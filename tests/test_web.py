@@ -109,6 +109,24 @@ def test_a_guest_is_judged_for_incidents_on_device_and_log_alone(client, a_reque
     answer = client("checkout").post("/v1/assessments", json=body)
     assert answer.status_code == 200
     assert {b["kind"] for b in answer.json["basis"]} == {"non_personal"}
+    assert "regist" not in answer.get_data(as_text=True)  # nobody is told to become a member
+
+
+@pytest.mark.parametrize("place", ["log", "communication", "dispute", "transaction"])
+def test_what_was_searched_looked_at_or_said_is_kept_nowhere(client, a_request, raw, place):
+    """R-16, R-19, R-20: the watchdog looks for it in all that is written, and we in the answer."""
+    body, said = a_request(), raw("how do i leave him quietly")
+    what = {"queries": [said], "pages": [f"/help/{said}"], "content": said}
+    body[place] = body.get(place, {}) | what
+    answer = client("checkout").post("/v1/assessments", json=body)
+    assert answer.status_code == 200
+    assert said not in answer.get_data(as_text=True)
+    if place != "communication":  # it is known, to be refused
+        assert f"/{place}" in {
+            w["input_pointer"][: len(place) + 1] for w in answer.json["warnings"]
+        }
+    else:
+        assert {"category": place, "why": "purpose_change"} in answer.json["masked"]
 
 
 def test_evaluate_answers_and_records_but_changes_no_window(client, a_request, parts):

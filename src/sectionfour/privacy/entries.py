@@ -306,8 +306,13 @@ def verdict(
     note: bytes | None,
     by: str,
     label_id: str | None,
+    *,
+    digest: str | None = None,
 ) -> Leaf:
-    """Return the entry of a verdict; of the note there is the digest of what is kept, sealed."""
+    """Return the entry of a verdict; of the note there is the digest of what is kept, sealed.
+
+    `digest` is that of a note which was erased.
+    """
     told = {
         "kind": "verdict",
         "at": instant(at),
@@ -316,7 +321,7 @@ def verdict(
         "receipt_id": f"as_{case_id.removeprefix('cs_')}",
         "verdict": said,
         "measure": measure,
-        "note_sha256": None if note is None else hashlib.sha256(note).hexdigest(),
+        "note_sha256": digest if note is None else hashlib.sha256(note).hexdigest(),
         "decided_by": by,
         "label_id": label_id,
     }
@@ -324,9 +329,20 @@ def verdict(
 
 
 def reidentification(
-    name: str, case_id: str, action: str, at: int, by: str, purpose: str, reason: bytes
+    name: str,
+    case_id: str,
+    action: str,
+    at: int,
+    by: str,
+    purpose: str,
+    reason: bytes,
+    *,
+    digest: str | None = None,
 ) -> Leaf:
-    """Return the entry of a step by which an analyst is told who a case is about."""
+    """Return the entry of a step by which an analyst is told who a case is about.
+
+    `digest` is that of a reason which was erased.
+    """
     told = {
         "kind": "reidentification",
         "at": instant(at),
@@ -335,7 +351,7 @@ def reidentification(
         "action": action,
         "by": by,
         "purpose": purpose,
-        "reason_sha256": hashlib.sha256(reason).hexdigest(),
+        "reason_sha256": digest or hashlib.sha256(reason).hexdigest(),
     }
     return Leaf("reidentification", name, canonical(told))
 

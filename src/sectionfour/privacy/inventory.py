@@ -19,7 +19,7 @@ from sectionfour.errors import SettingsError
 
 Erasure = Literal["delete", "shred", "anonymise", "retain", "none"]
 #: What a column may hold of a person.
-Names = Literal["subject", "event", "assessment", "turn"]
+Names = Literal["subject", "event", "assessment", "turn", "case"]
 KINDS = ("ledger", "vault", "persons", "velocity", "file", "models", "memory", "elsewhere")
 
 

@@ -10,7 +10,7 @@ import ipaddress
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -75,6 +75,11 @@ class Keys:
             if self.ring.token("serve", "subject", person.subject_uid) == subject:
                 return person.member_id
         return None
+
+    def everybody(self) -> Iterator[bytes]:
+        """Yield the serve-domain token of everybody whom the vault knows."""
+        for person in self.vault.people():
+            yield self.ring.token("serve", "subject", person.subject_uid)
 
     def sealing(self) -> Callable[[str, str, bytes], bytes]:
         """Return what makes the tokens of an event that is kept. While an epoch is ending, it

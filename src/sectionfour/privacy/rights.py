@@ -19,6 +19,7 @@ import msgspec
 from sectionfour.domain import instant
 from sectionfour.errors import NotFound
 from sectionfour.privacy import entries
+from sectionfour.privacy.exceptions import hidden
 from sectionfour.privacy.inventory import Kept
 from sectionfour.privacy.pseudonym import _plain
 
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
     from sectionfour.privacy.receipts import Notary
 
 TOKEN = 16
+#: The key under which an analyst's own words are sealed, and where they are: each for its row.
+WORDS = "cases:words"
+_SEALED = {
+    "verdicts": ("note", "verdict_id"),
+    "reidentifications": ("reason", "reidentification_id"),
+}
 
 
 def export(
@@ -68,6 +75,8 @@ def _sections(
     yield "vault", {"member_id": _plain(member_id), "pseudonym": alias}
     held: dict[str, list[dict[str, Any]]] = {}
     for kept, rows in parts.ledger.held(subject):
+        if kept.name == "grant_uses":
+            rows = [row for row in rows if not _under_seal(parts, row["grant_id"])]
         held[kept.name] = rows
         yield kept.name, [_row(parts, kept, row, names) for row in rows]
     agreed = {(r["notice_id"], r["notice_version"]) for r in held.get("consent_events", ())}
@@ -76,7 +85,7 @@ def _sections(
         "receipts",
         [_receipt(notary, row["assessment_id"], at) for row in held.get("assessments", ())],
     )
-    yield "exceptions", uses_of(parts, subject)
+    yield "exceptions", exceptions_of(parts, subject)
     yield "exports", _exports(parts, alias)
     learnt = held.get("events", [])
     yield (
@@ -92,7 +101,13 @@ def _sections(
 
 
 def _row(parts: Parts, kept: Kept, row: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    return {column: _value(parts, column, value, names) for column, value in row.items()}
+    """Return a row as it can be read. An analyst's words may name others: whoever hands the copy
+    out reads them first."""
+    told = {column: _value(parts, column, value, names) for column, value in row.items()}
+    if kept.name in _SEALED:
+        words, about = _SEALED[kept.name]
+        told[words] = parts.keys.ring.unseal(WORDS, row[words], row[about]) if row[words] else None
+    return told
 
 
 def _value(parts: Parts, column: str, value: Any, names: tuple[str, ...]) -> Any:
@@ -116,28 +131,36 @@ def _receipt(notary: Notary, assessment_id: str, at: int) -> dict[str, Any]:
     return {"receipt": msgspec.Raw(leaf), "leaf": base64.b64encode(leaf), "proof": proof}
 
 
-def uses_of(parts: Parts, subject: bytes) -> list[dict[str, Any]]:
-    """Return the exceptions granted over a person and their uses, but for those that are sealed."""
-    return [
-        {
-            "grant_id": grant.grant_id,
-            "exception": grant.exception,
-            "necessity": grant.necessity,
-            "requested_by": grant.requested_by,
-            "approved_by": grant.approved_by,
-            "uses": [
-                {"at": instant(at), "purpose": purpose, "categories": categories.split(",")}
-                for at, purpose, categories in parts.ledger.rows(
-                    "SELECT at, purpose, categories FROM grant_uses WHERE grant_id = ?",
-                    grant.grant_id,
-                )
-            ]
-            if len(grant.scope.members) == 1
-            else count,
-        }
-        for grant, count in parts.ledger.grants_of(subject)
-        if not grant.sealed
-    ]
+def exceptions_of(parts: Parts, subject: bytes) -> list[dict[str, Any]]:
+    """Return the exceptions granted over a person or used on them, each with its uses on them.
+
+    Of a use: when, for what, by whose key. What is under a seal is left out until it is lifted
+    (R-36).
+    """
+    over = [grant for grant, _ in parts.ledger.grants_of(subject) if not hidden(grant)]
+    uses: dict[str, list[dict[str, Any]]] = {grant.grant_id: [] for grant in over}
+    for use in parts.ledger.uses_of(subject):
+        uses.setdefault(use["grant_id"], []).append(use)
+    found = []
+    for grant_id, of in sorted(uses.items()):
+        grant = parts.ledger.grant(grant_id)
+        assert grant is not None  # a use has a grant
+        found.append(
+            {
+                "grant_id": grant_id,
+                "exception": grant.exception,
+                "necessity": grant.necessity,
+                "requested_by": grant.requested_by,
+                "approved_by": grant.approved_by,
+                "uses": of,
+            }
+        )
+    return found
+
+
+def _under_seal(parts: Parts, grant_id: str) -> bool:
+    grant = parts.ledger.grant(grant_id)
+    return grant is not None and hidden(grant)
 
 
 def _exports(parts: Parts, alias: str) -> list[dict[str, str]]:

@@ -124,7 +124,7 @@ def _erasure(
 ) -> Iterator[str]:
     """The names that an erasure left behind are those that its entry was made for: whoever takes a
     row away cannot say afterwards that it was erased."""
-    if parts.ledger.erasure(ref) is None:
+    if parts.ledger.erasure(ref) is None and parts.ledger.cessation() is None:
         yield "its case is missing"
     elif said["sweep"] and parts.ledger.erased_digest(ref, said["sweep"]) != said["orphaned"]:
         yield "other entries count as erased by it than when it was made"
@@ -137,7 +137,9 @@ def _verdict(
     if not rows:
         yield MISSING
     else:
-        yield from same(entries.verdict(*rows[0]), body)
+        words_gone = rows[0][5] is None and parts.ledger.was_erased("verdict", ref)
+        digest = said["note_sha256"] if words_gone else None
+        yield from same(entries.verdict(*rows[0], digest=digest), body)
 
 
 def _reidentification(
@@ -158,7 +160,11 @@ def _reidentification(
     if at is None:
         yield f"it was {action}, and its row does not say so"
     else:
-        leaf = entries.reidentification(name, case, action, at, by, purpose, reason)
+        words_gone = not reason and parts.ledger.was_erased("reidentification", ref)
+        leaf = entries.reidentification(
+            name, case, action, at, by, purpose, reason,
+            digest=said["reason_sha256"] if words_gone else None,
+        )  # fmt: skip
         yield from same(leaf, body)
 
 

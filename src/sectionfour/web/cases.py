@@ -19,6 +19,7 @@ from sectionfour.domain import Event, Raw, instant
 from sectionfour.errors import BadRequest, Conflict, Forbidden, NotFound
 from sectionfour.parts import Parts
 from sectionfour.privacy import entries
+from sectionfour.privacy.rights import WORDS
 from sectionfour.web import body, labels, schemas
 from sectionfour.web.keys import Caller
 from sectionfour.web.routes import Route, Service, answer
@@ -26,8 +27,6 @@ from sectionfour.web.routes import Route, Service, answer
 MOST = 500
 #: How long one may take from asking who it is to being told, in microseconds.
 LIFE = 24 * 3600 * 1_000_000
-#: The key under which analysts' own words are sealed.
-WORDS = "cases:words"
 MINUTE = 60_000_000
 
 
@@ -218,7 +217,8 @@ def give_verdict(service: Service, who: Caller, case_id: str) -> Response:
     parts, row = service.parts, _found(service.parts, case_id)
     before = parts.ledger.verdicts(case_id)
     if row[4] == "closed":
-        if before[-1][2:4] != (given.verdict, given.measure) or before[-1][5] != who.key_id:
+        ours = (given.verdict, given.measure, who.key_id)
+        if not before or (*before[-1][2:4], before[-1][5]) != ours:
             raise Conflict("the case is closed; an appeal opens it again")
         return answer(_kept(row, before[-1]) | {"warnings": warnings})
     told = _told(row)
@@ -305,7 +305,8 @@ def tell_reidentification(service: Service, who: Caller, reidentification_id: st
     # Recorded first: whoever breaks off after this has had the one answer.
     if row[9] is not None or not _step(parts, row, "answered", at, who.key_id):
         raise Conflict("it was told already, and is told once")
-    member = parts.keys.member_of(_found(parts, row[1])[7])
+    subject = _found(parts, row[1])[7]
+    member = None if subject is None else parts.keys.member_of(subject)
     return answer(
         {"reidentification_id": reidentification_id, "case_id": row[1], "member_id": member}
     )

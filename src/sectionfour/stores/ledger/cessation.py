@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sqlite3
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -29,14 +30,10 @@ STAYS = frozenset(
     ("log", "nodes", "checkpoints", "notices", "api_keys", "cessation", "notifications", "erased")
 )
 #: Kinds of entries whose rows are in the tables that are emptied.
-GOES = ("assessment", "label", "review", "consent", "exception", "hold")
-#: Where somebody is known by a token.
-_PEOPLE = (
-    ("events", "member"),
-    ("assessments", "subject"),
-    ("consent_events", "subject"),
-    ("labels", "member"),
-)
+GOES = (
+    "assessment", "label", "review", "consent", "exception", "hold",
+    "verdict", "reidentification", "training_release", "promotion",
+)  # fmt: skip
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -67,21 +64,18 @@ class Cessation(Connected):
         return found
 
     def notify(self, keys: Keys, at: int) -> int:
-        """Record, for everybody of whom something is held, that the announcement is their notice.
+        """Record, for everybody whom the vault knows, that the announcement is their notice: of
+        nobody else can anything be held, but under tokens that name nobody.
 
         Returns how many are on record by now.
         """
         with self.transaction() as connection:
             new = 0
-            for table, column in _PEOPLE:
-                tokens = connection.execute(
-                    f"SELECT DISTINCT {column} FROM {table} WHERE {column} IS NOT NULL"
-                ).fetchall()
-                for (token,) in tokens:
-                    new += connection.execute(
-                        "INSERT OR IGNORE INTO notifications VALUES (?, 'announcement', ?)",
-                        (keys.alias(token, "audit"), at),
-                    ).rowcount
+            for token in keys.everybody():
+                new += connection.execute(
+                    "INSERT OR IGNORE INTO notifications VALUES (?, 'announcement', ?)",
+                    (keys.alias(token, "audit"), at),
+                ).rowcount
             if new:
                 rows = connection.execute("SELECT * FROM notifications").fetchall()
                 self.log(connection, entries.notified(len(rows), notified(keys, rows), at))
@@ -105,14 +99,7 @@ class Cessation(Connected):
                 if table not in STAYS:
                     gone[table] += connection.execute(f"DELETE FROM {table}").rowcount
             if +gone:
-                rows, lost = Tally(keys.ring), Tally(keys.ring)
-                marks = ", ".join("?" * len(GOES))
-                for kind, leaf in connection.execute(
-                    "SELECT kind, leaf FROM log WHERE kind IN"
-                    f" ({marks}, 'import', 'step') OR instr(leaf, CAST('\"gone\"' AS BLOB))",
-                    GOES,
-                ):
-                    _account(kind, bytes(leaf), rows, lost)
+                rows, lost = _account(keys, connection)
                 took = {"rows": rows.text(), "entries": lost.text()}
                 name = f"sw_{secrets.token_hex(12)}"
                 self.log(connection, entries.sweep(name, dict(+gone), took, at))
@@ -132,14 +119,33 @@ def notified(keys: Keys, rows: Iterable[tuple[Any, ...]]) -> str:
     return tally.text()
 
 
-def _account(kind: str, leaf: bytes, rows: Tally, lost: Tally) -> None:
+def _account(keys: Keys, connection: sqlite3.Connection) -> tuple[Tally, Tally]:
     """Add up what was ever brought and entered, less what sweeps and erasures took before."""
-    if kind in GOES:
-        lost.entry(leaf)
-        return
-    said = msgspec.json.decode(leaf)
-    if kind in ("import", "step"):
-        rows.text_of(said["tally"])
-    if (gone := said.get("gone")) is not None:
-        rows.text_of(gone["rows"], taken=True)
-        lost.text_of(gone["entries"], taken=True)
+    rows, lost = Tally(keys.ring), Tally(keys.ring)
+    steps: dict[str, str] = {}
+    for kind, ref, leaf in connection.execute(_ACCOUNTS, GOES):
+        if kind in GOES:
+            lost.entry(bytes(leaf))
+            continue
+        said = msgspec.json.decode(leaf)
+        if kind == "import":
+            rows.text_of(said["tally"])
+        elif kind == "step":
+            steps[ref] = said["tally"]  # the newest counts
+        elif kind == "epoch":  # the same rows, under other tokens
+            rows.text_of(said["brought"])
+        if (gone := said.get("gone")) is not None:
+            rows.text_of(gone["rows"], taken=True)
+            lost.text_of(gone["entries"], taken=True)
+    for tally in steps.values():
+        rows.text_of(tally)
+    return rows, lost
+
+
+# What an erasure has deleted is missing already, and accounted for by its names.
+_ACCOUNTS = (
+    f"SELECT kind, ref, leaf FROM log WHERE (kind IN ({', '.join('?' * len(GOES))})"
+    " AND NOT (kind IN ('consent', 'label') AND EXISTS"
+    " (SELECT 1 FROM erased e WHERE (e.kind, e.ref) = (log.kind, log.ref))))"
+    " OR kind IN ('import', 'step') OR instr(leaf, CAST('\"gone\"' AS BLOB)) ORDER BY idx"
+)

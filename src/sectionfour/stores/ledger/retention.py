@@ -145,8 +145,8 @@ class Retained(Connected):
     def sweep(self, keys: Keys, rules: Retention, at: int) -> Iterator[Counter[str]]:
         """Delete what is due at `at` and not held; yields what went, a transaction each.
 
-        An event goes with its assessment and all that became known of it, once the last of that is
-        due; a consent or a grant as long after its end as its class says.
+        An event goes with its assessment, its case, and all that became known of it, once the last
+        of that is due; a consent or a grant as long after its end as its class says.
         """
         before = rules.cutoff("security_3y", at)
         for take, ids in (
@@ -157,6 +157,8 @@ class Retained(Connected):
             (self._grants, self._over(rules.cutoff("audit_3y", at))),
             (self._lifted, self._released(rules.cutoff("audit_3y", at))),
             (self._clusters, self._clustered(before)),
+            (self._words, self._of_orders(rules.cutoff("consent_3y", at))),
+            (self._release_rows, self._released_rows(before)),
         ):
             lot: list[Any] = []
             for name in ids:
@@ -234,6 +236,21 @@ class Retained(Connected):
         found = self.rows("SELECT DISTINCT member FROM clusters WHERE at < ?", before)
         return [member for (member,) in found]
 
+    def _of_orders(self, before: int) -> Iterator[str]:
+        """Yield each member's word about the consignee of an order that is gone by now."""
+        for (name,) in self.rows(
+            "SELECT attestation_id FROM third_persons WHERE COALESCE(revoked_at, recorded_at) < ?"
+            " AND order_ref NOT IN (SELECT order_ref FROM events WHERE order_ref IS NOT NULL)",
+            before,
+        ):
+            yield name
+
+    def _released_rows(self, before: int) -> list[bytes]:
+        found = self.rows(
+            "SELECT row_ref FROM release_rows JOIN releases USING (release_id) WHERE at < ?", before
+        )
+        return [ref for (ref,) in found]
+
     def _released(self, before: int) -> list[str]:
         return [h.hold_id for h in self.holds() if h.lifted_at is not None and h.lifted_at < before]
 
@@ -270,7 +287,14 @@ class Retained(Connected):
             " (SELECT 1 FROM events e WHERE e.event_id = assessments.event_id)",
             (seq,),
         ).fetchone()
-        if row is not None and row[2] not in held[0]:
+        if row is None or row[2] in held[0]:
+            return
+        decided = connection.execute(
+            "SELECT 1 FROM verdicts JOIN cases USING (case_id) WHERE assessment_id = ?"
+            " AND verdicts.at >= ?",
+            (row[0], before),
+        )
+        if decided.fetchone() is None:
             self._assessment(connection, gone, row, None)
 
     def _assessment(
@@ -285,8 +309,27 @@ class Retained(Connected):
         ).fetchall():
             gone.entered("review", review)
             gone.delete("reviews", "review_id", review)
+        for (case,) in connection.execute(
+            "SELECT case_id FROM cases WHERE assessment_id = ?", (name,)
+        ).fetchall():
+            self._case(connection, gone, case)
+        (seq,) = connection.execute(
+            "SELECT seq FROM assessments WHERE assessment_id = ?", (name,)
+        ).fetchone()
+        gone.delete("shadow_scores", "seq", seq)
         gone.delete("assessments", "assessment_id", name)
         return vouched
+
+    @staticmethod
+    def _case(connection: sqlite3.Connection, gone: Gone, case: str) -> None:
+        for kind in ("verdict", "reidentification"):
+            table, key = f"{kind}s", f"{kind}_id"
+            for (name,) in connection.execute(
+                f"SELECT {key} FROM {table} WHERE case_id = ?", (case,)
+            ).fetchall():
+                gone.entered(kind, name)
+                gone.delete(table, key, name)
+        gone.delete("cases", "case_id", case)
 
     def _labels(
         self, connection: sqlite3.Connection, gone: Gone, held: Held, number: int, before: int
@@ -341,6 +384,23 @@ class Retained(Connected):
             gone.deleted["clusters"] += connection.execute(
                 "DELETE FROM clusters WHERE member = ? AND at < ?", (name, at + alone)
             ).rowcount
+
+    def _words(
+        self, connection: sqlite3.Connection, gone: Gone, held: Held, name: str, before: int
+    ) -> None:
+        of = connection.execute(
+            "SELECT subject, order_ref FROM third_persons WHERE attestation_id = ?", (name,)
+        ).fetchone()
+        if of is not None and of[0] not in held[0] and of[1] not in held[1]:
+            gone.delete("third_persons", "attestation_id", name)
+
+    def _release_rows(
+        self, connection: sqlite3.Connection, gone: Gone, held: Held, ref: bytes, before: int
+    ) -> None:
+        """Whose a row was that left; it is known for as long as what it was made of."""
+        of = connection.execute("SELECT member FROM release_rows WHERE row_ref = ?", (ref,))
+        if (row := of.fetchone()) is not None and row[0] not in held[0]:
+            gone.delete("release_rows", "row_ref", ref)
 
     def _lifted(
         self, connection: sqlite3.Connection, gone: Gone, held: Held, name: str, before: int

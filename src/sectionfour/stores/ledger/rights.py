@@ -235,16 +235,22 @@ class Rights(Connected):
 
 
 def _names(connection: sqlite3.Connection, subject: bytes) -> dict[str, Any]:
-    """Return what a person's rows are found by: the token, and their events and assessments."""
+    """Return what a person's rows are found by: the token, and their events, assessments, cases."""
     asked = connection.execute(
         "SELECT assessment_id, event_id, seq FROM assessments WHERE subject = ?", (subject,)
     ).fetchall()
     seen = connection.execute("SELECT event_id FROM events WHERE member = ?", (subject,)).fetchall()
     events = {name for (name,) in seen} | {name for _, name, _ in asked}
+    assessments = msgspec.json.encode([name for name, _, _ in asked]).decode()
+    about = connection.execute(
+        "SELECT case_id FROM cases WHERE assessment_id IN (SELECT value FROM json_each(?))",
+        (assessments,),
+    ).fetchall()
     return {
         "subject": subject,
         "event": msgspec.json.encode(sorted(events)).decode(),
-        "assessment": msgspec.json.encode([name for name, _, _ in asked]).decode(),
+        "assessment": assessments,
+        "case": msgspec.json.encode([name for (name,) in about]).decode(),
         "turn": msgspec.json.encode([seq for _, _, seq in asked]).decode(),
     }
 
@@ -256,6 +262,7 @@ def _theirs(kept: Kept) -> str:
         "event": "{} IN (SELECT value FROM json_each(:event))",
         "assessment": "{} IN (SELECT value FROM json_each(:assessment))",
         "turn": "{} IN (SELECT value FROM json_each(:turn))",
+        "case": "{} IN (SELECT value FROM json_each(:case))",
     }
     return " OR ".join(conditions[what].format(column) for what, column in kept.person.items())
 
