@@ -452,7 +452,7 @@ def test_progress_goes_to_its_end():
     events = as_table(a_busy_past(50))
     history.compute(
         events,
-        only=["member_events_1h", "member_payees_24h"],
+        only=["member_since_last", "member_payees_24h"],
         duckdb=ONE_THREAD,
         progress=lambda done, total: told.append((done, total)),
     )

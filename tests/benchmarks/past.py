@@ -20,7 +20,7 @@ import pandas as pd
 
 from sectionfour import imports
 from sectionfour.domain import CLEARED, FRAUD
-from sectionfour.features import history
+from sectionfour.features import counted, history
 from sectionfour.features.catalog import DAY, Window
 
 DAYS, DELAY = (1, 7, 30), 7
@@ -82,13 +82,11 @@ def ours(table: pd.DataFrame) -> pd.DataFrame:
             ("cleared", "payee", "cleared", "count", None),
         )
     ]
-    at = events["at"].to_numpy()
-    of = {window.name: np.full(len(at), np.nan) for window in windows}
     with history._connected({}) as local:
         fields = ["amount", "member", "payee"]
-        joined, backend = history._opened(events, known, fields, local)
-        for step in history._steps(joined, windows, backend):
-            history._fill(of, at, backend.to_pyarrow(step))
+        _, _, joined = history._opened(events, known, fields, local)
+    assert joined is not None
+    of = counted.windows_of(joined, windows)
     amount, found = events["amount"].to_numpy(dtype=np.float64), {}
     for days in DAYS:
         count = of[f"count_{days}"] + 1
@@ -96,7 +94,9 @@ def ours(table: pd.DataFrame) -> pd.DataFrame:
         found[f"customer_mean_{days}d"] = (of[f"amount_{days}"] + amount) / count / 100
         known_of = of[f"frauds_{days}"] + of[f"cleared_{days}"]
         found[f"terminal_count_{days}d"] = known_of
-        risk = np.divide(of[f"frauds_{days}"], known_of, where=known_of > 0, out=np.zeros(len(at)))
+        risk = np.divide(
+            of[f"frauds_{days}"], known_of, where=known_of > 0, out=np.zeros(len(events))
+        )
         found[f"terminal_risk_{days}d"] = risk
     return pd.DataFrame(found, index=table.index)
 

@@ -2,8 +2,9 @@
 
 On DuckDB here, on Spark where that is outgrown: no expression below is DuckDB's own. Every window
 is a plain SQL window over integers, turned into a float last and the same way as online, so both
-agree to the bit. No store, no model, no gate: what may be learnt from is picked after this, never
-before, for an event that may not be learnt from still formed the windows of others.
+agree to the bit. Counts and sums of data in memory are found by `counted`, much faster.
+No store, no model, no gate: what may be learnt from is picked after this, never before, for an
+event that may not be learnt from still formed the windows of others.
 
 The one aggregate that SQL windows lack is a distinct count over a range (Spark refuses it). Here it
 is a running sum: an event stands for its `what` from just after its `at` until the same pair is
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 
 from sectionfour.domain import EVENT_TYPES, FRAUD, KNOWN
 from sectionfour.errors import HistoryError
+from sectionfour.features import counted
 from sectionfour.features.catalog import (
     ALONE,
     CLUSTER_BY,
@@ -87,21 +89,27 @@ def compute(
     names = NAMES if only is None else tuple(only)
     rows, windows, fields, joined = _needed(names)
     with _connected(duckdb or {}) as local:
-        table, backend = _opened(events, frauds, fields, local)
+        table, backend, memory = _opened(events, frauds, fields, local)
         given = backend.to_pyarrow(_given(table))
         at = _checked(given["at"])
         if joined:
             given = _with_clusters(given, events, clusters, backend)
+        used = windows
         # Each column is one piece of memory, filled when its turn comes.
         wanted = dict.fromkeys((*names, *(window.name for window in windows)))
         values = np.full((len(wanted), len(at)), np.nan)
         columns = dict(zip(wanted, values, strict=True))
+        if memory is not None:
+            quick = [window for window in windows if window.agg in counted.AGGREGATES]
+            for name, column in counted.windows_of(memory, quick).items():
+                columns[name][:] = column
+            windows = [window for window in windows if window.agg not in counted.AGGREGATES]
         steps = _steps(table, windows, backend)
         for done, step in enumerate(steps):
             _fill(columns, at, backend.to_pyarrow(step))
             progress(done + 1, len(steps) + 1)
         if rows:
-            _fill(columns, at, local.to_pyarrow(_row_features(rows, windows, given, columns)))
+            _fill(columns, at, local.to_pyarrow(_row_features(rows, used, given, columns)))
         progress(len(steps) + 1, len(steps) + 1)
     return values[: len(names)].T, at
 
@@ -178,20 +186,22 @@ def _connected(settings: Mapping[str, Any]) -> Iterator[Any]:
 
 def _opened(
     events: Events, frauds: Events | None, fields: Sequence[str], local: Any
-) -> tuple[ibis.Table, Any]:
-    """Return events and frauds as one table of `fields`, and the backend to compute it on."""
+) -> tuple[ibis.Table, Any, pa.Table | None]:
+    """Return events and frauds as one table of `fields`, the backend to compute it on, and the rows
+    themselves where they are in memory."""
     known = None if frauds is None else _as_known(frauds)
     if isinstance(events, ibis.Table):
         table = _shaped(events, fields)
         if known is not None:
             known = known if isinstance(known, ibis.Table) else ibis.memtable(known)
             table = table.union(_shaped(known, fields))
-        return table, events.get_backend()
+        return table, events.get_backend(), None
     if isinstance(known, ibis.Table):
         raise HistoryError("give events and frauds both as Ibis tables, or both in memory")
     parts = [_picked(part, fields) for part in (events, known) if part is not None]
     joined = pa.concat_tables(parts, promote_options="permissive")
-    return _shaped(ibis.memtable(_numbered(joined)), fields), local
+    numbered = _numbered(joined)
+    return _shaped(ibis.memtable(numbered), fields), local, numbered
 
 
 def _as_known(frauds: Events) -> Events:
