@@ -31,10 +31,6 @@ def open_parts(settings: Settings) -> Parts:
             " restore keys/ring.json from a copy"
         )
     keys = open_keys(settings.home, settings.region)
-    ledger = stores.open_ledger(
-        settings.ledger or f"sqlite:{settings.home / 'ledger.db'}",
-        synchronous=settings.durability.upper(),
-    )
     return Parts(
         ledger=ledger,
         velocity=stores.open_velocity(velocity_url(settings), gib=settings.velocity_gib),
