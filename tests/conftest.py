@@ -37,6 +37,7 @@ from sectionfour.privacy.keys import Keyring, load_kek
 from sectionfour.privacy.regime import load
 from sectionfour.settings import Settings
 from sectionfour.stores import open_ledger
+from sectionfour.stores.ledger.rooms import Ledger
 from sectionfour.web import create_app
 from sectionfour.web.keys import ROLES, create_key
 
@@ -260,7 +261,7 @@ def an_exception() -> Callable[..., dict[str, Any]]:
 # --- the two backends of the ledger ----------------------------------------------------------
 
 #: What runs on both; LEDGERS=all runs on both whatever opens a ledger by the fixtures below.
-ON_BOTH = {"test_postgres"}
+ON_BOTH: set[str] = set()
 SCHEMAS: list[str] = []
 
 
@@ -307,6 +308,20 @@ def url_of(backend: str, request: pytest.FixtureRequest) -> Callable[[Path], str
         return lambda path: f"sqlite:{path}"
     found: Callable[[Path], str] = request.getfixturevalue("postgres")
     return found
+
+
+@pytest.fixture
+def open_at(url_of: Callable[[Path], str]) -> Iterator[Callable[..., Ledger]]:
+    """Return how to open a ledger; the same one, once more, at the same path."""
+    opened = []
+
+    def at(path: Path, *, synchronous: str = "NORMAL") -> Ledger:
+        opened.append(open_ledger(url_of(path), synchronous=synchronous))
+        return opened[-1]
+
+    yield at
+    for ledger in opened:
+        ledger.close()
 
 
 def kept_in(url: str) -> bytes:
@@ -374,11 +389,20 @@ def _home(template: Path, home: Path) -> Path:
 
 
 @pytest.fixture
-def settings(home: Path, models: Path, backend: str, url_of: Callable[[Path], str]) -> Settings:
+def settings(
+    home: Path,
+    models: Path,
+    backend: str,
+    url_of: Callable[[Path], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Settings:
+    url = None if backend == "sqlite" else url_of(home / "ledger.db")
+    if url is not None:  # for commands that a test runs
+        monkeypatch.setenv("SECTIONFOUR_LEDGER", url)
     return Settings(
         home=home,
         models=models,
-        ledger=None if backend == "sqlite" else url_of(home / "ledger.db"),
+        ledger=url,
         velocity_gib=SPARSE_GIB,
         durability="normal",
     )

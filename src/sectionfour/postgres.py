@@ -57,6 +57,8 @@ def statement(sql: str) -> bytes:
     b'SELECT 1 WHERE a IN (SELECT value FROM json_array_elements_text(%s))'
     >>> statement("SELECT printf('as_%013x', u.at + 1)")
     b"SELECT ('as_' || lpad(to_hex(u.at + 1), 13, '0'))"
+    >>> statement("UPDATE t SET a = x'00ff'")
+    b"UPDATE t SET a = '\\\\x00ff'::bytea"
     >>> statement("SELECT instr(leaf, CAST('x' AS BLOB)) > 0")
     b"SELECT position(CAST('x' AS BYTEA) in leaf) > 0"
     """
@@ -65,11 +67,16 @@ def statement(sql: str) -> bytes:
     )
     sql = re.sub(r"\binstr\(([\w.]+), (CAST\(.+? AS BLOB\))\)", r"position(\2 in \1)", sql)
     sql = re.sub(r"\bBLOB\b", "BYTEA", sql)
+    sql = re.sub(r"\bx('[0-9a-f]*')", _bytes, sql)
     sql = sql.replace("json_each(", "json_array_elements_text(")
     return _MARKS.sub(_mark, sql).encode()
 
 
-_MARKS = re.compile(r"'[^']*'|\?|:(\w+)|%")
+def _bytes(found: re.Match[str]) -> str:
+    return rf"'\x{found[1][1:]}::bytea"
+
+
+_MARKS = re.compile(r"'[^']*'|\?|(?<!:):(\w+)|%")
 
 
 def _mark(found: re.Match[str]) -> str:

@@ -19,7 +19,7 @@ from sectionfour.stores.ledger.connected import Connection
 from sectionfour.stores.ledger.tallied import COLUMNS, counted
 
 Row = tuple[Any, ...]
-ALL = dict.fromkeys(COLUMNS, "1")
+ALL = dict.fromkeys(COLUMNS, "true")
 NOTHING = f"{0:064x}"
 
 #: An assessment, as far as it vouches for its event.
