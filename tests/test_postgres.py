@@ -67,15 +67,21 @@ def test_from_a_consent_to_an_erasure_over_http(
             assert status in (200, 201, 202), said
             return json.loads(said)
 
+        def asked(name: str) -> Any:
+            body = a_request(event_id=name, location=None)
+            return call("checkout", "POST", "/v1/assessments", body)
+
         call("consent", "PUT", "/v1/notices/pn_security", a_notice())
-        record = call("consent", "POST", "/v1/consents", a_consent())["record_id"]
-        scored = call("checkout", "POST", "/v1/assessments", a_request(event_id="evt_1"))
+        usual = ["member.required", "member.optional", "order", "payment", "consignee", "device"]
+        said = a_consent(categories=[*usual, "log"])
+        record = call("consent", "POST", "/v1/consents", said)["record_id"]
+        scored = asked("evt_1")
         assert scored["status"] == "scored"
         receipt = call("checkout", "GET", f"/v1/receipts/{scored['assessment_id']}")
         body = base64.b64decode(receipt["leaf"])
         assert independent(receipt["vkey"], body, receipt["proof"])
         call("consent", "POST", f"/v1/consents/{record}/withdraw")
-        masked = call("checkout", "POST", "/v1/assessments", a_request(event_id="evt_2"))
+        masked = asked("evt_2")
         assert masked["status"] == "scored_masked"
         assert "member.optional" in {category["category"] for category in masked["masked"]}
         assert len(run(url, "SELECT * FROM events WHERE member IS NOT NULL")) == 2
@@ -110,7 +116,8 @@ def lived(
         assert consent.post("/v1/consents", json=a_consent(number)).status_code == 201
         answer = checkout.post("/v1/assessments", json=a_request(number))
         assert answer.status_code == 200
-        checkout.post("/v1/labels", json={"event_id": f"evt_000{number}", "label": "chargeback"})
+        label = {"event_id": f"evt_000{number}", "label": "chargeback", "source": "bank"}
+        assert checkout.post("/v1/labels", json=label).status_code == 201
     app.extensions["sectionfour.notary"].extend(parts.clock())
     return parts
 
@@ -245,8 +252,11 @@ def database(postgres: Url, tmp_path: Path) -> Iterator[tuple[str, Callable[[boo
     run(url, f"CREATE DATABASE {name}")
 
     def reachable(wanted: bool) -> None:
-        run(url, f"ALTER DATABASE {name} ALLOW_CONNECTIONS {wanted}",
-            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")  # fmt: skip
+        run(
+            url,
+            f"ALTER DATABASE {name} ALLOW_CONNECTIONS {wanted}",
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",
+        )
 
     yield url.replace("/postgres?", f"/{name}?").partition("&options")[0], reachable
     run(url, f"DROP DATABASE {name} WITH (FORCE)")

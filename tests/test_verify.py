@@ -286,7 +286,7 @@ def test_checkpoints_and_tree_in_the_ledger_are_checked_too(
         "DELETE FROM checkpoints WHERE size = (SELECT MIN(size) FROM checkpoints)",
         "UPDATE checkpoints SET size = size + 1 WHERE size = (SELECT MIN(size) FROM checkpoints)",
         "DELETE FROM nodes WHERE level = 1 AND idx = 0",
-        "UPDATE nodes SET hash = x'0000000000000000000000000000000000000000000000000000000000000000' WHERE level = 2 AND idx = 1",
+        f"UPDATE nodes SET hash = x'{'00' * 32}' WHERE level = 2 AND idx = 1",
         "DELETE FROM checkpoints",
     ):
         kept = [lived.ledger.rows(f"SELECT * FROM {table}") for table in ("checkpoints", "nodes")]

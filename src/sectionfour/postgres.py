@@ -181,8 +181,12 @@ class PostgresDatabase:
         self._turn = threading.RLock()
         self._opened: list[tuple[threading.Thread | None, psycopg.Connection]] = []
         self._writer = Connection(lambda: self._connect(None))
-        with self.write() as connection:
-            self._make(connection, version)
+        try:
+            with self.write() as connection:
+                self._make(connection, version)
+        except BaseException:
+            self.close()
+            raise
 
     def _make(self, connection: Connection, version: int) -> None:
         encoding, made, told = connection.send(
