@@ -261,7 +261,17 @@ def an_exception() -> Callable[..., dict[str, Any]]:
 # --- the two backends of the ledger ----------------------------------------------------------
 
 #: What runs on both; LEDGERS=all runs on both whatever opens a ledger by the fixtures below.
-ON_BOTH: set[str] = set()
+ON_BOTH = {
+    "test_cases",
+    "test_cessation",
+    "test_erasure",
+    "test_exception_register",
+    "test_gate",
+    "test_receipts",
+    "test_retention",
+    "test_rights",
+    "test_witness",
+}
 SCHEMAS: list[str] = []
 
 

@@ -77,7 +77,7 @@ def test_from_a_consent_to_an_erasure_over_http(
         record = call("consent", "POST", "/v1/consents", said)["record_id"]
         scored = asked("evt_1")
         assert scored["status"] == "scored"
-        receipt = call("checkout", "GET", f"/v1/receipts/{scored['assessment_id']}")
+        receipt = call("privacy", "GET", f"/v1/receipts/{scored['assessment_id']}")
         body = base64.b64decode(receipt["leaf"])
         assert independent(receipt["vkey"], body, receipt["proof"])
         call("consent", "POST", f"/v1/consents/{record}/withdraw")
