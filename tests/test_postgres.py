@@ -22,6 +22,7 @@ from sectionfour.database import Clash, Fault
 from sectionfour.domain import Label, Leaf
 from sectionfour.errors import FailClosed, SettingsError
 from sectionfour.parts import Parts
+from sectionfour.privacy.exceptions import Document, Grant, Scope
 from sectionfour.settings import Settings
 from sectionfour.stores import open_ledger
 from sectionfour.stores.ledger.rooms import Ledger
@@ -38,6 +39,18 @@ def a_label(name: str = "lb_1", **changes: Any) -> Label:
     return Label(
         **({"label_id": name, "label": "chargeback", "source": "x", "at": 1, "known_at": 1}
            | changes))  # fmt: skip
+
+
+def a_grant(name: str, *, max_uses: int) -> Grant:
+    everything = {"categories": {"device"}, "purposes": {"p"}, "operations": {"score"}}
+    scope = Scope(**{of: frozenset(what) for of, what in everything.items()},
+                  sources=frozenset({"first_party"}), members=frozenset())  # fmt: skip
+    return Grant(
+        grant_id=name, exception=4, documents=(Document(kind="incident", ref="1"),),
+        necessity="so that the test has one", scope=scope, not_before=0, expires_at=10,
+        max_uses=max_uses, requested_by="k1", requested_at=0, state="live",
+        approved_by=("k2", "k3"), live_at=1,
+    )  # fmt: skip
 
 
 def run(url: str, *statements: str) -> list[Any]:
@@ -208,6 +221,42 @@ def test_of_several_processes_the_log_has_no_gap_and_one_order(
     while ledger.grow(1000):
         pass
     assert len(ledger.nodes(0, 0, 1000)) == 240
+
+
+TAKES = """
+import sys
+from sectionfour.stores import open_ledger
+ledger = open_ledger(sys.argv[1], synchronous="NORMAL")
+print("ready", flush=True)
+for line in sys.stdin:
+    taken = sum(ledger.take(line.strip(), 5, "p", ["device"], subject=None, operation="score")
+                for _ in range(2))
+    print(taken, flush=True)
+"""
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "postgres"], indirect=True)
+@pytest.mark.sqlite
+def test_of_processes_that_ask_at_once_none_overdraws_a_quota(
+    open_at: Callable[..., Ledger], url_of: Url, tmp_path: Path
+) -> None:
+    path = tmp_path / "ledger.db"
+    ledger = open_at(path)
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    command = [sys.executable, "-c", TAKES, url_of(path)]
+    workers = [subprocess.Popen(command, **pipes) for _ in range(4)]
+    assert [worker.stdout.readline() for worker in workers] == ["ready\n"] * 4
+    for number in range(60):
+        name = f"xg_{number}"
+        ledger.put_grant(a_grant(name, max_uses=3), LEAF)
+        for worker in workers:
+            worker.stdin.write(f"{name}\n")
+            worker.stdin.flush()
+        assert sum(int(worker.stdout.readline()) for worker in workers) == 3
+        uses = ledger.rows("SELECT COUNT(*) FROM grant_uses WHERE grant_id = ?", name)
+        assert uses == [(3,)]
+    for worker in workers:
+        worker.communicate()
 
 
 HOLDS = """
