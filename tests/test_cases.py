@@ -73,6 +73,7 @@ def test_review_and_block_open_a_case_and_nothing_else_does(client, assessed, ac
         assert (found[0]["why"], found[0]["state"]) == (action, "open")
 
 
+@pytest.mark.sqlite
 def test_a_case_costs_one_statement_where_it_is_asked_for_and_none_elsewhere(assessed, parts):
     for action, most in (("allow", 0), ("block", 1)):
         said: list[str] = []

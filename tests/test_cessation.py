@@ -124,7 +124,7 @@ def test_t23_one_call_ends_it_all_and_proves_it(
     with pytest.raises(Ceased):
         replay(iter([]), parts, notice=imports.MARKET_NOTICE)
     # nothing is left of anybody
-    for (table,) in parts.ledger.rows("SELECT name FROM sqlite_master WHERE type = 'table'"):
+    for table in parts.ledger.tables:
         if table not in STAYS:
             assert parts.ledger.rows(f"SELECT COUNT(*) FROM {table}") == [(0,)], table
     with sqlite3.connect(settings.home / "vault.db") as vault:
@@ -365,6 +365,7 @@ def test_it_does_not_happen_by_mistake(client: Any, parts: Parts, body: Any, poi
     assert parts.ledger.cessation() is None
 
 
+@pytest.mark.sqlite
 def test_the_flag_costs_no_read_of_its_own(
     client: Any, parts: Parts, notice: Any, a_request: Any
 ) -> None:

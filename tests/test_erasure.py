@@ -90,13 +90,16 @@ def tokens(parts, number=1) -> list[bytes]:
 
 def left(parts, found: list[bytes]) -> list[str]:
     """Return where any of these is still to be found: rows, keys and bytes of files."""
-    home = Path(parts.ledger._database.path).parent
+    home = Path(parts.keys.vault._database.path).parent
     forms = [form for t in found for form in (t, t.hex().encode())]
     places = []
     for file in home.rglob("*"):
         if file.is_file() and "velocity" not in file.parts:
             data = file.read_bytes()
             places += [file.name for form in forms if form in data]
+    for table in parts.ledger.tables:
+        data = repr(parts.ledger.rows(f"SELECT * FROM {table}"))
+        places += [table for t in found for form in (repr(t)[2:-1], t.hex()) if form in data]
     environment = parts.velocity._env
     with environment.begin() as txn, txn.cursor() as cursor:
         places += [repr(k[:2]) for k, v in cursor for f in forms if f in bytes(k) + bytes(v)]
@@ -451,6 +454,7 @@ def test_while_it_is_asked_about_it_is_before_or_after(app, client, lived, a_req
 # --- backups
 
 
+@pytest.mark.sqlite
 def test_a_restored_backup_does_not_open_for_the_person(app, client, lived, settings, tmp_path):
     uid, subject, *_ = tokens(lived, 1)
     other = lived.keys.subject("raw-member-2")

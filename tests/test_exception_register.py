@@ -3,6 +3,7 @@ own rules, with the gate on a real ledger. What is valid is accepted."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from sectionfour.errors import BadRequest, Conflict, Forbidden
 from sectionfour.privacy import exceptions, gate
 from sectionfour.privacy.exceptions import DAY, HOUR, Attempt, Document, Grant, Scope
 from sectionfour.privacy.regime import load
-from sectionfour.stores.sqlite import SqliteLedger
+from sectionfour.stores.ledger.rooms import Ledger
 
 REGIME = load()
 NOON = 1_800_000_000_000_000
@@ -219,8 +220,10 @@ def test_other_law_scores_only_where_the_memo_says_so() -> None:
     assert not covered(live(11, documents=elsewhere), 11)
 
 
-def test_every_use_is_shown_to_the_person_unless_it_is_under_seal(tmp_path: Path) -> None:
-    ledger = SqliteLedger(tmp_path / "ledger.db", synchronous="NORMAL")
+def test_every_use_is_shown_to_the_person_unless_it_is_under_seal(
+    tmp_path: Path, open_at: Callable[..., Ledger]
+) -> None:
+    ledger = open_at(tmp_path / "ledger.db")
     for number in (3, 11):
         ledger.put_grant(live(number, sealed=number == 3), LEAF)
     request = Request(
@@ -254,9 +257,9 @@ def test_every_use_is_shown_to_the_person_unless_it_is_under_seal(tmp_path: Path
     ledger.close()
 
 
-def test_research_and_faults_never_score(tmp_path: Path) -> None:
+def test_research_and_faults_never_score(tmp_path: Path, open_at: Callable[..., Ledger]) -> None:
     for number in (1, 2, 3, 8, 10):
-        ledger = SqliteLedger(tmp_path / f"{number}.db", synchronous="NORMAL")
+        ledger = open_at(tmp_path / f"{number}.db")
         scope = replace(
             asked(number).scope,
             categories=frozenset({"member.required", "order", "device"}),

@@ -28,6 +28,7 @@ from sectionfour.parts import Parts
 from sectionfour.privacy import entries, gate, merkle, notes, pseudonym, receipts
 from sectionfour.privacy.receipts import Notary
 from sectionfour.settings import Settings
+from sectionfour.stores.ledger.rooms import Ledger
 from sectionfour.stores.sqlite import SqliteLedger
 from sectionfour.verify import verify
 
@@ -317,9 +318,11 @@ def assessed(number: int, **changes: Any) -> Assessed:
     return Assessed(**(wanted | changes))
 
 
-def test_a_row_that_cannot_be_kept_takes_no_other_with_it(tmp_path: Path) -> None:
+def test_a_row_that_cannot_be_kept_takes_no_other_with_it(
+    tmp_path: Path, open_at: Callable[..., Ledger]
+) -> None:
     """Those who wait together share a commit; one that fails must fail alone, and say so."""
-    ledger = SqliteLedger(tmp_path / "ledger.db", synchronous="OFF")
+    ledger = open_at(tmp_path / "ledger.db", synchronous="OFF")
     rows = [assessed(n) for n in range(40)]
     rows[13] = assessed(13, assessment_id="as_12")  # taken, or about to be
     results: dict[int, bool | str] = {}
@@ -350,16 +353,16 @@ def test_a_row_that_cannot_be_kept_takes_no_other_with_it(tmp_path: Path) -> Non
     kept = {row[0] for row in ledger.rows("SELECT event_id FROM assessments")}
     assert kept == {f"evt_{n}" for n in range(40) if n not in failed}
     assert ledger.size() == 39
-    ledger.close()
 
 
-def test_a_row_that_is_no_row_is_acknowledged_to_nobody(tmp_path: Path) -> None:
-    ledger = SqliteLedger(tmp_path / "ledger.db", synchronous="OFF")
-    with pytest.raises(OverflowError):
+def test_a_row_that_is_no_row_is_acknowledged_to_nobody(
+    tmp_path: Path, open_at: Callable[..., Ledger]
+) -> None:
+    ledger = open_at(tmp_path / "ledger.db", synchronous="OFF")
+    with pytest.raises((OverflowError, FailClosed)):
         ledger.record(assessed(1, at=1 << 70))
     assert ledger.record(assessed(2))
     assert ledger.rows("SELECT event_id FROM assessments") == [("evt_2",)]
-    ledger.close()
 
 
 def test_a_commit_that_fails_leaves_nothing_open(tmp_path: Path) -> None:
@@ -421,7 +424,7 @@ from sectionfour.decide import decide
 from sectionfour.domain import Given
 from sectionfour.settings import Settings
 settings = Settings(home=Path(sys.argv[1]), models=Path(sys.argv[2]), velocity_gib=0.05,
-                    durability="normal")
+                    durability="normal", ledger=sys.argv[4] or None)
 parts = bootstrap.open_parts(settings)
 notary = bootstrap.open_notary(settings, parts)
 body = json.loads(sys.stdin.readline())
@@ -448,7 +451,9 @@ def test_what_was_acknowledged_outlives_a_killed_process(
     for turn in range(3):
         command = [sys.executable, "-c", ASSESSES, str(settings.home), str(settings.models)]
         process = subprocess.Popen(
-            [*command, str(turn)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [*command, str(turn), settings.ledger or ""],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
         assert process.stdin is not None
         assert process.stdout is not None

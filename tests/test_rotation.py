@@ -221,7 +221,7 @@ def test_a_ledger_that_does_not_match_its_log_is_not_moved(parts, notary, scored
     "change",
     [
         "UPDATE events SET amount = amount + 1",
-        "UPDATE events SET device = randomblob(16)",
+        "UPDATE events SET device = x'5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f'",
         "UPDATE carried SET commitment = '00'",
         "DELETE FROM carried",
         "INSERT INTO carried VALUES ('as_x', '00')",

@@ -446,6 +446,7 @@ def test_metrics_can_be_switched_off(settings: Settings):
 # --- what the ledger has to do with it
 
 
+@pytest.mark.sqlite
 def test_a_ledger_of_another_version_is_not_opened(settings: Settings):
     create_app(settings).extensions["sectionfour"].close()
     with sqlite3.connect(settings.home / "ledger.db") as connection:

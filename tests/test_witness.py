@@ -8,7 +8,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from sectionfour.privacy import merkle, notes
 from sectionfour.privacy.notes import LogError
 from sectionfour.privacy.receipts import Notary
 from sectionfour.privacy.witness import Publisher, Refused, Witness, request_text, seen_by
-from sectionfour.stores.sqlite import SqliteLedger
+from sectionfour.stores.ledger.rooms import Ledger
 from sectionfour.witness import start
 
 ORIGIN = "sectionfour.example/log"
@@ -34,9 +34,9 @@ VKEY = notes.vkey(ORIGIN, KEY.public_key())
 class ALog:
     """A ledger with a notary, that grows by so many entries."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, ledger: Ledger) -> None:
         self.folder = folder
-        self.ledger = SqliteLedger(folder / "ledger.db", synchronous="OFF")
+        self.ledger = ledger
         self.notary = Notary(self.ledger, KEY, ORIGIN, folder / "witness.txt")
 
     def grow(self, count: int, word: str = "x") -> str:
@@ -54,10 +54,9 @@ class ALog:
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> Iterator[ALog]:
-    made = ALog(tmp_path / "log")
-    yield made
-    made.ledger.close()
+def log(tmp_path: Path, open_at: Callable[..., Ledger]) -> ALog:
+    (tmp_path / "log").mkdir()
+    return ALog(tmp_path / "log", open_at(tmp_path / "log" / "ledger.db"))
 
 
 @pytest.fixture
@@ -93,16 +92,17 @@ def test_each_checkpoint_is_cosigned_once_it_is_shown_to_have_grown(
         log.faults(url, key=Witness(log.folder / "other", VKEY, "witness.example").vkey)
 
 
+@pytest.mark.sqlite
 def test_ledger_and_file_rolled_back_together_are_found_by_the_witness(
-    log: ALog, url: str, tmp_path: Path
+    log: ALog, url: str, tmp_path: Path, open_at: Callable[..., Ledger]
 ) -> None:
     log.grow(5)
     Publisher(log.ledger, url).publish()
-    log.ledger.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+    log.ledger.cut()
     shutil.copytree(log.folder, tmp_path / "older")
     log.grow(4)
     Publisher(log.ledger, url).publish()
-    older = ALog(tmp_path / "older")
+    older = ALog(tmp_path / "older", open_at(tmp_path / "older" / "ledger.db"))
     assert older.faults() == []  # nothing in the home itself can tell
     assert any("cut or rolled back" in fault for fault in older.faults(url))
     older.grow(1)
@@ -116,9 +116,11 @@ def test_ledger_and_file_rolled_back_together_are_found_by_the_witness(
     older.ledger.close()
 
 
-def test_a_fork_of_the_same_size_is_refused(log: ALog, witness: Witness, tmp_path: Path) -> None:
+def test_a_fork_of_the_same_size_is_refused(
+    log: ALog, witness: Witness, tmp_path: Path, open_at: Callable[..., Ledger]
+) -> None:
     witness.add(request_text(0, [], log.grow(5)), 7)
-    other = ALog(tmp_path / "other")
+    other = ALog(tmp_path / "other", open_at(tmp_path / "other.db"))
     note = other.grow(5, "y")
     with pytest.raises(Refused, match="another log of this size") as refused:
         witness.add(request_text(5, [], note), 8)

@@ -24,17 +24,16 @@ def open_parts(settings: Settings) -> Parts:
         settings.ledger or f"sqlite:{settings.home / 'ledger.db'}",
         synchronous=settings.durability.upper(),
     )
-    if ledger.holds_tokens() and not (settings.home / "keys" / "ring.json").exists():
+    try:
+        if ledger.holds_tokens() and not (settings.home / "keys" / "ring.json").exists():
+            raise KeyringError(
+                "the ring of keys is gone, and the ledger whose tokens it made is there:"
+                " restore keys/ring.json from a copy"
+            )
+        keys = open_keys(settings.home, settings.region)
+    except BaseException:
         ledger.close()
-        raise KeyringError(
-            "the ring of keys is gone, and the ledger whose tokens it made is there:"
-            " restore keys/ring.json from a copy"
-        )
-    keys = open_keys(settings.home, settings.region)
-    ledger = stores.open_ledger(
-        settings.ledger or f"sqlite:{settings.home / 'ledger.db'}",
-        synchronous=settings.durability.upper(),
-    )
+        raise
     return Parts(
         ledger=ledger,
         velocity=stores.open_velocity(velocity_url(settings), gib=settings.velocity_gib),

@@ -33,7 +33,7 @@ def main() -> None:
 @main.command()
 @click.option("--bind", default="127.0.0.1:8400", show_default=True, help="HOST:PORT to listen at.")
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(1, 256))
-@click.option("--ledger", help="URL of the ledger, sqlite:PATH.")
+@click.option("--ledger", help="URL of the ledger, sqlite:PATH or postgresql:.")
 @click.option("--velocity", help="URL of the windows, lmdb:FOLDER.")
 def serve(bind: str, workers: int, ledger: str | None, velocity: str | None) -> None:
     """Run the service until it is told to stop.
@@ -65,7 +65,7 @@ def _ledger(url: str | None) -> Any:
 @keys.command(name="create")
 @click.option("--role", required=True, help="checkout, consent, analyst, privacy, trainer, admin.")
 @click.option("--office", help="Whose approval it speaks, of exceptions; for the role privacy.")
-@click.option("--ledger", help="URL of the ledger, sqlite:PATH.")
+@click.option("--ledger", help="URL of the ledger, sqlite:PATH or postgresql:.")
 def keys_create(role: str, office: str | None, ledger: str | None) -> None:
     """Make a key and print it, this once; only a digest of it is kept.
 
@@ -84,7 +84,7 @@ def keys_create(role: str, office: str | None, ledger: str | None) -> None:
 
 
 @keys.command(name="list")
-@click.option("--ledger", help="URL of the ledger, sqlite:PATH.")
+@click.option("--ledger", help="URL of the ledger, sqlite:PATH or postgresql:.")
 def keys_list(ledger: str | None) -> None:
     """List the keys: id, role, when made and, where it was, when revoked.
 
@@ -100,7 +100,7 @@ def keys_list(ledger: str | None) -> None:
 
 @keys.command(name="revoke")
 @click.argument("key_id")
-@click.option("--ledger", help="URL of the ledger, sqlite:PATH.")
+@click.option("--ledger", help="URL of the ledger, sqlite:PATH or postgresql:.")
 def keys_revoke(key_id: str, ledger: str | None) -> None:
     """End a key, for the next call on.
 

@@ -17,6 +17,18 @@ from pathlib import Path
 from sectionfour.errors import FailClosed
 
 
+class Fault(Exception):
+    """What a database that is not SQLite had to say."""
+
+
+class Clash(Fault):
+    """A row that the tables do not let in."""
+
+
+FAULTS = (sqlite3.Error, Fault)
+CLASHES = (sqlite3.IntegrityError, Clash)
+
+
 class Database:
     """A SQLite file: a reading connection a thread, one writing connection a process.
 
@@ -119,7 +131,7 @@ def closed(what: str) -> Iterator[None]:
     """Whatever a database has to say, it means that no basis can be looked for in it."""
     try:
         yield
-    except (sqlite3.Error, UnicodeDecodeError) as error:  # an error's text may be damaged, too
+    except (*FAULTS, UnicodeDecodeError) as error:  # an error's text may be damaged, too
         raise FailClosed(f"the {what} cannot be used") from error
 
 

@@ -18,7 +18,7 @@ from sectionfour.privacy.pseudonym import Keys
 from sectionfour.privacy.regime import Regime
 
 if TYPE_CHECKING:
-    from sectionfour.stores.sqlite import SqliteLedger
+    from sectionfour.stores.ledger.rooms import Ledger
 
 
 def now() -> int:
@@ -62,7 +62,7 @@ def never_back(clock: Callable[[], int], floor: int) -> Callable[[], int]:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    ledger: SqliteLedger
+    ledger: Ledger
     velocity: Velocity
     keys: Keys
     models: Served

@@ -24,7 +24,7 @@ from sectionfour.domain import instant, micros
 from sectionfour.errors import BadRequest
 
 if TYPE_CHECKING:
-    from sectionfour.stores.sqlite import SqliteLedger
+    from sectionfour.stores.ledger.rooms import Ledger
 
 THRESHOLD, LEAST_THRESHOLD, MOST_THRESHOLD = 5, 3, 1_000
 CHUNK = 5_000
@@ -308,7 +308,7 @@ def _micros(at: str) -> int:
 
 
 def data_use(
-    ledger: SqliteLedger,
+    ledger: Ledger,
     start: int,
     end: int,
     *,
@@ -325,7 +325,7 @@ def data_use(
     return found.report()
 
 
-def _entries(ledger: SqliteLedger, progress: Progress) -> Iterable[tuple[str, str, bytes]]:
+def _entries(ledger: Ledger, progress: Progress) -> Iterable[tuple[str, str, bytes]]:
     size = ledger.size()
     for first in range(0, size, CHUNK):
         rows = ledger.leaves(first, min(size, first + CHUNK))

@@ -20,7 +20,7 @@ class Settings:
 
     home: Path = Path("var")  # all state: ledger, velocity, vault, keys, checkpoints
     models: Path = Path("models")
-    ledger: str | None = None  # URL; sqlite:home/ledger.db without one
+    ledger: str | None = None  # URL, sqlite: or postgresql:; sqlite:home/ledger.db without one
     velocity: str | None = None  # URL; lmdb:home/velocity without one
     costs: Path | None = None  # TOML; the packaged costs.toml without one
     regime: Path | None = None  # TOML; the packaged regime.toml without one

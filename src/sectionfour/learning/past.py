@@ -18,7 +18,7 @@ from sectionfour.domain import Event, known_as
 from sectionfour.errors import HistoryError
 
 if TYPE_CHECKING:
-    from sectionfour.stores.sqlite import SqliteLedger
+    from sectionfour.stores.ledger.rooms import Ledger
 
 ENTITIES = ("member", "phone", "email", "device", "ip", "network", "payee", "instrument", "address")
 _TEXT = ("event_id", "type", "purpose", "brought")
@@ -49,7 +49,7 @@ class Past:
         return whole.sort_values("at", ignore_index=True)
 
 
-def read(ledger: SqliteLedger, *, until: int | None = None) -> Past:
+def read(ledger: Ledger, *, until: int | None = None) -> Past:
     """Return everything up to `until` (exclusive, microseconds); all there is without it."""
     limit = (1 << 62) if until is None else until
     columns = [name for name in Event.__struct_fields__ if name not in _LEFT_OUT]

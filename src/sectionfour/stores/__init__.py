@@ -8,18 +8,28 @@ from typing import TYPE_CHECKING
 from sectionfour.errors import SettingsError
 
 if TYPE_CHECKING:
+    from sectionfour.stores.ledger.rooms import Ledger
     from sectionfour.stores.lmdb import LmdbVelocity
-    from sectionfour.stores.sqlite import SqliteLedger
 
 
-def open_ledger(url: str, *, synchronous: str = "FULL") -> SqliteLedger:
-    """Open `sqlite:PATH`."""
+def open_ledger(url: str, *, synchronous: str = "FULL") -> Ledger:
+    """Open `sqlite:PATH`, or `postgresql://USER@HOST/DATABASE`."""
     scheme, _, path = url.partition(":")
     if scheme == "sqlite" and path:
         from sectionfour.stores.sqlite import SqliteLedger
 
         return SqliteLedger(Path(path), synchronous=synchronous)
-    raise SettingsError("a ledger is opened by a URL of the form sqlite:PATH")
+    if scheme in ("postgresql", "postgres") and path.startswith("//"):
+        try:
+            from sectionfour.stores.postgres import PostgresLedger
+        except ImportError as error:
+            raise SettingsError(
+                "a ledger on PostgreSQL needs a driver: pip install 'sectionfour[postgres]'"
+            ) from error
+        return PostgresLedger(url, synchronous=synchronous)
+    raise SettingsError(
+        "a ledger is opened by a URL of the form sqlite:PATH or postgresql://HOST/DATABASE"
+    )
 
 
 def open_velocity(url: str, *, gib: float = 64) -> LmdbVelocity:

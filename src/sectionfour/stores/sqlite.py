@@ -1,90 +1,38 @@
-"""The ledger on SQLite: its rooms, opened as one.
-
-Append-only but for keys, grants and cases, whose changes are leaves of the log too. Everything that
-belongs together is one transaction.
-"""
+"""The ledger on SQLite, in a file of its own: the default, for one machine."""
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import ClassVar
 
 from sectionfour.database import Database, closed
-from sectionfour.stores.ledger import (
-    api_keys,
-    assessments,
-    attestations,
-    audit_set,
-    bases,
-    cases,
-    cessation,
-    clusters,
-    epochs,
-    labels,
-    log,
-    releases,
-    retention,
-    rights,
-    shadow,
-)
-from sectionfour.stores.ledger.tallied import Tallied
-
-#: Every table, from the rooms that hold them.
-ROOMS = (
-    bases,
-    assessments,
-    labels,
-    api_keys,
-    log,
-    retention,
-    cessation,
-    attestations,
-    cases,
-    epochs,
-    releases,
-    audit_set,
-    rights,
-    shadow,
-    clusters,
-)
-SCHEMA = ";\n".join(room.SCHEMA.strip() for room in ROOMS)
-VERSION = 3
+from sectionfour.stores.ledger.connected import Connection
+from sectionfour.stores.ledger.rooms import SCHEMA, VERSION, Ledger
 
 
-class SqliteLedger(
-    bases.Bases,
-    assessments.Assessments,
-    labels.Labels,
-    api_keys.ApiKeys,
-    log.Log,
-    Tallied,
-    retention.Retained,
-    cessation.Cessation,
-    attestations.Attestations,
-    cases.Cases,
-    epochs.Epochs,
-    releases.Releases,
-    audit_set.AuditSet,
-    rights.Rights,
-    shadow.Shadow,
-    clusters.Clusters,
-):
-    schema = SCHEMA
-    tokens: ClassVar = {k: v for room in ROOMS for k, v in getattr(room, "TOKENS", {}).items()}
-
+class SqliteLedger(Ledger):
     def __init__(self, path: Path, *, synchronous: str = "FULL") -> None:
         super().__init__()
         with closed("ledger"):
-            self._database = Database(path, SCHEMA, version=VERSION, synchronous=synchronous)
+            self._database: Database = Database(
+                path, SCHEMA, version=VERSION, synchronous=synchronous
+            )
 
-    def newest(self) -> int:
-        """Return the latest instant on record, in microseconds; 0 of an empty ledger."""
-        found = self.rows(
-            "SELECT MAX(at) FROM events UNION ALL"
-            " SELECT * FROM (SELECT at FROM assessments ORDER BY seq DESC LIMIT 1) UNION ALL"
-            " SELECT * FROM (SELECT recorded_at FROM consent_events ORDER BY seq DESC LIMIT 1)"
-        )
-        return max((at for (at,) in found if at is not None), default=0)
+    def damage(self) -> Iterator[str]:
+        for (found,) in self.rows("PRAGMA integrity_check"):
+            if found != "ok":
+                yield f"the file of the ledger is damaged: {found}"
+        tables = [
+            row[0] for row in self.rows("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")
+        ]
+        if sorted(tables) != sorted(statement.strip() for statement in SCHEMA.split(";")):
+            yield "the tables of the ledger are not those that it was made with"
 
-    def close(self) -> None:
-        self._database.close()
+    def _move(self, connection: Connection, moved: Mapping[bytes, bytes]) -> None:
+        assert isinstance(connection, sqlite3.Connection)
+        connection.create_function("moved", 1, moved.get, deterministic=True)
+        for table, columns in self.tokens.items():
+            changes = ", ".join(f"{column} = moved({column})" for column in columns)
+            connection.execute(f"UPDATE {table} SET {changes}")
+        connection.create_function("moved", 1, None)

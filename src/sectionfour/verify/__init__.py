@@ -1,8 +1,9 @@
 """Does everything that is kept match what was signed for? Yields, in words, whatever does not.
 
-Three layers: the file is sound (SQLite's own check); the log is the one that its checkpoints, in
-the ledger and with the witness, were signed for (`Notary.verify`); and each row that has an entry
-in the log still says what its entry says. Nothing is changed, and a service may go on beside it.
+Three layers: the tables are sound (what the database itself can tell); the log is the one that its
+checkpoints, in the ledger and with the witness, were signed for (`Notary.verify`); and each row
+that has an entry in the log still says what its entry says. Nothing is changed, and a service may
+go on beside it.
 
 What an import brought has one entry a batch, with a tally of its rows; what a sweep or an erasure
 took has one with a tally of it. So at the end the books must balance: rows without an entry of
@@ -23,7 +24,7 @@ from sectionfour.verify.books import Books
 from sectionfour.verify.log import UNREADABLE, entries
 
 if TYPE_CHECKING:
-    from sectionfour.stores.sqlite import SqliteLedger
+    from sectionfour.stores.ledger.rooms import Ledger
 
 
 def verify(
@@ -42,7 +43,7 @@ def verify(
     """
     books = Books(parts)
     checks: tuple[tuple[str, Callable[[], Iterator[str]]], ...] = (
-        ("file", lambda: _file(parts.ledger)),
+        ("tables", parts.ledger.damage),
         ("log", lambda: notary.verify(progress, others)),
         ("entries", lambda: entries(parts, books, progress)),
         ("consents", lambda: records.consents(parts, books)),
@@ -61,16 +62,7 @@ def verify(
             yield f"the check of the {name} could not go on: {type(error).__name__}"
 
 
-def _file(ledger: SqliteLedger) -> Iterator[str]:
-    for (found,) in ledger.rows("PRAGMA integrity_check"):
-        if found != "ok":
-            yield f"the file of the ledger is damaged: {found}"
-    tables = [row[0] for row in ledger.rows("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")]
-    if sorted(tables) != sorted(statement.strip() for statement in ledger.schema.split(";")):
-        yield "the tables of the ledger are not those that it was made with"
-
-
-def _without_entry(ledger: SqliteLedger) -> Iterator[str]:
+def _without_entry(ledger: Ledger) -> Iterator[str]:
     for kind, table, ref in _ENTERED:
         for (name,) in ledger.rows(
             f"SELECT {ref} FROM {table} WHERE NOT EXISTS"

@@ -26,7 +26,7 @@ def entries(parts: Parts, books: Books, progress: Callable[[int], object]) -> It
     ledger = parts.ledger
     books.open()
     size = ledger.size()
-    if ledger.rows("SELECT COUNT(*) FROM log WHERE idx < 0 OR typeof(idx) != 'integer'")[0][0]:
+    if ledger.rows("SELECT COUNT(*) FROM log WHERE idx < 0")[0][0]:
         yield "the log has an entry before its first"
     newest, uses = -1, Counter[tuple[str, str, str]]()
     for start in range(0, size, CHUNK):

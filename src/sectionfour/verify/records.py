@@ -17,7 +17,7 @@ from sectionfour.verify.books import Books
 from sectionfour.verify.kinds import at_of
 
 if TYPE_CHECKING:
-    from sectionfour.stores.sqlite import SqliteLedger
+    from sectionfour.stores.ledger.rooms import Ledger
 
 #: Records read at a time.
 CHUNK = 5_000
@@ -123,15 +123,15 @@ def grants(parts: Parts, books: Books) -> Iterator[str]:
             yield f"exception {name}: what is kept is not what its entries say"
 
 
-def epochs(ledger: SqliteLedger) -> Iterator[str]:
+def epochs(ledger: Ledger) -> Iterator[str]:
     """Compare what receipts commit to since the last epoch ended with the entry of that end."""
-    moved = ledger.rows(
-        "SELECT leaf FROM log WHERE kind = 'epoch'"
-        " AND json_extract(leaf, '$.action') = 'moved' ORDER BY idx DESC LIMIT 1"
-    )
+    told = ledger.rows("SELECT leaf FROM log WHERE kind = 'epoch' ORDER BY idx DESC")
+    moved = [
+        said for (leaf,) in told if (said := msgspec.json.decode(leaf)).get("action") == "moved"
+    ]
     count, digest = ledger.carried_digest()
     if not count and ledger.cessation() is not None:
         return  # with all else, as the entry of that sweep says
-    said = msgspec.json.decode(moved[0][0])["carried"] if moved else {"count": 0}
+    said = moved[0]["carried"] if moved else {"count": 0}
     if count != said["count"] or (moved and digest != said["digest"]):
         yield "what receipts commit to since an epoch ended is not what its entry says"

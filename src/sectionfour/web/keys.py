@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from sectionfour.errors import BadRequest, Forbidden, Unauthenticated
 from sectionfour.privacy import entries
-from sectionfour.stores.sqlite import SqliteLedger
+from sectionfour.stores.ledger.rooms import Ledger
 
 #: What each may do is said route by route, in the `roles` of each.
 ROLES = ("checkout", "consent", "analyst", "privacy", "trainer", "admin")
@@ -42,7 +42,7 @@ class KeyRow(NamedTuple):
     revoked_at: int | None
 
 
-def create_key(ledger: SqliteLedger, role: str, at: int, office: str | None = None) -> str:
+def create_key(ledger: Ledger, role: str, at: int, office: str | None = None) -> str:
     """Make a key and return it: the only time that it is to be seen.
 
     `office` is whose approval the key speaks, of an exception: a key of the role privacy bears one
@@ -61,11 +61,11 @@ def create_key(ledger: SqliteLedger, role: str, at: int, office: str | None = No
     return key
 
 
-def list_keys(ledger: SqliteLedger) -> list[KeyRow]:
+def list_keys(ledger: Ledger) -> list[KeyRow]:
     return [KeyRow._make(row) for row in ledger.all_keys()]
 
 
-def revoke_key(ledger: SqliteLedger, name: str, at: int) -> bool:
+def revoke_key(ledger: Ledger, name: str, at: int) -> bool:
     """End the key of this id, for the next call on. False where none of this id stands."""
     return ledger.revoke_key(name, at, entries.key(name, "revoked", at))
 
@@ -75,7 +75,7 @@ def key_id(key: str) -> str:
     return f"k_{_digest(key).hex()[:16]}"
 
 
-def caller(ledger: SqliteLedger, header: str | None, roles: Collection[str]) -> Caller:
+def caller(ledger: Ledger, header: str | None, roles: Collection[str]) -> Caller:
     """Return whose key is in an Authorization header; raise where it has none of `roles`."""
     if header is None:
         raise Unauthenticated("send a key as `Authorization: Bearer KEY`")

@@ -5,17 +5,17 @@ Assessments of concurrent requests share a commit, and each is on disk before it
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from collections.abc import Iterable, Sequence
 from typing import Any, get_args, get_type_hints
 
 import msgspec
 
+from sectionfour.database import CLASHES, FAULTS
 from sectionfour.domain import Assessed, Event, Leaf
 from sectionfour.errors import FailClosed
 from sectionfour.stores.ledger.cases import Cases
-from sectionfour.stores.ledger.connected import Connected
+from sectionfour.stores.ledger.connected import Connected, Connection
 
 _SQL_TYPES = {int: "INTEGER", float: "REAL", bytes: "BLOB", str: "TEXT"}
 
@@ -138,9 +138,9 @@ class Assessments(Connected):
         except BaseException as error:
             for pending in batch:
                 pending.error = error
-            if not isinstance(error, sqlite3.Error):
+            if not isinstance(error, FAULTS):
                 raise
-            if isinstance(error, sqlite3.IntegrityError) and len(batch) > 1:
+            if isinstance(error, CLASHES) and len(batch) > 1:
                 for pending in batch:  # one row is at fault, and the others must not suffer for it
                     pending.error = None
                     self._write([pending])
@@ -148,7 +148,7 @@ class Assessments(Connected):
             for pending in batch:
                 pending.done = True
 
-    def insert(self, connection: sqlite3.Connection, row: Assessed) -> bool:
+    def insert(self, connection: Connection, row: Assessed) -> bool:
         """Put an assessment, its event and its leaf into an open transaction."""
         added = connection.execute(
             "INSERT INTO assessments (assessment_id, event_id, asked, at, subject, purpose,"
@@ -184,7 +184,7 @@ class Assessments(Connected):
             self.insert_events(connection, events)
 
     @staticmethod
-    def insert_events(connection: sqlite3.Connection, events: Iterable[Event]) -> None:
+    def insert_events(connection: Connection, events: Iterable[Event]) -> None:
         connection.executemany(_INSERT_EVENT, map(msgspec.structs.astuple, events))
 
     def event(self, event_id: str) -> Event | None:

@@ -104,8 +104,9 @@ class Attestations(Connected):
 _COLUMNS = ThirdPerson.__struct_fields__
 _ONE = f"SELECT {', '.join(_COLUMNS)} FROM third_persons WHERE attestation_id = ?"
 _PUT = (
-    f"INSERT OR REPLACE INTO third_persons ({', '.join(_COLUMNS)})"
-    f" VALUES ({', '.join('?' * len(_COLUMNS))})"
+    f"INSERT INTO third_persons ({', '.join(_COLUMNS)})"
+    f" VALUES ({', '.join('?' * len(_COLUMNS))}) ON CONFLICT (attestation_id) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS)
 )
 
 

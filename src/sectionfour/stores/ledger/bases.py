@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from sectionfour.domain import Leaf, Notice, instant
 from sectionfour.errors import Conflict, FailClosed
 from sectionfour.privacy.consent import ConsentEvent
 from sectionfour.privacy.exceptions import Grant, hidden
-from sectionfour.stores.ledger.connected import Connected
+from sectionfour.stores.ledger.connected import Connected, Connection
 
 SCHEMA = """
 CREATE TABLE notices (
@@ -80,7 +79,7 @@ class Bases(Connected):
                 return False
             grant = _grant(row[0])
             taken = connection.execute(
-                "INSERT INTO grant_uses SELECT ?, ?, ?, ?, ?, ?"
+                "INSERT INTO grant_uses SELECT ?, ?, ?, ?, ?, CAST(? AS BLOB)"
                 " WHERE (SELECT COUNT(*) FROM grant_uses WHERE grant_id = ?) < ?",
                 (
                     grant_id,
@@ -129,7 +128,7 @@ class Bases(Connected):
                     ",".join(notice.purposes),
                     ",".join(notice.categories),
                     notice.valid_from,
-                    notice.material,
+                    int(notice.material),
                 ),
             )
             self.log(connection, leaf)
@@ -144,7 +143,7 @@ class Bases(Connected):
 
     @staticmethod
     def insert_consents(
-        connection: sqlite3.Connection, rows: Iterable[tuple[bytes, ConsentEvent, int]]
+        connection: Connection, rows: Iterable[tuple[bytes, ConsentEvent, int]]
     ) -> None:
         connection.executemany(
             "INSERT INTO consent_events (subject, record_id, purpose, categories, source,"
@@ -199,7 +198,7 @@ class Bases(Connected):
             self._put_grant(connection, grant, leaf)
             return grant
 
-    def _put_grant(self, connection: sqlite3.Connection, grant: Grant, leaf: Leaf) -> None:
+    def _put_grant(self, connection: Connection, grant: Grant, leaf: Leaf) -> None:
         live_until = grant.expires_at if grant.state == "live" else 0
         connection.execute(
             "INSERT INTO grants VALUES (?, ?, ?) ON CONFLICT (grant_id)"
@@ -245,9 +244,10 @@ class Bases(Connected):
 _CONSENTS = """
 SELECT c.seq, c.record_id, c.purpose, c.categories, c.source, c.notice_id, c.notice_version,
   c.event_type, c.event_state, c.event_time, c.expires_at,
-  COALESCE((SELECT EXISTS (SELECT 1 FROM notices n WHERE n.notice_id = o.notice_id
-      AND n.material AND (n.valid_from, n.seq) > (o.valid_from, o.seq) AND n.valid_from <= ?)
-    FROM notices o WHERE o.notice_id = c.notice_id AND o.version = c.notice_version), 1),
+  NOT EXISTS (SELECT 1 FROM notices o WHERE o.notice_id = c.notice_id
+    AND o.version = c.notice_version
+    AND NOT EXISTS (SELECT 1 FROM notices n WHERE n.notice_id = o.notice_id AND n.material <> 0
+      AND (n.valid_from, n.seq) > (o.valid_from, o.seq) AND n.valid_from <= ?)),
   c.expires_at IS NOT NULL
     AND c.expires_at <= (SELECT at FROM assessments ORDER BY seq DESC LIMIT 1)
 FROM consent_events c"""
@@ -259,7 +259,8 @@ SELECT g.body, u.at, u.purpose, u.categories, u.operation, a.assessment_id, a.ke
 FROM grant_uses u JOIN grants g USING (grant_id)
 LEFT JOIN assessments a ON a.assessment_id >= printf('as_%013x', u.at)
   AND a.assessment_id < printf('as_%013x', u.at + 1)
-  AND instr(CAST(a.answer AS TEXT), u.grant_id) AND (u.subject IS NULL OR a.subject = u.subject)
+  AND instr(a.answer, CAST(u.grant_id AS BLOB)) > 0
+  AND (u.subject IS NULL OR a.subject = u.subject)
 WHERE u.subject = ? OR (u.subject IS NULL AND a.subject = ?)
 ORDER BY u.at"""
 

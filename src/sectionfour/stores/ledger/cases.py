@@ -5,12 +5,11 @@ Notes and reasons are an analyst's own words and may name somebody: they are kep
 
 from __future__ import annotations
 
-import sqlite3
 from typing import Any
 
 from sectionfour.domain import Leaf
 from sectionfour.errors import Conflict
-from sectionfour.stores.ledger.connected import Connected
+from sectionfour.stores.ledger.connected import Connected, Connection
 
 SCHEMA = """
 CREATE TABLE cases (
@@ -45,7 +44,7 @@ def case_id(assessment_id: str) -> str:
 
 class Cases(Connected):
     @staticmethod
-    def open_case(connection: sqlite3.Connection, assessment_id: str, at: int, why: str) -> None:
+    def open_case(connection: Connection, assessment_id: str, at: int, why: str) -> None:
         """Put a case into the transaction of what asks for it; one that was closed opens again."""
         connection.execute(
             "INSERT INTO cases VALUES (?, ?, ?, ?, 'open') ON CONFLICT (assessment_id)"

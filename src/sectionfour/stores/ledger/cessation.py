@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import secrets
-import sqlite3
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -16,7 +15,7 @@ from sectionfour.privacy.pseudonym import Keys
 from sectionfour.privacy.retention import Retention
 from sectionfour.privacy.tally import Tally
 from sectionfour.stores.ledger import retention
-from sectionfour.stores.ledger.connected import Connected
+from sectionfour.stores.ledger.connected import Connected, Connection
 
 SCHEMA = """
 CREATE TABLE cessation (
@@ -46,6 +45,9 @@ class Ending(msgspec.Struct, frozen=True):
 
 
 class Cessation(Connected):
+    #: Every table of the ledger, each after those that it refers to.
+    tables: ClassVar[Sequence[str]]
+
     def cessation(self) -> Ending | None:
         rows = self.rows("SELECT at, announcement, by, attestation FROM cessation")
         return Ending(*rows[0]) if rows else None
@@ -54,7 +56,7 @@ class Cessation(Connected):
         """Set the flag, once: every worker sees it at its next call. Returns what stands."""
         with self.transaction() as connection:
             set_now = connection.execute(
-                "INSERT OR IGNORE INTO cessation VALUES (1, ?, ?, ?, NULL)",
+                "INSERT INTO cessation VALUES (1, ?, ?, ?, NULL) ON CONFLICT DO NOTHING",
                 (ending.at, ending.announcement, ending.by),
             )
             if set_now.rowcount:
@@ -73,7 +75,8 @@ class Cessation(Connected):
             new = 0
             for token in keys.everybody():
                 new += connection.execute(
-                    "INSERT OR IGNORE INTO notifications VALUES (?, 'announcement', ?)",
+                    "INSERT INTO notifications VALUES (?, 'announcement', ?)"
+                    " ON CONFLICT DO NOTHING",
                     (keys.alias(token, "audit"), at),
                 ).rowcount
             if new:
@@ -91,11 +94,7 @@ class Cessation(Connected):
         """Empty every table that does not stay, in one step, with an entry that accounts for it."""
         gone: Counter[str] = Counter()
         with self.transaction() as connection:
-            connection.execute("PRAGMA defer_foreign_keys = ON")
-            tables = connection.execute(
-                "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
-            ).fetchall()
-            for (table,) in tables:
+            for table in reversed(self.tables):  # what refers to a row goes before it
                 if table not in STAYS:
                     gone[table] += connection.execute(f"DELETE FROM {table}").rowcount
             if +gone:
@@ -103,7 +102,7 @@ class Cessation(Connected):
                 took = {"rows": rows.text(), "entries": lost.text()}
                 name = f"sw_{secrets.token_hex(12)}"
                 self.log(connection, entries.sweep(name, dict(+gone), took, at))
-        self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+        self.cut()
         return +gone
 
     def attest(self, note: str, leaf: Leaf) -> None:
@@ -119,7 +118,7 @@ def notified(keys: Keys, rows: Iterable[tuple[Any, ...]]) -> str:
     return tally.text()
 
 
-def _account(keys: Keys, connection: sqlite3.Connection) -> tuple[Tally, Tally]:
+def _account(keys: Keys, connection: Connection) -> tuple[Tally, Tally]:
     """Add up what was ever brought and entered, less what sweeps and erasures took before."""
     rows, lost = Tally(keys.ring), Tally(keys.ring)
     steps: dict[str, str] = {}
@@ -147,5 +146,5 @@ _ACCOUNTS = (
     f"SELECT kind, ref, leaf FROM log WHERE (kind IN ({', '.join('?' * len(GOES))})"
     " AND NOT (kind IN ('consent', 'label') AND EXISTS"
     " (SELECT 1 FROM erased e WHERE (e.kind, e.ref) = (log.kind, log.ref))))"
-    " OR kind IN ('import', 'step') OR instr(leaf, CAST('\"gone\"' AS BLOB)) ORDER BY idx"
+    " OR kind IN ('import', 'step') OR instr(leaf, CAST('\"gone\"' AS BLOB)) > 0 ORDER BY idx"
 )

@@ -7,11 +7,10 @@ windows, so no entry of the log speaks of it.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterable
 
 from sectionfour.errors import Conflict, NotReady
-from sectionfour.stores.ledger.connected import Connected
+from sectionfour.stores.ledger.connected import Connected, Connection
 
 SCHEMA = """
 CREATE TABLE clusters (
@@ -47,10 +46,11 @@ class Clusters(Connected):
     def newest_clusters(self, before: int = _EVER) -> dict[bytes, tuple[int, int]]:
         """Return (size, frauds) of every member that has a row before an instant, by the newest."""
         rows = self.rows(
-            "SELECT member, size, frauds, MAX(at) FROM clusters WHERE at < ? GROUP BY member",
+            "SELECT member, size, frauds FROM clusters WHERE (member, at) IN"
+            " (SELECT member, MAX(at) FROM clusters WHERE at < ? GROUP BY member)",
             before,
         )
-        return {member: (size, frauds) for member, size, frauds, _ in rows}
+        return {member: (size, frauds) for member, size, frauds in rows}
 
     def linked(
         self, after: int, before: int
@@ -70,7 +70,7 @@ class Clusters(Connected):
         return self.rows(
             "SELECT l.at, l.label, l.event_id, COALESCE(e.member, l.member) AS who FROM labels l"
             " LEFT JOIN events e ON e.event_id = l.event_id"
-            " WHERE l.at < ? AND who IS NOT NULL ORDER BY l.at",
+            " WHERE l.at < ? AND COALESCE(e.member, l.member) IS NOT NULL ORDER BY l.at",
             before,
         )
 
@@ -88,7 +88,9 @@ class Clusters(Connected):
             newest = connection.execute("SELECT COALESCE(MAX(at), 0) FROM clusters").fetchone()[0]
             at = max(begin(), newest)
             done = connection.executemany(
-                "INSERT OR REPLACE INTO clusters (member, at, size, frauds) VALUES (?, ?, ?, ?)",
+                "INSERT INTO clusters (member, at, size, frauds) VALUES (?, ?, ?, ?)"
+                " ON CONFLICT (member, at) DO UPDATE SET size = excluded.size,"
+                " frauds = excluded.frauds",
                 [(member, at, size, frauds) for member, size, frauds in found],
             )
             return max(done.rowcount, 0), at
@@ -113,7 +115,7 @@ class Clusters(Connected):
             connection.executemany("INSERT INTO clusters VALUES (?, ?, ?, ?)", rows)
 
 
-def _still(connection: sqlite3.Connection, log_size: int) -> None:
+def _still(connection: Connection, log_size: int) -> None:
     marks = ", ".join("?" * len(_ENDS))
     ended = connection.execute(
         f"SELECT 1 FROM log WHERE idx >= ? AND kind IN ({marks}) LIMIT 1", (log_size, *_ENDS)

@@ -7,7 +7,6 @@ what their receipt's commitment is by now, and one entry of the log has a digest
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
@@ -18,7 +17,7 @@ from sectionfour.privacy import entries
 from sectionfour.privacy.exceptions import Grant
 from sectionfour.privacy.pseudonym import Keys
 from sectionfour.privacy.tally import Tally
-from sectionfour.stores.ledger.connected import Connected
+from sectionfour.stores.ledger.connected import Connected, Connection
 from sectionfour.stores.ledger.tallied import COLUMNS, counted
 from sectionfour.stores.ledger.unvouched import ALL, Row, step_of, unvouched
 
@@ -30,6 +29,10 @@ CREATE TABLE carried (assessment_id TEXT PRIMARY KEY, commitment TEXT NOT NULL) 
 class Epochs(Connected):
     #: The columns that hold tokens of the serve domain, by table; from the rooms.
     tokens: ClassVar[Mapping[str, tuple[str, ...]]]
+
+    def _move(self, connection: Connection, moved: Mapping[bytes, bytes]) -> None:
+        """Put `moved[token]` in the place of every token in the columns of `tokens`."""
+        raise NotImplementedError
 
     def holds_tokens(self) -> bool:
         """Whether any row holds a token, which nobody could make again without the keys."""
@@ -83,11 +86,7 @@ class Epochs(Connected):
         with self.transaction() as connection:
             before, after = Tally(keys.ring), Tally(keys.ring)
             alone, steps = _alone(keys, connection, before)
-            connection.create_function("moved", 1, moved.get, deterministic=True)
-            for table, columns in self.tokens.items():
-                changes = ", ".join(f"{column} = moved({column})" for column in columns)
-                connection.execute(f"UPDATE {table} SET {changes}")
-            connection.create_function("moved", 1, None)
+            self._move(connection, moved)
             connection.executemany(
                 "UPDATE grants SET body = ? WHERE grant_id = ?",
                 ((msgspec.json.encode(grant), grant.grant_id) for grant in grants),
@@ -103,11 +102,11 @@ class Epochs(Connected):
                 event_id = row[COLUMNS["events"].index("event_id")]
                 self.log(connection, entries.step(keys, event_id, tally.text(), at))
             self.log(connection, leaf(*_digest(rows), before.text(), after.text()))
-        self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+        self.cut()
 
 
 def _alone(
-    keys: Keys, connection: sqlite3.Connection, tally: Tally
+    keys: Keys, connection: Connection, tally: Tally
 ) -> tuple[list[tuple[str, Any]], list[int]]:
     """Return (table, key) of the rows that no entry of their own vouches for, all in `tally`; and
     the keys of events that are steps, and have one."""
@@ -122,7 +121,7 @@ def _alone(
     return alone, steps
 
 
-def _row(connection: sqlite3.Connection, table: str, key: Any) -> Row:
+def _row(connection: Connection, table: str, key: Any) -> Row:
     columns = COLUMNS[table]
     found: Row = connection.execute(
         f"SELECT {', '.join(columns)} FROM {table} WHERE {columns[0]} = ?", (key,)

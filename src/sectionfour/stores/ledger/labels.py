@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable
 
 from sectionfour.domain import Label, Leaf
 from sectionfour.errors import Conflict
-from sectionfour.stores.ledger.connected import Connected
+from sectionfour.stores.ledger.connected import Connected, Connection
 
 SCHEMA = """
 CREATE TABLE labels (
@@ -47,7 +46,7 @@ class Labels(Connected):
             return True
 
     @staticmethod
-    def insert_labels(connection: sqlite3.Connection, labels: Iterable[Label]) -> None:
+    def insert_labels(connection: Connection, labels: Iterable[Label]) -> None:
         connection.executemany(
             "INSERT INTO labels (label_id, at, label, source, known_at, event_id, member)"
             " VALUES (?, ?, ?, ?, ?, ?, ?)",

@@ -67,7 +67,9 @@ class Log(Connected):
             return 0
         nodes = merkle.new_nodes(before, [merkle.leaf_hash(row[0]) for row in rows], self.node)
         with self.transaction() as connection:
-            connection.executemany("INSERT OR IGNORE INTO nodes VALUES (?, ?, ?)", nodes)
+            connection.executemany(
+                "INSERT INTO nodes VALUES (?, ?, ?) ON CONFLICT DO NOTHING", nodes
+            )
         return len(rows)
 
     def _grown(self) -> int:

@@ -7,7 +7,6 @@ Each transaction that deletes rows leaves an entry in the log, with tallies of w
 from __future__ import annotations
 
 import secrets
-import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -23,7 +22,7 @@ from sectionfour.privacy.exceptions import Grant
 from sectionfour.privacy.pseudonym import Keys
 from sectionfour.privacy.retention import Retention
 from sectionfour.privacy.tally import Tally
-from sectionfour.stores.ledger.connected import Connected
+from sectionfour.stores.ledger.connected import Connected, Connection
 from sectionfour.stores.ledger.tallied import COLUMNS, counted
 from sectionfour.stores.ledger.unvouched import ASSESSED, step_of, vouches
 
@@ -55,7 +54,7 @@ class Hold(msgspec.Struct, frozen=True):
 class Gone:
     """What one transaction takes away: numbers, and tallies for the log."""
 
-    def __init__(self, keys: Keys, connection: sqlite3.Connection) -> None:
+    def __init__(self, keys: Keys, connection: Connection) -> None:
         self._keys, self._connection = keys, connection
         self.rows, self.entries = Tally(keys.ring), Tally(keys.ring)
         self.deleted: Counter[str] = Counter()
@@ -113,8 +112,9 @@ class Retained(Connected):
         """Whether a law holds a person's data, or that of an order of theirs, just now."""
         return bool(
             self.rows(
-                "SELECT 1 FROM holds WHERE lifted_at IS NULL AND (subject = ?1 OR order_ref IN"
-                " (SELECT order_ref FROM events WHERE member = ?1)) LIMIT 1",
+                "SELECT 1 FROM holds WHERE lifted_at IS NULL AND (subject = ? OR order_ref IN"
+                " (SELECT order_ref FROM events WHERE member = ?)) LIMIT 1",
+                subject,
                 subject,
             )
         )
@@ -152,7 +152,7 @@ class Retained(Connected):
         for take, ids in (
             (self._events, self._numbers("events", "at", before)),
             (self._assessments, self._numbers("assessments", "seq", before)),
-            (self._labels, self._numbers("labels", "rowid", before)),
+            (self._labels, self._numbers("labels", "label_id", before)),
             (self._consents, self._ended(rules.cutoff("consent_3y", at), at)),
             (self._grants, self._over(rules.cutoff("audit_3y", at))),
             (self._lifted, self._released(rules.cutoff("audit_3y", at))),
@@ -182,8 +182,9 @@ class Retained(Connected):
                 self.log(connection, leaf)
         return gone.deleted
 
-    def _numbers(self, table: str, key: str, before: int) -> Iterator[int]:
-        after = -1
+    def _numbers(self, table: str, key: str, before: int) -> Iterator[Any]:
+        """Yield the keys of the rows from before `before`, in their order."""
+        after: Any = "" if key == "label_id" else -1
         while found := self.rows(
             f"SELECT {key}, at FROM {table} WHERE {key} > ? ORDER BY {key} LIMIT 5000", after
         ):
@@ -256,9 +257,7 @@ class Retained(Connected):
 
     # --- one by one, inside a transaction
 
-    def _events(
-        self, connection: sqlite3.Connection, gone: Gone, held: Held, at: int, before: int
-    ) -> None:
+    def _events(self, connection: Connection, gone: Gone, held: Held, at: int, before: int) -> None:
         columns = ", ".join(COLUMNS["events"])
         row = connection.execute(f"SELECT {columns} FROM events WHERE at = ?", (at,)).fetchone()
         if row is None:
@@ -279,7 +278,7 @@ class Retained(Connected):
             gone.label(label)
 
     def _assessments(
-        self, connection: sqlite3.Connection, gone: Gone, held: Held, seq: int, before: int
+        self, connection: Connection, gone: Gone, held: Held, seq: int, before: int
     ) -> None:
         """Those without an event: refused, or asked in mode `evaluate`."""
         row = connection.execute(
@@ -298,7 +297,7 @@ class Retained(Connected):
             self._assessment(connection, gone, row, None)
 
     def _assessment(
-        self, connection: sqlite3.Connection, gone: Gone, row: Sequence[Any], event: Event | None
+        self, connection: Connection, gone: Gone, row: Sequence[Any], event: Event | None
     ) -> bool:
         """An assessment goes. Returns whether it vouched for the event."""
         name = row[0]
@@ -321,7 +320,7 @@ class Retained(Connected):
         return vouched
 
     @staticmethod
-    def _case(connection: sqlite3.Connection, gone: Gone, case: str) -> None:
+    def _case(connection: Connection, gone: Gone, case: str) -> None:
         for kind in ("verdict", "reidentification"):
             table, key = f"{kind}s", f"{kind}_id"
             for (name,) in connection.execute(
@@ -332,17 +331,17 @@ class Retained(Connected):
         gone.delete("cases", "case_id", case)
 
     def _labels(
-        self, connection: sqlite3.Connection, gone: Gone, held: Held, number: int, before: int
+        self, connection: Connection, gone: Gone, held: Held, name: str, before: int
     ) -> None:
         """Those of a member, or of an event that is gone."""
-        for row in _labels_of(connection, "rowid", number):
+        for row in _labels_of(connection, "label_id", name):
             member, event_id = row[6], row[5]
             there = connection.execute("SELECT 1 FROM events WHERE event_id = ?", (event_id,))
             if member not in held[0] and there.fetchone() is None:
                 gone.label(row)
 
     def _consents(
-        self, connection: sqlite3.Connection, gone: Gone, held: Held, name: str, before: int
+        self, connection: Connection, gone: Gone, held: Held, name: str, before: int
     ) -> None:
         columns = ", ".join(COLUMNS["consent_events"])
         rows = connection.execute(
@@ -356,7 +355,7 @@ class Retained(Connected):
         gone.delete("consent_events", "record_id", name)
 
     def _grants(
-        self, connection: sqlite3.Connection, gone: Gone, held: Held, name: str, before: int
+        self, connection: Connection, gone: Gone, held: Held, name: str, before: int
     ) -> None:
         row = connection.execute("SELECT body FROM grants WHERE grant_id = ?", (name,)).fetchone()
         if row is None:
@@ -369,7 +368,7 @@ class Retained(Connected):
         gone.delete("grants", "grant_id", name)
 
     def _clusters(
-        self, connection: sqlite3.Connection, gone: Gone, held: Held, name: bytes, before: int
+        self, connection: Connection, gone: Gone, held: Held, name: bytes, before: int
     ) -> None:
         """Those of a member that count for no event that is kept; what is in force stays."""
         if name in held[0]:
@@ -386,7 +385,7 @@ class Retained(Connected):
             ).rowcount
 
     def _words(
-        self, connection: sqlite3.Connection, gone: Gone, held: Held, name: str, before: int
+        self, connection: Connection, gone: Gone, held: Held, name: str, before: int
     ) -> None:
         of = connection.execute(
             "SELECT subject, order_ref FROM third_persons WHERE attestation_id = ?", (name,)
@@ -395,7 +394,7 @@ class Retained(Connected):
             gone.delete("third_persons", "attestation_id", name)
 
     def _release_rows(
-        self, connection: sqlite3.Connection, gone: Gone, held: Held, ref: bytes, before: int
+        self, connection: Connection, gone: Gone, held: Held, ref: bytes, before: int
     ) -> None:
         """Whose a row was that left; it is known for as long as what it was made of."""
         of = connection.execute("SELECT member FROM release_rows WHERE row_ref = ?", (ref,))
@@ -403,13 +402,13 @@ class Retained(Connected):
             gone.delete("release_rows", "row_ref", ref)
 
     def _lifted(
-        self, connection: sqlite3.Connection, gone: Gone, held: Held, name: str, before: int
+        self, connection: Connection, gone: Gone, held: Held, name: str, before: int
     ) -> None:
         gone.entered("hold", name)
         gone.delete("holds", "hold_id", name)
 
 
-def _held(connection: sqlite3.Connection, rules: Retention, at: int) -> Held:
+def _held(connection: Connection, rules: Retention, at: int) -> Held:
     """Return the persons and the orders of which nothing may go."""
     found = connection.execute("SELECT subject, order_ref FROM holds WHERE lifted_at IS NULL")
     members: set[bytes] = set()
@@ -427,7 +426,7 @@ def _held(connection: sqlite3.Connection, rules: Retention, at: int) -> Held:
     return members, orders
 
 
-def _labels_of(connection: sqlite3.Connection, key: str, value: Any) -> list[tuple[Any, ...]]:
+def _labels_of(connection: Connection, key: str, value: Any) -> list[tuple[Any, ...]]:
     columns = ", ".join(COLUMNS["labels"])
     return connection.execute(f"SELECT {columns} FROM labels WHERE {key} = ?", (value,)).fetchall()
 
@@ -448,7 +447,7 @@ _CONSENT = """
 SELECT c.seq, c.record_id, c.purpose, c.categories, c.source, c.notice_id, c.notice_version,
   c.event_type, c.event_state, c.event_time, c.expires_at,
   (SELECT MIN(n.valid_from) FROM notices n JOIN notices o ON n.notice_id = o.notice_id
-    WHERE o.notice_id = c.notice_id AND o.version = c.notice_version AND n.material
+    WHERE o.notice_id = c.notice_id AND o.version = c.notice_version AND n.material <> 0
     AND (n.valid_from, n.seq) > (o.valid_from, o.seq)),
   c.recorded_at
 FROM consent_events c WHERE c.record_id = ? ORDER BY c.seq"""

@@ -6,7 +6,6 @@ An erasure's case holds the person's token, and where their vault row is, only u
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,7 +20,7 @@ from sectionfour.privacy.exceptions import Grant
 from sectionfour.privacy.inventory import Kept
 from sectionfour.privacy.pseudonym import Keys
 from sectionfour.stores.ledger.assessments import EVENT_COLUMNS
-from sectionfour.stores.ledger.connected import Connected
+from sectionfour.stores.ledger.connected import Connected, Connection
 from sectionfour.stores.ledger.tallied import COLUMNS
 from sectionfour.stores.ledger.unvouched import taken
 
@@ -211,11 +210,6 @@ class Rights(Connected):
     def was_erased(self, kind: str, ref: str) -> bool:
         return bool(self.rows("SELECT 1 FROM erased WHERE kind = ? AND ref = ?", kind, ref))
 
-    def cut(self) -> bool:
-        """Empty the write-ahead log of what was overwritten; False where that has to wait."""
-        with closed("ledger"):
-            return self._database.cut()
-
     # --- models
 
     def add_training(self, name: str, version: str, log_size: int, events: int, at: int) -> None:
@@ -234,7 +228,7 @@ class Rights(Connected):
         return size
 
 
-def _names(connection: sqlite3.Connection, subject: bytes) -> dict[str, Any]:
+def _names(connection: Connection, subject: bytes) -> dict[str, Any]:
     """Return what a person's rows are found by: the token, and their events, assessments, cases."""
     asked = connection.execute(
         "SELECT assessment_id, event_id, seq FROM assessments WHERE subject = ?", (subject,)
@@ -261,20 +255,20 @@ def _theirs(kept: Kept) -> str:
         "subject": "{} = :subject",
         "event": "{} IN (SELECT value FROM json_each(:event))",
         "assessment": "{} IN (SELECT value FROM json_each(:assessment))",
-        "turn": "{} IN (SELECT value FROM json_each(:turn))",
+        "turn": "{} IN (SELECT CAST(value AS BIGINT) FROM json_each(:turn))",
         "case": "{} IN (SELECT value FROM json_each(:case))",
     }
     return " OR ".join(conditions[what].format(column) for what, column in kept.person.items())
 
 
 def _sweep_place(
-    connection: sqlite3.Connection, kept: Kept, names: dict[str, Any], erasure_id: str, sweep: int
+    connection: Connection, kept: Kept, names: dict[str, Any], erasure_id: str, sweep: int
 ) -> int:
     theirs = _theirs(kept)
     for kind, column in kept.entry.items():
         connection.execute(
-            f"INSERT OR IGNORE INTO erased SELECT :kind, {column}, :id, :sweep FROM {kept.name}"
-            f" WHERE {theirs}",
+            f"INSERT INTO erased SELECT :kind, {column}, :id, :sweep FROM {kept.name}"
+            f" WHERE {theirs} ON CONFLICT DO NOTHING",
             names | {"kind": kind, "id": erasure_id, "sweep": sweep},
         )
     if kept.erasure == "delete":
@@ -283,7 +277,7 @@ def _sweep_place(
     return connection.execute(f"UPDATE {kept.name} SET {changes} WHERE {theirs}", names).rowcount
 
 
-def _orphan_grants(connection: sqlite3.Connection, subject: bytes, pseudonym: bytes) -> int:
+def _orphan_grants(connection: Connection, subject: bytes, pseudonym: bytes) -> int:
     """Put the log's pseudonym in a member's place in every grant; it is nobody's token."""
     count = 0
     for grant_id, body in connection.execute("SELECT grant_id, body FROM grants").fetchall():
@@ -302,18 +296,16 @@ def _orphan_grants(connection: sqlite3.Connection, subject: bytes, pseudonym: by
     return count
 
 
-def _put_targets(
-    connection: sqlite3.Connection, erasure_id: str, targets: Sequence[Target]
-) -> None:
+def _put_targets(connection: Connection, erasure_id: str, targets: Sequence[Target]) -> None:
     connection.executemany(
         "INSERT INTO erasure_targets VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT"
-        " (erasure_id, store) DO UPDATE SET rows = rows + excluded.rows, due = excluded.due,"
-        " done_by = excluded.done_by",
+        " (erasure_id, store) DO UPDATE SET rows = erasure_targets.rows + excluded.rows,"
+        " due = excluded.due, done_by = excluded.done_by",
         ((erasure_id, *msgspec.structs.astuple(target)) for target in targets),
     )
 
 
-def _digest(connection: sqlite3.Connection, erasure_id: str, sweep: int) -> str:
+def _digest(connection: Connection, erasure_id: str, sweep: int) -> str:
     rows = connection.execute(
         "SELECT kind, ref FROM erased WHERE erasure_id = ? AND sweep <= ? ORDER BY kind, ref",
         (erasure_id, sweep),

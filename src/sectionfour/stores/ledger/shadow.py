@@ -33,8 +33,8 @@ class Shadow(Connected):
             return int(rows[0][0])
         with self.transaction() as connection:
             connection.execute(
-                "INSERT OR IGNORE INTO shadow_turns"
-                " SELECT ?, ?, COALESCE(MAX(seq), 0) FROM assessments",
+                "INSERT INTO shadow_turns SELECT ?, ?, COALESCE(MAX(seq), 0) FROM assessments"
+                " WHERE true ON CONFLICT DO NOTHING",
                 (name, version),
             )
         return self.shadow_turn(name, version)
@@ -61,9 +61,9 @@ class Shadow(Connected):
         """
         with self.transaction() as connection:
             connection.executemany(
-                "INSERT OR IGNORE INTO shadow_scores SELECT seq, ?2, ?3 FROM assessments"
-                " WHERE seq = ?1",
-                scores,
+                "INSERT INTO shadow_scores SELECT seq, ?, ? FROM assessments WHERE seq = ?"
+                " ON CONFLICT DO NOTHING",
+                ((version, score, seq) for seq, version, score in scores),
             )
             connection.execute(
                 "UPDATE shadow_turns SET seq = ? WHERE name = ? AND version = ?",

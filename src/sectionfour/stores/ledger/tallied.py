@@ -5,7 +5,6 @@ The log has one entry for all of a batch, with a tally of its rows; see `privacy
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from sectionfour.privacy.keys import Keyring
 from sectionfour.privacy.tally import Tally
 from sectionfour.stores.ledger.assessments import Assessments
 from sectionfour.stores.ledger.bases import Bases
-from sectionfour.stores.ledger.connected import Connected
+from sectionfour.stores.ledger.connected import Connected, Connection
 from sectionfour.stores.ledger.labels import Labels
 
 #: Of each table the columns that a tally takes in, the first of them its order.
@@ -35,7 +34,7 @@ CHUNK = 5_000
 class Tallied(Connected):
     def bring(
         self,
-        connection: sqlite3.Connection,
+        connection: Connection,
         ring: Keyring,
         *,
         events: Iterable[Event] = (),
@@ -70,14 +69,15 @@ class Tallied(Connected):
 
     def tallied_rows(self, table: str) -> Iterator[Sequence[Any]]:
         """Yield every row of a table as a tally takes it in."""
-        order, rest, after = COLUMNS[table][0], counted(table), None
+        order, rest, after = COLUMNS[table][0], counted(table), ()
         while rows := self.rows(
-            f"SELECT {_listed(table)} FROM {table} WHERE ?1 IS NULL OR {order} > ?1"
-            f" ORDER BY {order} LIMIT {CHUNK}",
-            after,
+            f"SELECT {_listed(table)} FROM {table}"
+            + (f" WHERE {order} > ?" if after else "")
+            + f" ORDER BY {order} LIMIT {CHUNK}",
+            *after,
         ):
             yield from map(rest, rows)
-            after = rows[-1][0]
+            after = rows[-1][:1]
 
 
 def counted(table: str) -> Any:
@@ -90,7 +90,7 @@ def _listed(table: str) -> str:
 
 
 def _of_ids(
-    connection: sqlite3.Connection, columns: str, table: str, key: str, ids: Sequence[str]
+    connection: Connection, columns: str, table: str, key: str, ids: Sequence[str]
 ) -> list[tuple[Any, ...]]:
     return connection.execute(
         f"SELECT {columns} FROM {table} WHERE {key} IN (SELECT value FROM json_each(?))",

@@ -6,7 +6,6 @@ what imports brought is not there.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,10 +15,11 @@ from sectionfour.domain import Event
 from sectionfour.privacy import entries, receipts
 from sectionfour.privacy.pseudonym import Keys
 from sectionfour.privacy.tally import Tally
+from sectionfour.stores.ledger.connected import Connection
 from sectionfour.stores.ledger.tallied import COLUMNS, counted
 
 Row = tuple[Any, ...]
-ALL = dict.fromkeys(COLUMNS, "1")
+ALL = dict.fromkeys(COLUMNS, "true")
 NOTHING = f"{0:064x}"
 
 #: An assessment, as far as it vouches for its event.
@@ -29,7 +29,7 @@ ASSESSED = (
 )
 
 
-def vouches(connection: sqlite3.Connection, assessed: Sequence[Any], event: Event) -> bool:
+def vouches(connection: Connection, assessed: Sequence[Any], event: Event) -> bool:
     """Whether the receipt of an assessment commits to this event: of one that was only evaluated
     it does not, whatever came under its id."""
     name, _, subject, nonce, asked, key_id, vector, answer = assessed
@@ -57,7 +57,7 @@ def vouches(connection: sqlite3.Connection, assessed: Sequence[Any], event: Even
 
 
 def unvouched(
-    connection: sqlite3.Connection, where: Mapping[str, str], names: Mapping[str, Any]
+    connection: Connection, where: Mapping[str, str], names: Mapping[str, Any]
 ) -> Iterator[tuple[str, Row]]:
     """Yield (table, row in the order of COLUMNS) under a condition a table."""
     for row in _rows(connection, "events", where["events"], names):
@@ -79,7 +79,7 @@ def unvouched(
             yield "consent_events", row
 
 
-def step_of(keys: Keys, connection: sqlite3.Connection, row: Sequence[Any]) -> str | None:
+def step_of(keys: Keys, connection: Connection, row: Sequence[Any]) -> str | None:
     """Return the tally of an event that was kept as a step, by its newest entry."""
     event_id = row[COLUMNS["events"].index("event_id")]
     found = connection.execute(
@@ -90,7 +90,7 @@ def step_of(keys: Keys, connection: sqlite3.Connection, row: Sequence[Any]) -> s
 
 
 def taken(
-    keys: Keys, connection: sqlite3.Connection, where: Mapping[str, str], names: Mapping[str, Any]
+    keys: Keys, connection: Connection, where: Mapping[str, str], names: Mapping[str, Any]
 ) -> dict[str, str]:
     """Return what the entry of an erasure says of the rows under `where`, before they go."""
     tally = Tally(keys.ring)
@@ -107,7 +107,7 @@ def taken(
 
 
 def _rows(
-    connection: sqlite3.Connection, table: str, condition: str, names: Mapping[str, Any]
+    connection: Connection, table: str, condition: str, names: Mapping[str, Any]
 ) -> list[Row]:
     columns = ", ".join(COLUMNS[table])
     return connection.execute(f"SELECT {columns} FROM {table} WHERE {condition}", names).fetchall()
