@@ -11,6 +11,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice
 from typing import get_args
 
@@ -39,6 +40,8 @@ from sectionfour.privacy.pseudonym import Keys
 from sectionfour.privacy.regime import Regime
 
 BATCH = 10_000
+#: Tokens that are remembered: those of payees, devices and addresses come again.
+KNOWN = 100_000
 EVENT_COLUMNS = Event.__struct_fields__
 Progress = Callable[[int], object]
 
@@ -127,11 +130,15 @@ class _Snapshot:
         return None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _KnownKeys(Keys):
-    """Keys that look each member up once: an import meets the same people over and over."""
+    """Keys that make each token once: an import meets the same people over and over."""
 
+    made: Callable[[str, str, bytes], bytes]
     met: dict[str, bytes] = field(default_factory=dict)
+
+    def sealing(self) -> Callable[[str, str, bytes], bytes]:
+        return self.made
 
     def subject(self, member_id: str, *, enrol: bool = False) -> bytes | None:
         found = self.met.get(member_id)
@@ -172,7 +179,8 @@ def _taken(
     steps: Iterator[Step], parts: Parts, notice: Notice, report: Report, progress: Progress
 ) -> Iterator[Event]:
     """Yield what the windows must hold, each event once the ledger has it."""
-    keys = _KnownKeys(parts.keys.ring, parts.keys.vault, parts.keys.region)
+    made = lru_cache(KNOWN)(parts.keys.sealing())
+    keys = _KnownKeys(parts.keys.ring, parts.keys.vault, region=parts.keys.region, made=made)
     snapshot = _Snapshot(parts.ledger.consents_of_all(parts.clock()))
     newest = parts.ledger.rows("SELECT COALESCE(MAX(at), 0) FROM events")[0][0]
     batch = _Batch()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any, NamedTuple, Protocol
 
@@ -23,6 +24,7 @@ from sectionfour.features.catalog import (
     ENTITIES,
     INPUTS,
     NAN,
+    NEWEST,
     RECENT,
     ROWS,
     RUNS,
@@ -312,8 +314,16 @@ _JOINS = {
     )
     for kind in frozenset().union(*STREAMS.values())
 }
+_HELD = (*ENTITIES, *NEWEST)
+_held = attrgetter(*_HELD)  # of an event, its tokens and values, and below their places among these
+_PLACES = {name: place for place, name in enumerate(_HELD)}
 _TOKENS = tuple(
-    (card, card.by, tuple(pair.what for pair in card.pairs), tuple(r.what for r in card.recents))
+    (
+        card,
+        _PLACES[card.by],
+        tuple(_PLACES[pair.what] for pair in card.pairs),
+        tuple(_PLACES[recent.what] for recent in card.recents),
+    )
     for card in CARDS
 )
 
@@ -321,11 +331,12 @@ _TOKENS = tuple(
 def visits(event: Event) -> list[Visit]:
     """Return the cards to look at for `event`."""
     found = []
+    held = _held(event)
     for (card, by, whats, of), joins in zip(_TOKENS, _JOINS[event.type], strict=True):
-        token = getattr(event, by)
+        token = held[by]
         if token is not None:
-            others = tuple([getattr(event, what) for what in whats])
-            values = tuple([getattr(event, what) for what in of])
+            others = tuple([held[what] for what in whats])
+            values = tuple([held[what] for what in of])
             found.append(Visit(card, token, others, values, joins))
     return found
 

@@ -12,12 +12,12 @@ destroyed keeps its name in the ring, with nothing behind it, so that it is neve
 from __future__ import annotations
 
 import fcntl
-import hmac
 import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 
@@ -93,7 +93,7 @@ class Keyring:
             self._keks = _keks(ring, self._own)
         self._sound = self._opens(ring)
         self._open: dict[str, bytes] = {}
-        self._token_keys: dict[tuple[str, str, str | None], tuple[bytes, bytes]] = {}
+        self._keyed: dict[tuple[str | None, ...], Callable[[bytes], bytes]] = {}
         self._epochs = _epochs(ring)
         if self.coming("serve") is None:
             self.successors.forget()
@@ -249,10 +249,11 @@ class Keyring:
         Without an `epoch` it is the live one's.
         """
         try:
-            key, prefix = self._token_keys[domain, kind, epoch]
+            digest = self._keyed[domain, kind, epoch]
         except KeyError:
-            key, prefix = self._token_key(domain, kind, epoch)
-        return hmac.digest(key, prefix + value, "sha256")[:TOKEN_BYTES]
+            digest = keyed(*self._token_key(domain, kind, epoch))
+            self._keyed[domain, kind, epoch] = digest
+        return digest(value)[:TOKEN_BYTES]
 
     def _token_key(self, domain: str, kind: str, epoch: str | None) -> tuple[bytes, bytes]:
         name = epoch or self.epoch(checked_domain(domain))
@@ -262,12 +263,15 @@ class Keyring:
         prefix = b"".join(
             len(p).to_bytes(2) + p for p in (domain.encode(), kind.encode(), name.encode())
         )
-        self._token_keys[domain, kind, epoch] = key, prefix
         return key, prefix
 
     def digest(self, data: bytes) -> bytes:
         """Return a keyed digest: personal data has too few values for a plain one to hide them."""
-        return hmac.digest(self.key("digest"), data, "sha256")
+        try:
+            digest = self._keyed["digest",]
+        except KeyError:
+            digest = self._keyed["digest",] = keyed(self.key("digest"))
+        return digest(data)
 
     def signing(self, name: str) -> Ed25519PrivateKey:
         """Return the Ed25519 key called `name` (`log` or `models`)."""
@@ -326,6 +330,25 @@ class _Steady:
         trace: TracebackType | None,
     ) -> None:
         self._ring.turns.release()
+
+
+def keyed(key: bytes, prefix: bytes = b"") -> Callable[[bytes], bytes]:
+    """Return HMAC-SHA256 under `key`, of at most 64 bytes, of `prefix` and what it is called with.
+
+    The key and the prefix are hashed here, once (RFC 2104, section 4); `hmac.digest` begins anew
+    at each call, which takes more than twice as long.
+    """
+    block = key.ljust(64, b"\0")
+    inner, outer = (sha256(bytes(byte ^ pad for byte in block)) for pad in (0x36, 0x5C))
+    inner.update(prefix)
+
+    def digest(value: bytes) -> bytes:
+        within, around = inner.copy(), outer.copy()
+        within.update(value)
+        around.update(within.digest())
+        return around.digest()
+
+    return digest
 
 
 def epoch_key(domain: str, epoch: str) -> str:

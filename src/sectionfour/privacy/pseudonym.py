@@ -218,7 +218,7 @@ def claim(given: Given, keys: Keys, regime: Regime) -> Request:
     identifier that is malformed: before the gate, so that nothing is taken for a request that
     is not answered.
     """
-    member, transaction, source = given.member, given.transaction, given.sources.get
+    member, transaction, sources = given.member, given.transaction, given.sources
     uses: list[Use] = []
 
     granted = given.device.permissions if given.device is not None else ()
@@ -232,9 +232,11 @@ def claim(given: Given, keys: Keys, regime: Regime) -> Request:
         needed = regime.categories[category].permission
         if needed is not None and needed not in granted:
             hindrance = "no_permission"
-        origin = source(category, source(category.partition(".")[0], "first_party"))
-        if origin != "first_party":
-            regime.source(origin, pointer="/sources")
+        origin = "first_party"
+        if sources:
+            origin = sources.get(category, sources.get(category.partition(".")[0], origin))
+            if origin != "first_party":
+                regime.source(origin, pointer="/sources")
         uses.append(Use(category, origin, hindrance, attribute, attestation))
 
     if member is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -41,7 +42,8 @@ def loading(url: str, *, gib: float) -> Iterator[Callable[[Iterable[Event]], int
         return count
 
     try:
-        yield load
+        with _no_cycles():
+            yield load
     except BaseException:
         process.kill()  # in the middle of its load, so that the store stays not fresh
         raise
@@ -55,5 +57,16 @@ def loading(url: str, *, gib: float) -> Iterator[Callable[[Iterable[Event]], int
 def _load(url: str, gib: float, queue: Queue[bytes]) -> None:
     decode = msgspec.msgpack.Decoder(list[Event]).decode
     velocity = stores.open_velocity(url, gib=gib)
-    velocity.load(event for batch in iter(queue.get, b"") for event in decode(batch))
+    with _no_cycles():
+        velocity.load(event for batch in iter(queue.get, b"") for event in decode(batch))
     velocity.close()
+
+
+@contextmanager
+def _no_cycles() -> Iterator[None]:
+    """Look for no cycles meanwhile: there are none, and many objects among which to look."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

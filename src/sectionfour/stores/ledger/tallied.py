@@ -47,16 +47,16 @@ class Tallied(Connected):
         whose id was there is not brought again.
         """
         events, labels = list(events), list(labels)
-        ids = list(dict.fromkeys(event.event_id for event in events))
-        known = {row[0] for row in _of_ids(connection, "event_id", "events", "event_id", ids)}
+        span = min((e.at for e in events), default=0), max((e.at for e in events), default=-1)
+        before = {row[0] for row in _between(connection, "at", span)}
         last = connection.execute("SELECT COALESCE(MAX(seq), 0) FROM consent_events").fetchone()[0]
         names = [label.label_id for label in labels]
         Bases.insert_consents(connection, consents)
         Assessments.insert_events(connection, events)
         Labels.insert_labels(connection, labels)
-        new = [name for name in ids if name not in known]
+        brought = _between(connection, _listed("events"), span)
         found = {
-            "events": _of_ids(connection, _listed("events"), "events", "event_id", new),
+            "events": [row for row in brought if row[0] not in before],
             "labels": _of_ids(connection, _listed("labels"), "labels", "label_id", names),
             "consent_events": connection.execute(
                 f"SELECT {_listed('consent_events')} FROM consent_events WHERE seq > ?", (last,)
@@ -87,6 +87,14 @@ def counted(table: str) -> Any:
 
 def _listed(table: str) -> str:
     return ", ".join(COLUMNS[table])
+
+
+def _between(
+    connection: sqlite3.Connection, columns: str, span: tuple[int, int]
+) -> list[tuple[Any, ...]]:
+    return connection.execute(
+        f"SELECT {columns} FROM events WHERE at BETWEEN ? AND ?", span
+    ).fetchall()
 
 
 def _of_ids(
