@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import json
 import stat
 import subprocess
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sectionfour.errors import KeyringError
-from sectionfour.privacy.keys import DOMAINS, Keyring, load_kek
+from sectionfour.privacy.keys import DOMAINS, Keyring, keyed, load_kek
 
 KEK, OTHER_KEK = b"k" * 32, b"o" * 32
 
@@ -251,6 +252,13 @@ def test_what_a_token_is_made_of_does_not_run_together(tmp_path: Path) -> None:
     other = ring._token_key("serve", "phon", "ee01")
     assert one[1] != other[1]
     assert one[0] != other[0]
+
+
+@given(st.binary(max_size=64), st.binary(max_size=70), st.lists(st.binary(max_size=200)))
+def test_a_digest_under_a_key_is_hmac(key: bytes, prefix: bytes, values: list[bytes]) -> None:
+    digest = keyed(key, prefix)
+    for value in values:  # what was digested before leaves nothing behind
+        assert digest(value) == hmac.digest(key, prefix + value, "sha256")
 
 
 # --- many at once ----------------------------------------------------------------------------

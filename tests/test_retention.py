@@ -7,6 +7,7 @@ import runpy
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,11 @@ from sectionfour.privacy import entries, inventory, retention
 from sectionfour.privacy.consent import ConsentEvent
 from sectionfour.privacy.exceptions import Grant, Scope
 from sectionfour.privacy.retention import DAY
+from sectionfour.privacy.tally import Tally
 from sectionfour.settings import Settings
 from sectionfour.stores import open_velocity
 from sectionfour.stores.ledger.retention import Hold
+from sectionfour.stores.ledger.tallied import COLUMNS
 from sectionfour.verify import verify
 
 NOW = 1_900_000_000_000_000
@@ -450,3 +453,16 @@ def test_from_the_shell_the_windows_go_too(
     other.close()
     run = CliRunner().invoke(main, ["sweep"])
     assert "nothing is due" in run.stdout
+
+
+def test_a_batch_is_tallied_without_what_was_there_before(parts: Parts) -> None:
+    """Rows that lie between its own, and an event whose id is known, are not brought by it."""
+    plain = partial(Event, purpose="security.transaction_risk", type="purchase", occurred_at=1)
+    parts.ledger.add_events([plain(event_id="live", at=15), plain(event_id="known", at=30)])
+    batch = [plain(event_id=name, at=at) for name, at in (("b", 20), ("known", 12), ("a", 10))]
+    with parts.ledger.transaction() as connection:
+        text, rows = parts.ledger.bring(connection, parts.keys.ring, events=batch)
+    expected, place = Tally(parts.keys.ring), COLUMNS["events"]
+    for event in (batch[0], batch[2]):
+        expected.row("events", [getattr(event, name) for name in place])
+    assert (text, rows["events"]) == (expected.text(), 2)

@@ -386,7 +386,10 @@ class Brought(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def _brought(request: Request, permit: Permit, regime: Regime) -> str | None:
     """Return what `uses_of` needs to ask the gate again; None where all is the member's own."""
-    if all(use.source == "first_party" and use.attribute is None for use in request.uses):
+    for use in request.uses:
+        if use.source != "first_party" or use.attribute is not None:
+            break
+    else:
         return None
     found = {
         use.category: Brought(use.source, use.attribute)

@@ -32,8 +32,8 @@ from sectionfour.stores import cards
 
 #: What the keys and values look like; a store of another form is made anew.
 FORM = 4
-#: Events a transaction of a load: the store is locked while it lasts, about a third of a second.
-LOT = 10_000
+#: Events a transaction of a load: the store is locked while it lasts, about half a second.
+LOT = 20_000
 #: Keys a transaction of what is past its time: a millisecond or two, for a checkout may wait.
 EXPIRED = 500
 #: Entities that are looked at for it at once; nobody waits for that.

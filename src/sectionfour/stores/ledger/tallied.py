@@ -89,9 +89,7 @@ def _listed(table: str) -> str:
     return ", ".join(COLUMNS[table])
 
 
-def _between(
-    connection: sqlite3.Connection, columns: str, span: tuple[int, int]
-) -> list[tuple[Any, ...]]:
+def _between(connection: Connection, columns: str, span: tuple[int, int]) -> list[tuple[Any, ...]]:
     return connection.execute(
         f"SELECT {columns} FROM events WHERE at BETWEEN ? AND ?", span
     ).fetchall()
