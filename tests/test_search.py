@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from joblib import delayed
 
+from sectionfour.errors import SettingsError
 from sectionfour.features.catalog import columns
-from sectionfour.learning import fit, membership
+from sectionfour.learning import backends, fit, membership
+from sectionfour.train import Plan
 
 PLACES = columns("transaction")[:20]  # fewer categories, fewer patterns to even out
 ROWS = 1_000
@@ -69,3 +74,92 @@ def test_a_shadow_model_bears_a_column_that_nobody_has(
     settings = {"max_iter": 3}
     found = membership.fitted_scores(rows, labels, rows, PLACES, settings, 0.1, 1)
     assert np.isfinite(found).all()
+
+
+# --- where it runs -----------------------------------------------------------------------------
+
+
+def shared_out(made: tuple[np.ndarray, np.ndarray], backend: str) -> fit.Fitted:
+    rows, labels = made
+    plan = SimpleNamespace(candidates=3, drop_share=0.1, seed=1, jobs=2, backend=backend)
+    half = ROWS // 2
+    return fit.search(rows[:half], labels[:half], rows[half:], labels[half:], PLACES, plan)
+
+
+@pytest.fixture(scope="module")
+def alone(made: tuple[np.ndarray, np.ndarray]) -> fit.Fitted:
+    return shared_out(made, "threading")
+
+
+@pytest.mark.parametrize("backend", ["loky", "dask"])
+def test_the_bytes_are_the_same_wherever_the_search_runs(made, alone, backend) -> None:
+    found = shared_out(made, backend)
+    assert found.onnx == alone.onnx
+    assert found.tried == alone.tried
+
+
+def test_a_scheduler_that_is_there_is_used_and_left_running(made, alone) -> None:
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None
+    ) as cluster:
+        before = cluster.scheduler.transition_counter
+        assert shared_out(made, f"dask:{cluster.scheduler_address}").onnx == alone.onnx
+        assert cluster.scheduler.transition_counter > before
+        assert len(cluster.scheduler.workers) == 2
+
+
+def elsewhere(backend: str) -> bool:
+    """Return whether calls ran, in other processes than this one."""
+    found = list(backends.run([delayed(os.getpid)() for _ in range(4)], jobs=2, backend=backend))
+    return len(found) == 4 and os.getpid() not in found
+
+
+def test_a_backend_of_processes_runs_in_processes_and_threads_here() -> None:
+    assert elsewhere("loky")
+    assert elsewhere("dask")
+    assert not elsewhere("threading")
+
+
+@pytest.mark.filterwarnings("ignore")  # what joblibspark and pyspark say of themselves
+def test_on_spark_the_bytes_are_the_same_too(made, alone) -> None:
+    pytest.importorskip("joblibspark", reason="sectionfour[spark] is not installed")
+    if not shutil.which("java"):
+        pytest.skip("no java is found")
+    assert elsewhere("spark")
+    found = shared_out(made, "spark")
+    assert found.onnx == alone.onnx
+    assert found.tried == alone.tried
+
+
+@pytest.mark.parametrize(
+    ("backend", "words"),
+    [
+        ("ray", "backends are loky, threading, dask, spark; got 'ray'"),
+        ("", "backends are"),
+        ("loky:tcp://a", "dask and spark take an address"),
+        ("dask:", "dask and spark take an address"),
+    ],
+)
+def test_a_backend_that_is_none_is_refused_before_anything_else(backend: str, words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        Plan(backend=backend)
+
+
+@pytest.mark.parametrize("backend", ["dask", "spark"])
+def test_a_backend_that_is_not_installed_names_its_extra(backend, made, monkeypatch) -> None:
+    missing = backends.NEEDS[backend][-1]
+    monkeypatch.setattr(backends, "find_spec", lambda name: None if name == missing else name)
+    with pytest.raises(SettingsError, match=rf"install sectionfour\[{backend}\]"):
+        Plan(backend=backend)
+    monkeypatch.setattr(fit, "_try", None)  # nothing gets as far as this
+    with pytest.raises(SettingsError, match=rf"install sectionfour\[{backend}\]"):
+        shared_out(made, backend)
+
+
+def test_spark_without_java_says_so(monkeypatch) -> None:
+    monkeypatch.setattr(backends, "find_spec", lambda name: name)
+    monkeypatch.setattr(backends.shutil, "which", lambda name: None)
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    with pytest.raises(SettingsError, match="Java 17"):
+        backends.check("spark")

@@ -24,6 +24,7 @@ from sectionfour.errors import HistoryError, SettingsError
 from sectionfour.features import history
 from sectionfour.features.catalog import NAMES, columns, fingerprint, needed
 from sectionfour.learning import (
+    backends,
     challengers,
     dataset,
     drift,
@@ -58,7 +59,7 @@ class Plan:
     until: int | None = None
     jobs: int = 2
     names: tuple[str, ...] = registry.NAMES  # of the models to train
-    backend: str = "loky"  # joblib's: loky, threading, dask, ray, spark
+    backend: str = "loky"  # of the search: loky, threading, dask[:ADDRESS], spark[:ADDRESS]
     challenge: bool = False  # let what is not served score in shadow
 
     def __post_init__(self) -> None:
@@ -72,6 +73,7 @@ class Plan:
             )
         if not 0 <= self.drop_share < 1:
             raise SettingsError(f"drop_share must be from 0 to below 1, got {self.drop_share}")
+        backends.check(self.backend)
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -67,7 +67,12 @@ def say_metrics(metrics: dict[str, dict[str, float]]) -> None:
 @click.option("--test-days", default=21.0, show_default=True)
 @click.option("--candidates", default=8, show_default=True, help="Settings to try.")
 @click.option("--jobs", default=2, show_default=True)
-@click.option("--backend", default="loky", show_default=True, help="joblib's.")
+@click.option(
+    "--backend",
+    default="loky",
+    show_default=True,
+    help="Of the search: loky, threading, dask[:ADDRESS] or spark[:ADDRESS].",
+)
 @click.option("--seed", default=4, show_default=True)
 @click.option("--since", help="Learn from events from this date on (older ones form windows).")
 @click.option("--until", help="Use nothing from this date on.")

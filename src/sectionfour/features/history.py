@@ -1,10 +1,11 @@
 """The catalog, over the past: every feature as of each event, as Ibis expressions.
 
-On DuckDB here, on Spark where that is outgrown: no expression below is DuckDB's own. Every window
-is a plain SQL window over integers, turned into a float last and the same way as online, so both
-agree to the bit. Counts and sums of data in memory are found by `counted`, much faster.
-No store, no model, no gate: what may be learnt from is picked after this, never before, for an
-event that may not be learnt from still formed the windows of others.
+On DuckDB here, on Spark where that is outgrown: every window is an expression that both have, a
+plain SQL window over integers, turned into a float last and the same way as online, so all agree to
+the bit. Row formulas, and the join of clusters, which Spark lacks, are computed in memory, and so
+are counts and sums of data that is there already (`counted`). No store, no model, no gate: what may
+be learnt from is picked after this, never before, for an event that may not be learnt from still
+formed the windows of others.
 
 The one aggregate that SQL windows lack is a distinct count over a range (Spark refuses it). Here it
 is a running sum: an event stands for its `what` from just after its `at` until the same pair is
@@ -93,7 +94,7 @@ def compute(
         given = backend.to_pyarrow(_given(table))
         at = _checked(given["at"])
         if joined:
-            given = _with_clusters(given, events, clusters, backend)
+            given = _with_clusters(given, events, clusters, backend, local)
         used = windows
         # Each column is one piece of memory, filled when its turn comes.
         wanted = dict.fromkeys((*names, *(window.name for window in windows)))
@@ -256,7 +257,7 @@ def _given(table: ibis.Table) -> ibis.Table:
 
 
 def _with_clusters(
-    given: pa.Table, events: Events, clusters: Events | None, backend: Any
+    given: pa.Table, events: Events, clusters: Events | None, backend: Any, local: Any
 ) -> pa.Table:
     """Add to what is given the cluster of each event's member: the newest found before it."""
     size, frauds = np.full((2, len(given)), np.nan)
@@ -271,6 +272,9 @@ def _with_clusters(
         else:
             rows = _as_ibis(clusters, ("member", "size", "frauds"))
             rows = rows.select("size", "frauds", of="member", since=rows["at"].cast("int64"))
+            if backend.name != local.name:  # the one join that Spark does not have
+                mine, rows = (_brought(table, backend) for table in (mine, rows))
+                backend = local
             found = mine.asof_join(
                 rows, on=mine["at"] > rows["since"], predicates=mine["member"] == rows["of"]
             ).select("at", "size", "frauds")
@@ -283,6 +287,11 @@ def _with_clusters(
     for name, column in zip(CLUSTER_INPUTS, (size, frauds), strict=True):
         given = given.append_column(name, pa.array(column, from_pandas=True))
     return given
+
+
+def _brought(table: ibis.Table, backend: Any) -> ibis.Table:
+    """Return the table in memory, as the events themselves are by now."""
+    return ibis.memtable(backend.to_pyarrow(table))
 
 
 def _as_ibis(data: Events, fields: Sequence[str]) -> ibis.Table:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import onnx
-from joblib import Parallel, delayed
+from joblib import delayed
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from skl2onnx import to_onnx
@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from sectionfour.errors import HistoryError
 from sectionfour.features.catalog import NAMES
-from sectionfour.learning import dataset, neutral
+from sectionfour.learning import backends, dataset, neutral
 from sectionfour.learning.model import session
 from sectionfour.learning.progress import watched
 
@@ -117,14 +117,13 @@ def search(
             y_learn[some],
             weights[some] * kinds[y_learn[some]],
         )
-    results = Parallel(n_jobs=plan.jobs, backend=plan.backend, return_as="generator")(
-        delayed(_try)(settings, *tried_on, held_out, y_choose, plan.seed) for settings in candidates
-    )
+    calls = [delayed(_try)(s, *tried_on, held_out, y_choose, plan.seed) for s in candidates]
+    results = backends.run(calls, jobs=plan.jobs, backend=plan.backend)
     tried = list(watched(results, total=len(candidates), text="search"))
     best = max(range(len(tried)), key=lambda i: tried[i][0])
     classifier = tried[best][1]
     if some is not None:
-        del tried_on, results
+        del tried_on, calls, results
         whole = _try(candidates[best], rows, y_learn, weights, held_out, y_choose, plan.seed)
         classifier = whole[1]
     scores = classifier.decision_function(held_out)

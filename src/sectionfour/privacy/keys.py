@@ -12,12 +12,12 @@ destroyed keeps its name in the ring, with nothing behind it, so that it is neve
 from __future__ import annotations
 
 import fcntl
+import hmac
 import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 
@@ -333,20 +333,17 @@ class _Steady:
 
 
 def keyed(key: bytes, prefix: bytes = b"") -> Callable[[bytes], bytes]:
-    """Return HMAC-SHA256 under `key`, of at most 64 bytes, of `prefix` and what it is called with.
+    """Return HMAC-SHA256 under `key` of `prefix` and what it is called with.
 
-    The key and the prefix are hashed here, once (RFC 2104, section 4); `hmac.digest` begins anew
-    at each call, which takes more than twice as long.
+    Key and prefix are taken in here, once: `hmac.digest` begins anew at each call, and takes half
+    as long again.
     """
-    block = key.ljust(64, b"\0")
-    inner, outer = (sha256(bytes(byte ^ pad for byte in block)) for pad in (0x36, 0x5C))
-    inner.update(prefix)
+    begun = hmac.new(key, prefix, "sha256")
 
     def digest(value: bytes) -> bytes:
-        within, around = inner.copy(), outer.copy()
-        within.update(value)
-        around.update(within.digest())
-        return around.digest()
+        found = begun.copy()
+        found.update(value)
+        return found.digest()
 
     return digest
 
