@@ -44,8 +44,14 @@ class Database:
         self._lock_file = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._opened: list[sqlite3.Connection] = []
         self._file: tuple[int, int] | None = None
-        self._writer = self._connect()
-        self._file = _identity(path)
+        # Where two give a new file its log at once, SQLite lets one wait no moment for the other,
+        # whatever the timeout: so one after the other.
+        fcntl.flock(self._lock_file, fcntl.LOCK_EX)
+        try:
+            self._writer = self._connect()
+            self._file = _identity(path)
+        finally:
+            fcntl.flock(self._lock_file, fcntl.LOCK_UN)
         with self.write() as connection:
             found = connection.execute("PRAGMA user_version").fetchone()[0]
             if found == 0:

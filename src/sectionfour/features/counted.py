@@ -8,7 +8,6 @@ online; `history` has the same windows as expressions, for data that is elsewher
 from __future__ import annotations
 
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -50,8 +49,7 @@ def windows_of(table: pa.Table, windows: Iterable[Window]) -> dict[str, Floats]:
             begins[window.over] = np.searchsorted(at, at - window.over, side="right")
     amount = _whole(table, "amount", 0)[order]
     places = np.cumsum(is_event) - 1
-
-    def fill(by: str, group: list[Window]) -> None:
+    for by, group in of_entity.items():
         who = _numbers(table, by)[order]
         streams = {window.of for window in group}
         codes = {of: [i for i, name in enumerate(names) if name in STREAMS[of]] for of in streams}
@@ -73,10 +71,6 @@ def windows_of(table: pa.Table, windows: Iterable[Window]) -> dict[str, Floats]:
             for window in mine:
                 total = _running(window, amounts)
                 found[window.name][places[asks]] = total[upto] - total[after[window.over]]
-
-    # numpy sorts and searches without the interpreter's lock: a core for each entity.
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(fill, of_entity, of_entity.values()))
     return found
 
 
