@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from sectionfour import clustering, imports, simulate
 from sectionfour.bootstrap import open_parts, trusted_keys
+from sectionfour.domain import Raw
 from sectionfour.errors import SettingsError
 from sectionfour.replay import replay
 from sectionfour.settings import Settings
@@ -202,10 +203,17 @@ def _consents(bind: str, keys: dict[str, str], say: Say) -> None:
 
 def _traffic(bind: str, key: str, market: simulate.Market, live: Any, say: Say) -> None:
     for _, given in imports.requests(market, live):
-        body = msgspec.to_builtins(given)
-        body = {name: value for name, value in body.items() if value is not None}
+        body = body_of(given)
         body["event_id"] = f"live_{body['event_id']}"
         _show(*call(bind, "POST", "/v1/assessments", body, key), given.event.type, say)
+
+
+def body_of(part: Any) -> Any:
+    """Return what a client would send: a raw struct is encoded by nobody, so field by field."""
+    if not isinstance(part, Raw):
+        return part
+    values = {name: getattr(part, name) for name in part.__struct_fields__ if name != "guard"}
+    return {name: body_of(value) for name, value in values.items() if value is not None}
 
 
 def _show(status: int, answer: Any, kind: str, say: Say) -> None:

@@ -28,6 +28,7 @@ os.environ |= THREADS
 from sectionfour import bench
 from sectionfour.bootstrap import open_parts
 from sectionfour.decide import decide
+from sectionfour.demo import body_of
 from sectionfour.domain import Event, Given
 from sectionfour.features.catalog import MINUTE, SECOND
 from sectionfour.parts import Parts
@@ -114,7 +115,7 @@ def compared(
                 if device is not None:
                     given = msgspec.json.decode(body)
                     given["device"]["id"] = device
-                    body = msgspec.json.encode(given)
+                    body = msgspec.json.encode(body_of(given))
                 bodies.append(body)
             found = timed(parts, bodies)
             if turn:  # the first turn warms the caches
