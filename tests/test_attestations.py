@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from sectionfour.bootstrap import open_notary
 from sectionfour.features.catalog import FEATURES
 from sectionfour.privacy import attestations
 from sectionfour.privacy.regime import load
+from sectionfour.verify import verify
 
 PROVIDER = "partner:p1"
 
@@ -191,6 +193,24 @@ def test_a_third_person_is_used_only_on_the_members_word_and_only_as_not_the_mem
     assert parts.ledger.rows(sql, "e0") == [(None, None)]
     consents.post(f"/v1/third-person-attestations/{made}/revoke")
     assert why(ask(8, made), "consignee") == "third_person"
+
+
+def test_an_attestation_whose_row_is_gone_is_found(client, parts, settings, raw, notice):
+    word = {
+        "member_id": raw("raw-member-1"),
+        "order_id": raw("raw-order-1"),
+        "wording_version": "3",
+        "attested_at": "2026-11-22T00:00:00Z",
+    }
+    parts.keys.subject(word["member_id"], enrol=True)
+    made = client("consent").post("/v1/third-person-attestations", json=word)
+    name = made.json["attestation_id"]
+    notary = open_notary(settings, parts)
+    notary.extend(parts.clock())
+    assert list(verify(parts, notary)) == []
+    with parts.ledger.transaction() as connection:
+        connection.execute("DELETE FROM third_persons")
+    assert f"third_person {name}: its row is missing" in list(verify(parts, notary))
 
 
 # --- documents, and permissions

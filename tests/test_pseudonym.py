@@ -10,6 +10,7 @@ import pickle
 import random
 import unicodedata
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -311,7 +312,13 @@ FULL: dict[str, Any] = {
         "consignee": {"name": "A", "phone": "1", "address": "1 Long Road", "is_member": True},
     },
     "device": {"id": "d_1", "model": "X", "os": "1", "permissions": ["location.ip"]},
-    "location": {"ip": "203.0.113.7", "gps": {"lat": 31.2, "lon": 121.5}},
+    "location": {
+        "ip": "203.0.113.7",
+        "gps": {"lat": 31.2, "lon": 121.5},
+        "wifi": [{"ssid": "home"}],
+        "bluetooth": ["00:00:5e:00:53:01"],
+        "base_station": {"cell": 1},
+    },
     "log": {"user_agent": "u", "session_id": "s", "page_views": 1, "search_count": 3},
     "identity": {
         "document_type": "passport",
@@ -346,14 +353,18 @@ def test_a_request_claims_each_category_that_it_brings_and_no_other(keys: Keys) 
     assert uses(keys, bare) == {}
 
 
+PLACES = {key for key in REGIME.categories if key.startswith("location")}
+
+
 @pytest.mark.parametrize(
     ("permissions", "hindered"),
     [
-        ([], {"location", "location.gps"}),
-        (["location.ip"], {"location.gps"}),
-        (["location.gps"], {"location"}),
-        (["location.ip", "location.gps"], set()),
-        (["LOCATION.IP", "location"], {"location", "location.gps"}),
+        ([], PLACES),
+        (["location.ip"], PLACES - {"location"}),
+        (["location.gps"], PLACES - {"location.gps"}),
+        (["location.ip", "location.wifi"], PLACES - {"location", "location.wifi"}),
+        (["location.ip", *PLACES], set()),
+        (["LOCATION.IP", "location"], PLACES),
     ],
 )
 def test_a_place_needs_the_permission_of_the_operating_system(
@@ -361,6 +372,56 @@ def test_a_place_needs_the_permission_of_the_operating_system(
 ) -> None:
     found = uses(keys, a_purchase(device={"id": "d", "permissions": permissions}))
     assert {c for c, use in found.items() if use.hindrance == "no_permission"} == hindered
+
+
+@pytest.mark.parametrize(
+    ("kind", "needed"),
+    [
+        (None, None),
+        ("app", None),
+        ("advertising", "device.tracking"),
+        ("hardware", "device.identifiers"),
+    ],
+)
+def test_an_identifier_of_the_device_needs_the_permission_of_its_kind(
+    keys: Keys, kind: str | None, needed: str | None
+) -> None:
+    for granted in ("device.tracking", "device.identifiers", "location.ip"):
+        device = {"id": "d", "id_kind": kind, "model": "X", "permissions": [granted]}
+        hindrance = uses(keys, a_purchase(device=device))["device"].hindrance
+        assert hindrance == (None if needed in (None, granted) else "no_permission")
+
+
+def test_any_field_of_a_device_may_be_given_a_permission_by_who_runs_the_service(
+    keys: Keys,
+) -> None:
+    stricter = replace(REGIME, permissions={**REGIME.permissions, "device.os": "device.settings"})
+
+    def hindrance(**device: Any) -> str | None:
+        body = a_purchase(device=device)
+        return {u.category: u for u in pseudonym.claim(body, keys, stricter).uses}[
+            "device"
+        ].hindrance
+
+    assert hindrance(id="d", model="X") is None
+    assert hindrance(id="d", os="1") == "no_permission"
+    assert hindrance(id="d", os="1", permissions=["device.settings"]) is None
+
+
+@pytest.mark.parametrize(
+    ("field", "pointer"),
+    [
+        ({"device": {"id_kind": "13800138000"}}, "/device/id_kind"),
+        ({"threat_type": "13800138000"}, "/threat_type"),
+    ],
+)
+def test_a_kind_or_a_threat_outside_the_closed_list_is_refused_and_not_repeated(
+    keys: Keys, field: dict[str, Any], pointer: str
+) -> None:
+    with pytest.raises(BadRequest) as refused:
+        pseudonym.claim(a_purchase(**field), keys, REGIME)
+    assert refused.value.pointer == pointer
+    assert "13800138000" not in str(refused.value.detail)
 
 
 @pytest.mark.parametrize("is_member", [None, False])
@@ -372,10 +433,8 @@ def test_a_consignee_who_is_not_the_member_is_hindered(keys: Keys, is_member: bo
 def test_a_source_is_of_its_category_and_of_its_parts(keys: Keys) -> None:
     found = uses(keys, a_purchase(sources={"location": "partner:p", "device": "public"}))
     assert {c: use.source for c, use in found.items() if use.source != "first_party"} == {
-        "location": "partner:p",
-        "location.gps": "partner:p",
-        "device": "public",
-    }
+        "device": "public"
+    } | dict.fromkeys(PLACES, "partner:p")
 
 
 @pytest.mark.parametrize("source", ["", "partner", "partner:", "first_party:x", "nobody"])
@@ -444,6 +503,9 @@ INPUTS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     ),
     "location": st.fixed_dictionaries({"ip": st.ip_addresses(v=4).map(str)}),
     "location.gps": st.fixed_dictionaries({"lat": st.floats(-90, 90), "lon": st.floats(-180, 180)}),
+    "location.wifi": st.fixed_dictionaries({"wifi": text}),
+    "location.bluetooth": st.fixed_dictionaries({"bluetooth": text}),
+    "location.base_station": st.fixed_dictionaries({"base_station": counts}),
     "log": st.fixed_dictionaries(
         {"user_agent": text, "session_id": text, "page_views": counts, "search_count": counts}
     ),
@@ -460,7 +522,7 @@ INPUTS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
 def with_inputs(category: str, inputs: dict[str, Any]) -> Given:
     body = copy.deepcopy(FULL)
     body["event"]["type"] = "payout"  # no contract: consent alone counts
-    body["device"]["permissions"] = ["location.ip", "location.gps"]
+    body["device"]["permissions"] = granted = ["location.ip", *PLACES]
     match category:
         case "member.optional":
             body["member"]["optional"] = inputs
@@ -469,11 +531,13 @@ def with_inputs(category: str, inputs: dict[str, Any]) -> Given:
         case "consignee":
             body["transaction"]["consignee"] = inputs
         case "device":
-            body["device"] |= inputs | {"permissions": ["location.ip", "location.gps"]}
+            body["device"] |= inputs | {"permissions": granted}
         case "location":
             body["location"]["ip"] = inputs["ip"]
         case "location.gps":
             body["location"]["gps"] = inputs
+        case "location.wifi" | "location.bluetooth" | "location.base_station":
+            body["location"] |= inputs
         case "log":
             body["log"] = inputs
         case "communication" | "profile.tag":

@@ -118,6 +118,21 @@ def test_every_kind_of_decision_leaves_one_receipt(
     assert list(verify(parts, a_notary(settings, parts))) == []
 
 
+def test_a_receipt_names_the_threat_that_the_request_named_and_else_none(
+    parts: Parts, settings: Settings, ask: Ask
+) -> None:
+    """R-30; and not named, the entry's bytes are those that they were before there were any."""
+    threats = [None, *parts.regime.threats]
+    for number, threat in enumerate(threats):
+        refused = ACCOUNT if number % 2 else {}
+        _, answer = ask(number, **refused, threat_type=threat)
+        leaf = leaf_of(parts, answer)[2]
+        assert leaf.get("threat_type") == threat
+        assert ("threat_type" in leaf) == (threat is not None)
+    a_notary(settings, parts).extend(parts.clock())
+    assert list(verify(parts, a_notary(settings, parts))) == []
+
+
 def test_a_retry_gets_the_same_answer_and_no_second_receipt(parts: Parts, ask: Ask) -> None:
     first = ask(1)
     assert ask(1) == first

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sectionfour.domain import Device, Location
 from sectionfour.errors import BadRequest, RegimeError
 from sectionfour.privacy.regime import Regime, assemble, load, parse
 
@@ -91,6 +92,13 @@ CATEGORIES = {
     "indirect.counterparty": (False, "yes", False, None, set(), set()),
     "profile.tag": (False, "denied", False, None, {"personalised_display"}, CORE),
     "derived.risk": (False, "yes", False, None, set(), set()),
+    "location.wifi": (False, "named", False, "location.wifi", {"permission_features"}, CORE),
+    "location.bluetooth": (
+        False, "named", False, "location.bluetooth", {"permission_features"}, CORE,
+    ),
+    "location.base_station": (
+        False, "named", False, "location.base_station", {"permission_features"}, CORE,
+    ),
 }  # fmt: skip
 
 #: number: (approvals, days, routine scoring, operations that it can ever cover)
@@ -161,7 +169,7 @@ def test_the_categories_are_the_closed_list_with_what_refusing_each_may_cost(reg
 
 
 def test_the_bits_of_stored_masks_do_not_move(regime):
-    assert [rule.bit for rule in regime.categories.values()] == [1 << n for n in range(16)]
+    assert [rule.bit for rule in regime.categories.values()] == [1 << n for n in range(19)]
     assert list(regime.categories) == list(CATEGORIES)
     assert regime.unmask(regime.mask(["log", "order", "log"])) == ("order", "log")
 
@@ -171,7 +179,8 @@ def test_only_a_consignee_is_a_third_person_and_only_checks_are_known_by_their_r
     results = [key for key, rule in regime.categories.items() if rule.result_only]
     assert third == ["consignee"]
     assert results == ["identity.document", "biometric.face", "credit.realname"]
-    assert regime.categories["location.gps"].part_of == "location"
+    parts = {key for key, rule in regime.categories.items() if rule.part_of == "location"}
+    assert parts == {key for key in CATEGORIES if key.startswith("location.")}
 
 
 def test_affiliates_and_partners_need_an_attestation_and_cost_no_core_service(regime):
@@ -224,7 +233,8 @@ def test_what_is_special_to_single_exceptions(regime):
     assert numbers("live_score") == [4, 5, 6, 7, 11]
     assert not regime.exceptions[8].training_allowed
     assert not regime.exceptions[8].disposal_allowed
-    assert regime.exceptions[8].categories == {"device", "location", "location.gps", "log"}
+    places = {key for key in CATEGORIES if key.startswith("location")}
+    assert regime.exceptions[8].categories == {"device", "log"} | places
     assert regime.exceptions[5].sources == regime.exceptions[6].sources == {"public"}
     assert all(rule.documents for n, rule in regime.exceptions.items() if n != 9)
 
@@ -269,6 +279,23 @@ def test_outside_section_four_a_category_serves_what_it_was_collected_for(regime
     for purpose in SECURITY:
         for key, row in CATEGORIES.items():
             assert regime.admission(purpose, key) == row[1]
+
+
+def test_everything_that_a_device_tells_names_its_permission_or_none_by_name(regime):
+    """R-14: no field of a device may be added and forgotten here."""
+    told = set(Device.__struct_fields__) - {"guard", "permissions", "id_kind"}
+    assert {key.split(".")[1] for key in regime.permissions} == told
+    assert dict(regime.permissions) == {
+        "device.model": None,
+        "device.os": None,
+        "device.id.app": None,
+        "device.id.advertising": "device.tracking",
+        "device.id.hardware": "device.identifiers",
+    }
+    assert regime.permission_of(None) is regime.permission_of("app") is None
+    for name in set(Location.__struct_fields__) - {"guard"}:
+        key = "location" if name == "ip" else f"location.{name}"
+        assert regime.categories[key].permission == f"location.{name}"
 
 
 def test_a_source_serves_and_brings_only_what_the_file_lists(regime):
@@ -554,7 +581,7 @@ def test_a_deployer_may_add_a_purpose_and_a_category_at_the_end():
     }
     regime = assemble(file, digest="")
     assert regime.admission("returns.handle", "return.parcel") == "yes"
-    assert regime.categories["return.parcel"].bit == 1 << 16
+    assert regime.categories["return.parcel"].bit == 1 << len(CATEGORIES)
     assert regime.mask(load().categories) == load().mask(load().categories)
 
 

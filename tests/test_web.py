@@ -129,6 +129,38 @@ def test_what_was_searched_looked_at_or_said_is_kept_nowhere(client, a_request, 
         assert {"category": place, "why": "purpose_change"} in answer.json["masked"]
 
 
+def test_what_is_near_the_device_is_left_out_and_kept_nowhere(client, a_request, raw):
+    """R-15: the watchdog looks for it in all that is written."""
+    body, near = a_request(), raw("home of the Smiths")
+    body["location"] = {"wifi": [{"ssid": near}], "bluetooth": near, "base_station": {"x": near}}
+    body["device"] = body.get("device", {}) | {"permissions": ["location.wifi"]}
+    answer = client("checkout").post("/v1/assessments", json=body)
+    assert answer.status_code == 200
+    masked = {one["category"]: one["why"] for one in answer.json["masked"]}
+    assert masked["location.wifi"] == "default"
+    assert masked["location.bluetooth"] == masked["location.base_station"] == "no_permission"
+    assert near not in answer.get_data(as_text=True)
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "pointer"),
+    [
+        ("threat_type", "13800138000", "/threat_type"),
+        ("threat_type", "", "/threat_type"),
+        ("threat_type", 5, "/threat_type"),
+        ("device", {"id": "d", "id_kind": "13800138000"}, "/device/id_kind"),
+    ],
+)
+def test_a_threat_or_a_kind_of_identifier_is_one_of_its_list(
+    client, a_request, parts, part, value, pointer
+):
+    answer = client("checkout").post("/v1/assessments", json=a_request(**{part: value}))
+    assert answer.status_code == 400
+    assert [fault["pointer"] for fault in answer.json["errors"]] == [pointer]
+    assert "13800138000" not in answer.get_data(as_text=True)
+    assert parts.ledger.event("evt_0001") is None
+
+
 def test_evaluate_answers_and_records_but_changes_no_window(client, a_request, parts):
     answer = client("checkout").post("/v1/assessments", json=a_request(mode="evaluate"))
     assert answer.status_code == 200

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-import pandas as pd
-
 from sectionfour.domain import EPOCH, MICROSECOND, Permit, Request, Use
 from sectionfour.errors import HistoryError
 from sectionfour.parts import Parts
@@ -40,6 +38,8 @@ def take(path: Path, parts: Parts) -> Taken:
     names `member.optional` is left out, and taken out where they were in. Raises HistoryError for
     a table without these columns.
     """
+    import pandas as pd  # a service sweeps here too, and reads no tables
+
     table = pd.read_parquet(path)
     missing = [name for name in ("member_id", "birth_date", "gender") if name not in table]
     if missing:
@@ -74,12 +74,16 @@ def groups(parts: Parts) -> dict[bytes, tuple[str | None, str | None]]:
 
     Whose consent has ended is taken out of the set here, for good.
     """
-    at = parts.clock()
-    found = {member: (band, gender) for member, band, gender in parts.ledger.audit_set()}
-    gone = _ended(parts, set(found), at)
+    drop_ended(parts, parts.clock())
+    return {member: (band, gender) for member, band, gender in parts.ledger.audit_set()}
+
+
+def drop_ended(parts: Parts, at: int) -> int:
+    """Take out of the set whose consent is not live at `at`; return how many those were."""
+    gone = _ended(parts, {member for member, *_ in parts.ledger.audit_set()}, at)
     if gone:
         _change(parts, [], gone, at)
-    return {member: of for member, of in found.items() if member not in set(gone)}
+    return len(gone)
 
 
 def consented(parts: Parts, subject: bytes, at: int) -> bool:

@@ -168,7 +168,11 @@ class Transaction(Raw, frozen=True, kw_only=True):
 
 
 class Device(Raw, frozen=True, kw_only=True):
+    """What a device tells. `id_kind` is whose the id is, where it is not the app's own: the regime
+    names the permission that each needs."""
+
     id: Identifier | None = None
+    id_kind: Annotated[str, Meta(min_length=1, max_length=32)] | None = None
     model: Text | None = None
     os: Text | None = None
     permissions: Annotated[tuple[Text, ...], Meta(max_length=64)] = ()
@@ -180,8 +184,14 @@ class Gps(Raw, frozen=True, kw_only=True):
 
 
 class Location(Raw, frozen=True, kw_only=True):
+    """Networks and stations near the device are accepted so that the gate can say what it thinks
+    of them; nothing reads them."""
+
     ip: Identifier | None = None
     gps: Gps | None = None
+    wifi: Any = None
+    bluetooth: Any = None
+    base_station: Any = None
 
 
 class Log(Raw, frozen=True, kw_only=True):
@@ -206,6 +216,7 @@ class Identity(Raw, frozen=True, kw_only=True):
 class Given(Raw, frozen=True, kw_only=True):
     """The body of `POST /v1/assessments`.
 
+    `threat_type` is what the purpose protects from, where the caller says so.
     Communications and profile tags are accepted so that the gate can say what it thinks of them;
     nothing reads them.
     """
@@ -214,6 +225,7 @@ class Given(Raw, frozen=True, kw_only=True):
     purpose: Annotated[str, Meta(min_length=1, max_length=64)]
     event: What
     mode: Literal["protect", "evaluate"] = "protect"
+    threat_type: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
     member: Member | None = None
     transaction: Transaction | None = None
     device: Device | None = None

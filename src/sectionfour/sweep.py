@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
+from sectionfour import audit
 from sectionfour.errors import SettingsError
 from sectionfour.features import catalog
 from sectionfour.parts import Parts
@@ -22,7 +23,8 @@ def sweep(
     rules: Retention | None = None,
     progress: Callable[[int], object] = lambda count: None,
 ) -> Counter[str]:
-    """Delete what is due at `at`: of the ledger what is not held, and of the windows.
+    """Delete what is due at `at`: of the ledger what is not held, and of the windows; and of the
+    audit set whoever's consent has ended.
 
     Returns how much, by table; of `windows` it is keys. What goes is older than any window reaches.
     `progress` is told of rows and keys as they go. Raises SettingsError where the rules would take
@@ -40,6 +42,8 @@ def sweep(
     for gone in parts.ledger.sweep(parts.keys, rules, at):
         total += gone
         progress(sum(gone.values()))
+    if ended := audit.drop_ended(parts, at):
+        total["audit_set"] += ended
     if windows := parts.velocity.expire(cutoff, progress):
         total["windows"] = windows
     return total

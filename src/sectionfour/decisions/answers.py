@@ -113,6 +113,8 @@ def receipt(
         "commitment": commitment,
         "human_review": answer["human_review"],
     }
+    if request.given is not None and request.given.threat_type is not None:
+        leaf["threat_type"] = request.given.threat_type
     if isinstance(verdict, Refusal):
         return leaf | {"missing": list(verdict.missing), "why": verdict.why}
     return leaf | {

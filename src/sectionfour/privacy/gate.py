@@ -23,7 +23,17 @@ from sectionfour.privacy.regime import Regime, load
 from sectionfour.privacy.rules import PurposeRule
 
 #: Alone they identify nobody; joined to a member they are personal (policy, section Three).
-NOT_PERSONAL_ALONE = frozenset({"device", "location", "location.gps", "log"})
+NOT_PERSONAL_ALONE = frozenset(
+    [
+        "device",
+        "location",
+        "location.gps",
+        "location.wifi",
+        "location.bluetooth",
+        "location.base_station",
+        "log",
+    ]
+)
 
 
 class Ledger(Protocol):

@@ -21,6 +21,7 @@ import phonenumbers
 from sectionfour.domain import (
     PLACE_BITS,
     PLACE_KM,
+    Device,
     Event,
     Given,
     Permit,
@@ -218,6 +219,8 @@ def claim(given: Given, keys: Keys, regime: Regime) -> Request:
     identifier that is malformed: before the gate, so that nothing is taken for a request that
     is not answered.
     """
+    if given.threat_type is not None:
+        regime.threat(given.threat_type)
     member, transaction, sources = given.member, given.transaction, given.sources
     uses: list[Use] = []
 
@@ -254,12 +257,14 @@ def claim(given: Given, keys: Keys, regime: Regime) -> Request:
                 word = transaction.consignee.attestation_id
                 bring("consignee", "third_person", attestation=word)
     if given.device is not None:
-        bring("device")
+        wanted = _wanted(given.device, regime)
+        bring("device", "no_permission" if wanted.difference(granted) else None)
     if given.location is not None:
         if given.location.ip is not None:
             bring("location")
-        if given.location.gps is not None:
-            bring("location.gps")
+        for part in PLACES:
+            if getattr(given.location, part) is not None:
+                bring(f"location.{part}")
     if given.log is not None:
         bring("log")
     if given.identity is not None:
@@ -287,6 +292,21 @@ def claim(given: Given, keys: Keys, regime: Regime) -> Request:
         given=given,
         spelt=_spelt(given, keys.region),
     )
+
+
+#: Fields of a location that are categories of their own (R-15).
+PLACES = ("gps", "wifi", "bluetooth", "base_station")
+
+
+def _wanted(device: Device, regime: Regime) -> set[str]:
+    """Return the permissions without which a device could not have told this."""
+    found = set()
+    if device.id is not None or device.id_kind is not None:
+        found.add(regime.permission_of(device.id_kind))
+    for name in ("model", "os"):
+        if getattr(device, name) is not None:
+            found.add(regime.permissions[f"device.{name}"])
+    return {permission for permission in found if permission is not None}
 
 
 def _spelt(given: Given, region: str) -> Spelt:

@@ -46,6 +46,14 @@ __all__ = [
 
 LISTS = ("purposes", "categories", "sources", "services", "controllers", "threats")
 TABLES = ("purposes", "categories", "sources", "services", "exceptions")
+#: The fields of a device, its identifier by whose it is: each has its permission, or none by name.
+TOLD_BY_A_DEVICE = (
+    "device.model",
+    "device.os",
+    "device.id.app",
+    "device.id.advertising",
+    "device.id.hardware",
+)
 EXCEPTIONS = tuple(str(number) for number in range(1, 12))
 
 
@@ -63,6 +71,7 @@ class Regime:
     services: Mapping[str, ServiceRule]
     exceptions: Mapping[int, ExceptionRule]
     threats: tuple[str, ...]
+    permissions: Mapping[str, str | None]  # by what a device tells
     masked: Mapping[str, str]
     never_withheld: tuple[str, ...]
     training: PurposeRule
@@ -105,6 +114,21 @@ class Regime:
             types = ", ".join(rule.types) or "none: leave it out"
             raise BadRequest(f"the types of {rule.key} are {types}", pointer=pointer)
         return kind
+
+    def threat(self, name: str, *, pointer: str = "/threat_type") -> str:
+        """Return a threat of the closed list, or raise BadRequest (R-30)."""
+        if name not in self.threats:
+            raise BadRequest(f"a threat must be one of {', '.join(self.threats)}", pointer=pointer)
+        return name
+
+    def permission_of(self, kind: str | None, *, pointer: str = "/device/id_kind") -> str | None:
+        """Return the permission that an identifier of a device needs, by whose it is; or raise
+        BadRequest. One of which nothing is said is the app's own."""
+        place = f"device.id.{kind or 'app'}"
+        if place not in self.permissions:
+            kinds = (key.rpartition(".")[2] for key in self.permissions if ".id." in key)
+            raise BadRequest(f"a kind must be one of {', '.join(kinds)}", pointer=pointer)
+        return self.permissions[place]
 
     def source(self, text: str, *, pointer: str = "/source") -> SourceRule:
         """Return the rule for `first_party`, `affiliate:ID` and so on, or raise BadRequest.
@@ -216,11 +240,15 @@ def parse(data: bytes) -> Regime:
 
 def assemble(file: Mapping[str, Any], *, digest: str) -> Regime:
     """Return the regime that the tables of a file make, or raise RegimeError."""
-    rules.same_names("", file, ("bases", "lists", "umbrella", "masked", *TABLES))
+    rules.same_names("", file, ("bases", "lists", "umbrella", "masked", "permissions", *TABLES))
     bases = rules.convert(tuple[BasisStep, ...], file["bases"], "bases")
     rules.no_name_twice("bases", bases)
     rules.same_names("bases", bases, get_args(BasisStep))
     masked = rules.read_plain(str, file["masked"], "masked", get_args(Why))
+    permissions = rules.read_plain(str, file["permissions"], "permissions", TOLD_BY_A_DEVICE)
+    for told, needed in permissions.items():
+        if not needed:
+            raise RegimeError(f"permissions.{told}: is empty; write 'none' where none is needed")
     names = _names(file["lists"])
 
     umbrella = rules.read(Umbrella, file["umbrella"], "umbrella", names, {})
@@ -254,6 +282,9 @@ def assemble(file: Mapping[str, Any], *, digest: str) -> Regime:
         services=MappingProxyType(services),
         exceptions=MappingProxyType({rule.number: rule for rule in exceptions.values()}),
         threats=names["threats"],
+        permissions=MappingProxyType(
+            {key: None if value == "none" else value for key, value in permissions.items()}
+        ),
         masked=MappingProxyType(masked),
         never_withheld=tuple(s.key for s in services.values() if s.may_be_withheld == "never"),
         training=purposes[training],

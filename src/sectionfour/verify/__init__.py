@@ -47,7 +47,7 @@ def verify(
         ("log", lambda: notary.verify(progress, others)),
         ("entries", lambda: entries(parts, books, progress)),
         ("consents", lambda: records.consents(parts, books)),
-        ("attestations", lambda: records.attestations(parts)),
+        ("attestations", lambda: records.attestations(parts, books)),
         ("grants", lambda: records.grants(parts, books)),
         ("epochs", lambda: records.epochs(parts.ledger)),
         ("rest", lambda: _without_entry(parts.ledger)),

@@ -70,10 +70,17 @@ _EVENTS_OF_RECORD = (
 )
 
 
-def attestations(parts: Parts) -> Iterator[str]:
+def attestations(parts: Parts, books: Books) -> Iterator[str]:
     """Compare each attestation with its newest entry, and its first with what it was then."""
     ledger, keys = parts.ledger, parts.keys
     for kind, table in (("attestation", "attestations"), ("third_person", "third_persons")):
+        for name, body in ledger.rows(
+            "SELECT ref, leaf FROM log WHERE kind = ?"
+            f" AND NOT EXISTS (SELECT 1 FROM {table} WHERE attestation_id = ref)",
+            kind,
+        ):
+            if not ledger.was_erased(kind, name):
+                books.missing(f"{kind} {name}", body)
         for (name,) in ledger.rows(f"SELECT attestation_id FROM {table}"):
             leaves = ledger.rows(
                 "SELECT leaf FROM log WHERE ref = ? AND kind = ? ORDER BY idx", name, kind

@@ -391,6 +391,7 @@ class Retained(Connected):
             "SELECT subject, order_ref FROM third_persons WHERE attestation_id = ?", (name,)
         ).fetchone()
         if of is not None and of[0] not in held[0] and of[1] not in held[1]:
+            gone.entered("third_person", name)
             gone.delete("third_persons", "attestation_id", name)
 
     def _release_rows(
