@@ -19,12 +19,12 @@ from sectionfour.domain import Event, known_event
 from sectionfour.errors import KeyringError
 from sectionfour.features import online
 from sectionfour.features.catalog import DISTINCT_CAP, WINDOWS
+from sectionfour.jobs.upkeep import upkeep
+from sectionfour.loading.replay import rebuild
 from sectionfour.privacy import erasure
 from sectionfour.privacy.pseudonym import open_keys
-from sectionfour.replay import rebuild
 from sectionfour.stores import cards
 from sectionfour.stores.lmdb import LmdbVelocity
-from sectionfour.upkeep import upkeep
 from sectionfour.verify import verify
 
 #: What is found is shown as it was found: to make it smaller takes minutes.

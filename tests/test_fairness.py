@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sectionfour import audit, sweep
 from sectionfour.bootstrap import open_notary
 from sectionfour.domain import Event
 from sectionfour.errors import HistoryError
 from sectionfour.features.catalog import FEATURES, INPUTS, definition
-from sectionfour.learning import fairness
+from sectionfour.jobs import sweep
+from sectionfour.learning import audit, fairness
 from sectionfour.parts import Parts
 from sectionfour.settings import Settings
 from sectionfour.verify import verify

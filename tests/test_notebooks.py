@@ -20,13 +20,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sectionfour import imports, notebook
+from sectionfour import notebook
 from sectionfour.bootstrap import open_parts
 from sectionfour.decisions import policy
 from sectionfour.errors import HistoryError, RegistryError
 from sectionfour.features.catalog import DAY, ENTITIES, FEATURES
 from sectionfour.learning import evaluate
-from sectionfour.replay import Consent, replay
+from sectionfour.loading import imports
+from sectionfour.loading.replay import Consent, replay
 from sectionfour.settings import Settings
 
 ROOT = Path(__file__).parents[1]

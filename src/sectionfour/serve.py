@@ -84,8 +84,8 @@ def _prepared(settings: Settings) -> None:
 
 def _prepare(settings: Settings) -> None:
     from sectionfour.bootstrap import open_parts
+    from sectionfour.jobs.upkeep import fresh
     from sectionfour.learning import registry
-    from sectionfour.upkeep import fresh
 
     try:
         parts = open_parts(settings)
@@ -95,7 +95,7 @@ def _prepare(settings: Settings) -> None:
             if not fresh(parts):
                 from tqdm import tqdm
 
-                from sectionfour.replay import rebuild
+                from sectionfour.loading.replay import rebuild
 
                 click.echo("the windows are not those of the ledger: they are made anew", err=True)
                 with tqdm(unit="event", unit_scale=True, file=sys.stderr) as bar:
@@ -134,7 +134,7 @@ def _worker(settings: Settings) -> Callable[..., Any]:
     gc.set_threshold(GARBAGE, 10, 10)
 
     def end() -> None:
-        app.extensions["sectionfour.upkeep"].stop()
+        app.extensions["sectionfour.jobs.upkeep"].stop()
         app.extensions["sectionfour"].close()
 
     Finalize(None, end, exitpriority=10)  # a worker process runs no atexit functions

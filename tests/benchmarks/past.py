@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sectionfour import imports
 from sectionfour.domain import CLEARED, FRAUD
 from sectionfour.features import counted, history
 from sectionfour.features.catalog import DAY, Window
+from sectionfour.loading import imports
 
 DAYS, DELAY = (1, 7, 30), 7
 

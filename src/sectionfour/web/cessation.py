@@ -7,9 +7,9 @@ from typing import Annotated
 from flask import Response
 from msgspec import Meta, Struct
 
-from sectionfour import cessation
 from sectionfour.domain import Raw, instant
 from sectionfour.errors import BadRequest, NotFound
+from sectionfour.jobs import cessation
 from sectionfour.web import body
 from sectionfour.web.keys import Caller
 from sectionfour.web.routes import Route, Service, answer

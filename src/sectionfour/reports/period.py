@@ -22,8 +22,8 @@ from sectionfour.errors import HistoryError, RegistryError
 from sectionfour.features import history
 from sectionfour.features.catalog import DAY, NAMES
 from sectionfour.learning import challengers, dataset, evaluate, past, registry
+from sectionfour.learning.permitted import permit
 from sectionfour.parts import Parts
-from sectionfour.train import permit
 
 Mask = NDArray[np.bool_]
 

@@ -21,6 +21,7 @@ import msgspec
 
 from sectionfour.domain import KNOWN, Event
 from sectionfour.errors import SectionFourError
+from sectionfour.jobs.sweep import sweep
 from sectionfour.learning.shadow import Shadow
 from sectionfour.parts import Parts
 from sectionfour.privacy import entries, erasure
@@ -28,7 +29,6 @@ from sectionfour.privacy.receipts import Notary
 from sectionfour.privacy.witness import Publisher
 from sectionfour.settings import Settings
 from sectionfour.stores.ledger.log import GROWTH
-from sectionfour.sweep import sweep
 
 log = logging.getLogger("sectionfour")
 

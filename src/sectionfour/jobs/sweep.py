@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from sectionfour import audit
 from sectionfour.errors import SettingsError
 from sectionfour.features import catalog
+from sectionfour.learning import audit
 from sectionfour.parts import Parts
 from sectionfour.privacy import retention
 from sectionfour.privacy.retention import DAY, Retention
