@@ -9,7 +9,16 @@ import msgspec
 import numpy as np
 
 from sectionfour.features.catalog import needed
-from sectionfour.learning import dataset, evaluate, fairness, fit, membership, registry
+from sectionfour.learning import (
+    dataset,
+    evaluate,
+    fairness,
+    fit,
+    membership,
+    paying,
+    refusing,
+    registry,
+)
 from sectionfour.learning.audit import PURPOSE
 from sectionfour.learning.material import Material
 from sectionfour.learning.model import Model, feature_list
@@ -62,11 +71,11 @@ def card(
         ),
         "costs": msgspec.structs.asdict(parts.policy.of(of.name)),
         "thresholds": asdict(limits),
-        "outcomes": evaluate.outcome_mix(limits, scores),
-        "refusal_penalty": evaluate.refusal_penalties(
+        "outcomes": paying.outcome_mix(limits, scores),
+        "refusal_penalty": refusing.refusal_penalties(
             model.score_rows, test, labels, of.places, seed=plan.seed
         ),
-        "without": evaluate.without(
+        "without": refusing.without(
             model.score_rows, test, labels, of.places, limits, seed=plan.seed
         ),
         "never_used": sorted(set(parts.regime.categories) - set(needed(of.places))),
