@@ -41,7 +41,7 @@ from sectionfour.stores.ledger.rooms import Ledger
 from sectionfour.web import create_app
 from sectionfour.web.keys import ROLES, create_key
 
-from .redis_server import RedisServer
+from .redis_server import LEFT, STARTED, RedisServer
 
 ALL = ["member.required", "order", "payment", "consignee", "device", "location", "log"]
 SPARSE_GIB = 0.05  # the windows' file is sparse: this is its length, not its size
@@ -114,9 +114,9 @@ def no_raw_identifier_escapes(
     for url in SCHEMAS:
         data = kept_in(url) if RAW else b""
         loose += [f"PostgreSQL: {value}" for value in RAW if value.encode() in data]
-    for redis in STARTED:
-        data = redis.told() if RAW else b""
-        loose += [f"Redis: {value}" for value in RAW if value.encode() in data]
+    told = b"".join([*LEFT, *(server.told() for server in STARTED)]) if RAW else b""
+    loose += [f"Redis: {value}" for value in RAW if value.encode() in told]
+    LEFT.clear()
     SCHEMAS.clear()
     assert not loose, f"watchdog: raw identifiers escaped to {loose}"
 
@@ -281,7 +281,6 @@ ON_BOTH = {
 #: What runs with the windows on Redis too, and the ledger in a file.
 WINDOWS = {"test_cessation", "test_erasure", "test_retention", "test_web_upkeep"}
 SCHEMAS: list[str] = []
-STARTED: list[RedisServer] = []
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -352,9 +351,7 @@ def open_at(url_of: Callable[[Path], str]) -> Iterator[Callable[..., Ledger]]:
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
     server = RedisServer()
-    STARTED.append(server)
     yield server
-    STARTED.remove(server)
     server.remove()
 
 

