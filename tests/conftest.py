@@ -41,6 +41,8 @@ from sectionfour.stores.ledger.rooms import Ledger
 from sectionfour.web import create_app
 from sectionfour.web.keys import ROLES, create_key
 
+from .redis_server import LEFT, STARTED, RedisServer
+
 ALL = ["member.required", "order", "payment", "consignee", "device", "location", "log"]
 SPARSE_GIB = 0.05  # the windows' file is sparse: this is its length, not its size
 
@@ -112,6 +114,9 @@ def no_raw_identifier_escapes(
     for url in SCHEMAS:
         data = kept_in(url) if RAW else b""
         loose += [f"PostgreSQL: {value}" for value in RAW if value.encode() in data]
+    told = b"".join([*LEFT, *(server.told() for server in STARTED)]) if RAW else b""
+    loose += [f"Redis: {value}" for value in RAW if value.encode() in told]
+    LEFT.clear()
     SCHEMAS.clear()
     assert not loose, f"watchdog: raw identifiers escaped to {loose}"
 
@@ -260,7 +265,8 @@ def an_exception() -> Callable[..., dict[str, Any]]:
 
 # --- the two backends of the ledger ----------------------------------------------------------
 
-#: What runs on both; LEDGERS=all runs on both whatever opens a ledger by the fixtures below.
+#: What runs on both; LEDGERS=all runs on both whatever opens a ledger by the fixtures below, and
+#: WINDOWS=all with the windows on Redis.
 ON_BOTH = {
     "test_cases",
     "test_cessation",
@@ -272,15 +278,23 @@ ON_BOTH = {
     "test_rights",
     "test_witness",
 }
+#: What runs with the windows on Redis too, and the ledger in a file.
+WINDOWS = {"test_cessation", "test_erasure", "test_retention", "test_web_upkeep"}
 SCHEMAS: list[str] = []
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    both = metafunc.module.__name__.rpartition(".")[2] in ON_BOTH or "LEDGERS" in os.environ
+    name = metafunc.module.__name__.rpartition(".")[2]
+    both = name in ON_BOTH or "LEDGERS" in os.environ
     if "backend" in metafunc.fixturenames:
         alone = metafunc.definition.get_closest_marker("sqlite")
+        backends = ["sqlite"]
         if both and alone is None:
-            metafunc.parametrize("backend", ["sqlite", "postgres"])
+            backends.append("postgres")
+        if (name in WINDOWS or "WINDOWS" in os.environ) and alone is None:
+            backends.append("redis")
+        if len(backends) > 1:
+            metafunc.parametrize("backend", backends)
 
 
 @pytest.fixture
@@ -314,7 +328,7 @@ def postgres() -> Iterator[Callable[[Path], str]]:
 @pytest.fixture
 def url_of(backend: str, request: pytest.FixtureRequest) -> Callable[[Path], str]:
     """Return what makes of a path the URL of a ledger: the same of the same."""
-    if backend == "sqlite":
+    if backend != "postgres":
         return lambda path: f"sqlite:{path}"
     found: Callable[[Path], str] = request.getfixturevalue("postgres")
     return found
@@ -332,6 +346,29 @@ def open_at(url_of: Callable[[Path], str]) -> Iterator[Callable[..., Ledger]]:
     yield at
     for ledger in opened:
         ledger.close()
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    server = RedisServer()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(scope="session")
+def redis(redis_server: RedisServer) -> Callable[[Path], str]:
+    """Return what gives a path the URL of a database of its own."""
+    numbers: dict[Path, int] = {}
+    return lambda path: redis_server.url(numbers.setdefault(path, len(numbers)))
+
+
+@pytest.fixture(scope="session", params=["lmdb", "redis"])
+def windows_of(request: pytest.FixtureRequest) -> Callable[[Path], str]:
+    """Return what makes of a path the URL of windows, in each of their stores."""
+    if request.param == "lmdb":
+        return lambda path: f"lmdb:{path}"
+    found: Callable[[Path], str] = request.getfixturevalue("redis")
+    return found
 
 
 def kept_in(url: str) -> bytes:
@@ -405,14 +442,20 @@ def settings(
     backend: str,
     url_of: Callable[[Path], str],
     monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> Settings:
-    url = None if backend == "sqlite" else url_of(home / "ledger.db")
+    url = url_of(home / "ledger.db") if backend == "postgres" else None
+    windows = None
     if url is not None:  # for commands that a test runs
         monkeypatch.setenv("SECTIONFOUR_LEDGER", url)
+    if backend == "redis":
+        windows = request.getfixturevalue("redis")(home / "velocity")
+        monkeypatch.setenv("SECTIONFOUR_VELOCITY", windows)
     return Settings(
         home=home,
         models=models,
         ledger=url,
+        velocity=windows,
         velocity_gib=SPARSE_GIB,
         durability="normal",
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,10 @@ from sectionfour.jobs.upkeep import upkeep
 from sectionfour.loading.replay import rebuild
 from sectionfour.privacy import erasure
 from sectionfour.privacy.pseudonym import open_keys
-from sectionfour.stores import cards
-from sectionfour.stores.lmdb import LmdbVelocity
+from sectionfour.stores import cards, open_velocity
 from sectionfour.verify import verify
+
+from .redis_server import everything
 
 #: What is found is shown as it was found: to make it smaller takes minutes.
 QUICK = [Phase.explicit, Phase.reuse, Phase.generate]
@@ -64,18 +65,17 @@ def erase(client, number=1, trigger="cancellation"):
     return answer.json["erasure_id"]
 
 
-def dump(velocity: LmdbVelocity) -> dict[bytes, Any]:
+def dump(velocity: online.Velocity) -> dict[bytes, Any]:
     """Return what the windows hold: of a card, its numbers, and each of its lists by itself."""
     found: dict[bytes, Any] = {}
-    with velocity._env.begin() as txn, txn.cursor() as cursor:
-        for key, value in cursor:
-            if key[:1] == b"W" and key[18:] == b"T":
-                card = cards.opened(bytes(value), cards.LAYOUTS[key[1]])
-                found |= {b"P%d" % i + key: others for i, others in enumerate(card.lists) if others}
-                if any(card.numbers):
-                    found[bytes(key)] = card.numbers
-            elif key[:1] == b"W":
-                found[bytes(key)] = bytes(value)
+    for key, value in everything(velocity, b"W").items():
+        if key[18:] == b"T":
+            card = cards.opened(value, cards.LAYOUTS[key[1]])
+            found |= {b"P%d" % i + key: others for i, others in enumerate(card.lists) if others}
+            if any(card.numbers):
+                found[key] = card.numbers
+        else:
+            found[key] = value
     return found
 
 
@@ -100,9 +100,8 @@ def left(parts, found: list[bytes]) -> list[str]:
     for table in parts.ledger.tables:
         data = repr(parts.ledger.rows(f"SELECT * FROM {table}"))
         places += [table for t in found for form in (repr(t)[2:-1], t.hex()) if form in data]
-    environment = parts.velocity._env
-    with environment.begin() as txn, txn.cursor() as cursor:
-        places += [repr(k[:2]) for k, v in cursor for f in forms if f in bytes(k) + bytes(v)]
+    kept = everything(parts.velocity).items()
+    places += [repr(key[:2]) for key, value in kept for form in forms if form in key + value]
     return places
 
 
@@ -140,68 +139,80 @@ def pasts(draw) -> list[Event]:
     return events
 
 
+@pytest.fixture(scope="module")
+def two(windows_of: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Any]]:
+    """Two stores of windows, to be emptied."""
+    folder = tmp_path_factory.mktemp("two")
+    stores = [open_velocity(windows_of(folder / name), gib=0.05, new=True) for name in "ab"]
+    yield stores
+    for store in stores:
+        store.close()
+
+
+def emptied(stores: list[Any]) -> list[Any]:
+    for store in stores:
+        store.clear()
+        store.load([])
+    return stores
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(events=pasts(), member=ids)
-def test_the_windows_are_those_of_a_past_without_the_person(events, member):
+def test_the_windows_are_those_of_a_past_without_the_person(two, events, member):
     theirs = [event for event in events if event.member == member]
     rest = [event for event in events if event.member != member]
-    with tempfile.TemporaryDirectory() as folder:
-        stores = [LmdbVelocity(Path(folder, name), map_size=1 << 22) for name in "ab"]
-        stores[0].load(events)
-        stores[1].load(rest)
-        for _ in range(2):  # the second time there is nothing left to do
-            stores[0].forget(member, theirs, lambda *_: [])
-            found, wanted = (dump(store) for store in stores)
-            # Each event drops what it can see no more from a pair: whom the last event of the
-            # person had dropped is in no later window.
-            for name in [n for n in wanted if n[:1] == b"P"]:
-                assert wanted.pop(name).endswith(found.pop(name, b""))
-            assert not [name for name in found if name[:1] == b"P"]
-            assert found == wanted
-        probe = events[-1].at
-        for event in events:
-            later = Event(
-                **{f: getattr(event, f) for f in Event.__struct_fields__}
-                | {"at": probe + 1, "event_id": "probe", "member": b"m" * 16, "type": "purchase"}
-            )
-            vectors = [online.read_and_observe(later, s, observe=False)[1] for s in stores]
-            np.testing.assert_array_equal(*vectors)
-            rows = by_definition().features(later, rest)
-            np.testing.assert_array_equal(vectors[0], rows)
-        for store in stores:
-            store.close()
+    stores = emptied(two)
+    stores[0].load(events)
+    stores[1].load(rest)
+    for _ in range(2):  # the second time there is nothing left to do
+        stores[0].forget(member, theirs, lambda *_: [])
+        found, wanted = (dump(store) for store in stores)
+        # Each event drops what it can see no more from a pair: whom the last event of the
+        # person had dropped is in no later window.
+        for name in [n for n in wanted if n[:1] == b"P"]:
+            assert wanted.pop(name).endswith(found.pop(name, b""))
+        assert not [name for name in found if name[:1] == b"P"]
+        assert found == wanted
+    probe = events[-1].at
+    for event in events:
+        later = Event(
+            **{f: getattr(event, f) for f in Event.__struct_fields__}
+            | {"at": probe + 1, "event_id": "probe", "member": b"m" * 16, "type": "purchase"}
+        )
+        vectors = [online.read_and_observe(later, s, observe=False)[1] for s in stores]
+        np.testing.assert_array_equal(*vectors)
+        rows = by_definition().features(later, rest)
+        np.testing.assert_array_equal(vectors[0], rows)
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck), phases=QUICK)
 @given(events=pasts(), member=ids, since=st.integers(0, 24))
-def test_who_is_erased_after_the_past_went_is_missed_by_nobody(events, member, since):
+def test_who_is_erased_after_the_past_went_is_missed_by_nobody(two, events, member, since):
     """Every window that does not reach back reads what it would had the person never been."""
     when = events[since % len(events)].at
     cutoff = events[since % len(events) * 2 // 3].at
     theirs = [event for event in events if event.member == member and event.at >= cutoff]
     rest = [event for event in events if event.member != member]
-    with tempfile.TemporaryDirectory() as folder:
-        store = LmdbVelocity(Path(folder, "v"), map_size=1 << 22)
-        store.load([event for event in events if event.at <= when])
-        store.expire(cutoff)
-        store.load([event for event in events if event.at > when])
-        store.forget(member, theirs, lambda *_: [])
-        for number, event in enumerate(events):
-            fields = {f: getattr(event, f) for f in ("phone", "device", "ip", "network", "payee")}
-            later = Event(
-                event_id=f"probe{number}", at=events[-1].at + 1 + number, purpose="p",
-                type="purchase", occurred_at=0, member=b"m" * 16, **fields,
-            )  # fmt: skip
-            _, vector = online.read_and_observe(later, store)
-            rows = by_definition().features(later, rest)
-            for window, found, wanted in zip(WINDOWS, vector, rows, strict=False):
-                if window.agg == "age":  # the person may be who was first seen, and went with it
-                    assert not found > max(0, later.at - cutoff) / 1_000_000, window.name
-                elif window.over <= later.at - cutoff:
-                    both_missing = found != found and wanted != wanted
-                    assert both_missing or found == wanted, window.name
-            rest.append(later)
-        store.close()
+    store = emptied(two)[0]
+    store.load([event for event in events if event.at <= when])
+    store.expire(cutoff)
+    store.load([event for event in events if event.at > when])
+    store.forget(member, theirs, lambda *_: [])
+    for number, event in enumerate(events):
+        fields = {f: getattr(event, f) for f in ("phone", "device", "ip", "network", "payee")}
+        later = Event(
+            event_id=f"probe{number}", at=events[-1].at + 1 + number, purpose="p",
+            type="purchase", occurred_at=0, member=b"m" * 16, **fields,
+        )  # fmt: skip
+        _, vector = online.read_and_observe(later, store)
+        rows = by_definition().features(later, rest)
+        for window, found, wanted in zip(WINDOWS, vector, rows, strict=False):
+            if window.agg == "age":  # the person may be who was first seen, and went with it
+                assert not found > max(0, later.at - cutoff) / 1_000_000, window.name
+            elif window.over <= later.at - cutoff:
+                both_missing = found != found and wanted != wanted
+                assert both_missing or found == wanted, window.name
+        rest.append(later)
 
 
 def by_definition() -> Any:
@@ -220,8 +231,8 @@ def by_definition() -> Any:
 _SLOW: list[Any] = []
 
 
-def test_who_was_beyond_the_cap_comes_back(tmp_path):
-    store = LmdbVelocity(tmp_path / "v", map_size=1 << 25)
+def test_who_was_beyond_the_cap_comes_back(two):
+    store, other = emptied(two)
     events = [
         Event(
             event_id=f"e{n}", at=10**12 + n, purpose="p", type="login", occurred_at=0,
@@ -233,11 +244,8 @@ def test_who_was_beyond_the_cap_comes_back(tmp_path):
     gone = events[-1].member
     assert gone is not None
     store.forget(gone, events[-1:], lambda *_: [(e.at, e.member) for e in events])
-    other = LmdbVelocity(tmp_path / "w", map_size=1 << 25)
     other.load(events[:-1])
     assert dump(store) == dump(other)
-    store.close()
-    other.close()
 
 
 # --- what a law holds

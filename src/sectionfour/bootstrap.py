@@ -36,7 +36,9 @@ def open_parts(settings: Settings) -> Parts:
         raise
     return Parts(
         ledger=ledger,
-        velocity=stores.open_velocity(velocity_url(settings), gib=settings.velocity_gib),
+        velocity=stores.open_velocity(
+            velocity_url(settings), gib=settings.velocity_gib, new=ledger.newest() == 0
+        ),
         keys=keys,
         models=Served(settings.models, trusted_keys(keys.ring)),
         policy=policy.load(settings.costs),

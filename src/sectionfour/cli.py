@@ -34,7 +34,7 @@ def main() -> None:
 @click.option("--bind", default="127.0.0.1:8400", show_default=True, help="HOST:PORT to listen at.")
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(1, 256))
 @click.option("--ledger", help="URL of the ledger, sqlite:PATH or postgresql:.")
-@click.option("--velocity", help="URL of the windows, lmdb:FOLDER.")
+@click.option("--velocity", help="URL of the windows, lmdb:FOLDER or redis:.")
 def serve(bind: str, workers: int, ledger: str | None, velocity: str | None) -> None:
     """Run the service until it is told to stop.
 

@@ -21,7 +21,7 @@ class Settings:
     home: Path = Path("var")  # all state: ledger, velocity, vault, keys, checkpoints
     models: Path = Path("models")
     ledger: str | None = None  # URL, sqlite: or postgresql:; sqlite:home/ledger.db without one
-    velocity: str | None = None  # URL; lmdb:home/velocity without one
+    velocity: str | None = None  # URL, lmdb: or redis:; lmdb:home/velocity without one
     costs: Path | None = None  # TOML; the packaged costs.toml without one
     regime: Path | None = None  # TOML; the packaged regime.toml without one
     witness: Path | None = None  # where checkpoints are witnessed; home/checkpoints without one

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from sectionfour.errors import SettingsError
 
 if TYPE_CHECKING:
+    from sectionfour.features.online import Velocity
     from sectionfour.stores.ledger.rooms import Ledger
-    from sectionfour.stores.lmdb import LmdbVelocity
 
 
 def open_ledger(url: str, *, synchronous: str = "FULL") -> Ledger:
@@ -32,11 +32,24 @@ def open_ledger(url: str, *, synchronous: str = "FULL") -> Ledger:
     )
 
 
-def open_velocity(url: str, *, gib: float = 64) -> LmdbVelocity:
-    """Open `lmdb:FOLDER`, which may grow to `gib` GiB."""
+def open_velocity(url: str, *, gib: float = 64, new: bool = False) -> Velocity:
+    """Open `lmdb:FOLDER`, which may grow to `gib` GiB, or `redis://HOST/NUMBER`.
+
+    `new` tells that nothing has happened yet: an emptied server cannot know it by itself.
+    """
     scheme, _, path = url.partition(":")
     if scheme == "lmdb" and path:
         from sectionfour.stores.lmdb import LmdbVelocity
 
         return LmdbVelocity(Path(path), map_size=int(gib * (1 << 30)))
-    raise SettingsError("a velocity store is opened by a URL of the form lmdb:FOLDER")
+    if scheme in ("redis", "rediss", "unix") and path.startswith("//"):
+        try:
+            from sectionfour.stores.redis import RedisVelocity
+        except ImportError as error:
+            raise SettingsError(
+                "windows on Redis need a driver: pip install 'sectionfour[redis]'"
+            ) from error
+        return RedisVelocity(url, new=new)
+    raise SettingsError(
+        "a velocity store is opened by a URL of the form lmdb:FOLDER or redis://HOST/NUMBER"
+    )

@@ -19,14 +19,30 @@ was before it has to be looked up.
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+import msgspec
+
+from sectionfour.domain import Event
+from sectionfour.errors import HistoryError
+from sectionfour.features import online
 from sectionfour.features.catalog import DISTINCT_CAP, NEWEST, STREAMS
-from sectionfour.features.online import CARDS, Card, Pair, Readings, Recent, Series, Visit, squared
+from sectionfour.features.online import (
+    CARDS,
+    WIDTH,
+    Card,
+    Pair,
+    Readings,
+    Recent,
+    Series,
+    Visit,
+    squared,
+)
 
 Get = Callable[[bytes], bytes | None]
 Put = Callable[[bytes, bytes], object]
@@ -332,6 +348,59 @@ def _seen(others: bytes, other: bytes, at: int, stamp: bytes, over: int) -> byte
     return (others + stamp + other)[-DISTINCT_CAP * _ENTRY :]
 
 
+def gathered(get: Get, lot: Sequence[Event], clock: int) -> dict[bytes, bytes]:
+    """Return what is to be written so that the events of `lot` are in: what one key gets is put
+    together first, and written once. HistoryError where one is not later than `clock`, or than the
+    one before it."""
+    written: dict[bytes, bytes] = {}
+    held: dict[bytes, Opened] = {}
+    put = written.__setitem__
+    for event in lot:
+        at, amount = event.at, event.amount or 0
+        if at <= clock:
+            raise HistoryError("events are loaded in order of `at`, after all that are there")
+        clock, stamp = at, at.to_bytes(8)
+        for visit in online.visits(event):
+            if not any(visit.joins):
+                continue
+            layout = LAYOUTS[visit.card.id]
+            name = layout.prefix + visit.token
+            card = held.get(name)
+            if card is None:
+                card = opened(bytes(get(name + b"T") or b"") or None, layout)
+            firsts: list[bytes] = []
+            if visit.joins[1]:
+                firsts = [
+                    b""
+                    if other is None or not pair.plan.aged
+                    else (written.get(key := name + pair.suffix + other) or get(key) or b"")[:8]
+                    for pair, other in zip(layout.pairs, visit.others, strict=True)
+                ]
+            if enter(put, name, visit, card, firsts, at, stamp, amount):
+                held[name] = card
+    for name, card in held.items():
+        written[name + b"T"] = closed(card, LAYOUTS[name[1]])
+    return written
+
+
+# --- for a retry --------------------------------------------------------------------------------
+
+
+def memory(stamp: bytes, readings: Readings) -> bytes:
+    """Return what is kept of a step, so that a second one with its key is answered the same."""
+    return stamp + msgspec.msgpack.encode(readings)
+
+
+def remembered(known: bytes, visits: Sequence[Visit]) -> tuple[int, Readings]:
+    """Return what the first call read, of what is asked for now: less may be permitted by now, and
+    what was not read then cannot be read any more."""
+    then = msgspec.msgpack.decode(known[8:])
+    readings: Readings = [None] * WIDTH
+    for place in itertools.chain.from_iterable(map(online.places, visits)):
+        readings[place] = then[place]
+    return int.from_bytes(known[:8]), readings
+
+
 # --- to forget --------------------------------------------------------------------------------
 
 
@@ -488,12 +557,13 @@ def aging(txn: Any, name: bytes, cutoff: int, most: int) -> tuple[list[bytes], b
             if not cursor.set_range(name) or cursor.key()[:1] != b"W":
                 return keys, b""
             name = cursor.key()[:_NAME]
-            keys += _aging(txn, cursor, name, cutoff)
+            keys += aged(txn, cursor, name, cutoff)
             name += b"\xff"
     return keys, name
 
 
-def _aging(txn: Any, cursor: Any, name: bytes, cutoff: int) -> Iterator[bytes]:
+def aged(txn: Any, cursor: Any, name: bytes, cutoff: int) -> Iterator[bytes]:
+    """Yield the keys of one entity under which anything of before `cutoff` is kept, `T` last."""
     layout, bound = LAYOUTS[name[1]], cutoff.to_bytes(8)
     for space in (b"E", *(b"R" + bytes([s.plan.id]) for s in layout.series if s.runs)):
         for key, _ in between(cursor, name + space, name + space + bound):

