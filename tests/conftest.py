@@ -270,6 +270,7 @@ ON_BOTH = {
     "test_receipts",
     "test_retention",
     "test_rights",
+    "test_web_fuzz",
     "test_witness",
 }
 SCHEMAS: list[str] = []
