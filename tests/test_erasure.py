@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -12,18 +14,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from sectionfour.cli import main
 from sectionfour.domain import Event, known_event
 from sectionfour.errors import KeyringError
 from sectionfour.features import online
 from sectionfour.features.catalog import DISTINCT_CAP, WINDOWS
-from sectionfour.privacy import erasure
+from sectionfour.privacy import erasure, retention
+from sectionfour.privacy.halves import Halves
 from sectionfour.privacy.pseudonym import open_keys
 from sectionfour.replay import rebuild
+from sectionfour.serve import _prepared
 from sectionfour.stores import cards
 from sectionfour.stores.lmdb import LmdbVelocity
+from sectionfour.sweep import sweep
 from sectionfour.upkeep import upkeep
 from sectionfour.verify import verify
 
@@ -493,6 +500,107 @@ def test_an_older_file_of_halves_is_noticed(app, client, lived, settings, tmp_pa
     with pytest.raises(KeyringError, match="newest"):
         keys.subject("raw-member-1")
     keys.vault.close()
+
+
+def copied(ledger) -> dict[str, list[tuple[Any, ...]]]:
+    return {table: ledger.rows(f"SELECT * FROM {table}") for table in ledger.tables}
+
+
+def put_back(ledger, copy: dict[str, list[tuple[Any, ...]]]) -> None:
+    """Make a ledger what it was, as a copy of it that is put back does."""
+    with ledger.transaction() as connection:
+        for table in reversed(ledger.tables):
+            connection.execute(f"DELETE FROM {table}")
+        for table in ledger.tables:
+            for row in copy[table]:
+                marks = ", ".join("?" * len(row))
+                connection.execute(f"INSERT INTO {table} VALUES ({marks})", row)
+    ledger.cut()
+
+
+def older(faults) -> list[str]:
+    return [fault for fault in faults if "this ledger is older" in fault]
+
+
+@pytest.mark.parametrize(
+    ("by", "vault_too"), [("upkeep", True), ("service", False), ("shell", True)]
+)
+def test_an_older_ledger_that_is_put_back_is_erased_again(
+    app, client, lived, settings, a_consent, by, vault_too
+):
+    mine, others, notary = tokens(lived, 1), tokens(lived, 2), app.extensions["sectionfour.notary"]
+    kept_up(app, after=LATER)
+    before = lived.ledger.rows("SELECT * FROM events WHERE event_id LIKE 'evt_2%'")
+    vault = lived.keys.vault._database
+    rows = vault.read.execute("SELECT * FROM subjects").fetchall()
+    copy = copied(lived.ledger)
+    assert client("consent").post("/v1/consents", json=a_consent(3)).status_code == 201
+    late = tokens(lived, 3)
+    names = [erase(client), erase(client, 3, "subject_request")]
+    kept_up(app, after=LATER)
+    assert left(lived, mine + late) == []
+    assert older(verify(lived, notary)) == []
+
+    put_back(lived.ledger, copy)
+    if vault_too:
+        with vault.write() as connection:
+            connection.execute("DELETE FROM subjects")
+            connection.executemany("INSERT INTO subjects VALUES (?, ?, ?)", rows)
+    assert left(lived, mine)
+    told = older(verify(lived, notary))
+    assert [name in fault for name, fault in zip(names, told, strict=True)] == [True, True]
+    if by == "upkeep":
+        kept_up(app)
+    elif by == "service":
+        _prepared(settings)
+    else:
+        where = {f"SECTIONFOUR_{n.upper()}": str(getattr(settings, n)) for n in ("home", "models")}
+        command = [sys.executable, "-m", "sectionfour.cli", "erase", "--again"]
+        told = subprocess.run(command, env=os.environ | where, capture_output=True, check=True)
+        assert told.stdout == b"2 erasures are done again\n"
+    assert older(verify(lived, notary)) == []
+    kept_up(app, after=LATER)
+    kept_up(app, after=2 * erasure.DAY)
+    assert left(lived, mine) == []
+    assert lived.keys.vault.row_of("raw-member-1") is None
+    assert lived.ledger.rows("SELECT * FROM events") == before
+    assert tokens(lived, 2) == others
+    said = [client("privacy").get(f"/v1/erasures/{name}").json for name in names]
+    assert [one["trigger"] for one in said] == ["cancellation", "subject_request"]
+    assert all(one["completed_at"] for one in said)
+    rows = {target["store"]: target["rows"] for target in said[0]["targets"]}
+    assert (rows["ledger.events"], rows["ledger.assessments"]) == (3, 3)
+    assert erasure.redo(lived, lived.clock()) == 0
+
+
+def test_a_file_of_halves_from_before_knows_of_erasures_from_now_on(client, lived, settings):
+    lived.keys.vault._halves.close()
+    connection = sqlite3.connect(settings.home / "keys" / "persons.db")
+    connection.execute("DROP TABLE erased")
+    connection.commit()
+    connection.close()
+    lived.keys.vault._halves = Halves(settings.home / "keys" / "persons.db")
+    copy = copied(lived.ledger)
+    name = erase(client)
+    put_back(lived.ledger, copy)
+    assert [one.erasure_id for one in erasure.undone(lived)] == [name]
+
+
+def test_what_is_noted_of_an_erasure_goes_in_its_time(client, lived):
+    erase(client)
+    (noted,) = lived.keys.vault.erased()
+    assert noted.mark not in (lived.keys.vault.place("raw-member-1"), noted.half)
+    kept = (retention.load().classes["audit_3y"].days or 0) * erasure.DAY
+    assert "persons.erased" not in sweep(lived, noted.requested_at + kept)
+    assert sweep(lived, noted.requested_at + kept + 1)["persons.erased"] == 1
+    assert lived.keys.vault.erased() == []
+
+
+@pytest.mark.parametrize("words", [[], ["m_1"], ["m_1", "--again"], ["--trigger", "cancellation"]])
+def test_a_command_that_says_neither_who_nor_again_does_nothing(words):
+    done = CliRunner().invoke(main, ["erase", *words])
+    assert done.exit_code == 2
+    assert "--again" in done.output
 
 
 # --- models

@@ -85,6 +85,7 @@ def _prepared(settings: Settings) -> None:
 def _prepare(settings: Settings) -> None:
     from sectionfour.bootstrap import open_parts
     from sectionfour.learning import registry
+    from sectionfour.privacy import erasure
     from sectionfour.upkeep import fresh
 
     try:
@@ -92,6 +93,11 @@ def _prepare(settings: Settings) -> None:
         for name in registry.NAMES:
             parts.models.get(name)
         with parts.keys.ring.steady:
+            again = erasure.redo(parts, parts.clock())
+            if again:
+                click.echo(
+                    f"the ledger is an older one: {again:,} erasures are done again", err=True
+                )
             if not fresh(parts):
                 from tqdm import tqdm
 
