@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from sectionfour.domain import Event, known_event
 from sectionfour.errors import KeyringError
 from sectionfour.features import online
 from sectionfour.features.catalog import DISTINCT_CAP, WINDOWS
-from sectionfour.privacy import erasure, retention
+from sectionfour.privacy import entries, erasure, retention
+from sectionfour.privacy.exceptions import Grant, Scope
 from sectionfour.privacy.halves import Halves
 from sectionfour.privacy.pseudonym import open_keys
 from sectionfour.replay import rebuild
@@ -276,6 +278,55 @@ def test_what_a_law_holds_is_erased_once_two_have_lifted_it(client, lived, a_req
                                   json={"trigger": "cancellation"}).status_code == 202  # fmt: skip
     erase(client)
     assert lived.keys.subject("raw-member-1") is None
+
+
+def a_grant(parts, exception: int, **changes: Any) -> Grant:
+    """Return a live grant that names member 1, and is under seal where it can be."""
+    scope = Scope(
+        categories=frozenset({"order"}), purposes=frozenset({"security.transaction_risk"}),
+        operations=frozenset({"score"}), sources=frozenset({"first_party"}),
+        members=frozenset({parts.keys.subject("raw-member-1")}), order=None,
+    )  # fmt: skip
+    at = parts.clock()
+    grant = Grant(
+        grant_id=f"xg_{exception}", exception=exception, documents=(), necessity="so it is",
+        scope=scope, not_before=at - 2, expires_at=at + erasure.DAY, max_uses=1,
+        requested_by="k_1", requested_at=at - 2, sealed=exception == 3, state="live",
+        live_at=at - 1,
+    )  # fmt: skip
+    grant = replace(grant, **changes)
+    parts.ledger.put_grant(grant, entries.grant(parts.keys, grant, "approved", at - 1))
+    return grant
+
+
+@pytest.mark.parametrize("exception", range(1, 12))
+def test_a_live_grant_that_keeps_its_evidence_holds_too_and_is_not_told(client, lived, exception):
+    path, sent = "/v1/members/raw-member-1/erasure", {"trigger": "cancellation"}
+    hold = client("privacy").post("/v1/holds", json={"member_id": "raw-member-1", "law": "art. 54"})
+    held = client("privacy").post(path, json=sent)
+    for _ in range(2):
+        client("privacy").post(f"/v1/holds/{hold.json['hold_id']}/lift")
+    grant = a_grant(lived, exception)
+    answer = client("privacy").post(path, json=sent)
+    if exception in (1, 2, 3, 11):
+        assert (answer.status_code, answer.get_data()) == (409, held.get_data())
+        assert lived.ledger.rows("SELECT * FROM erasures") == []
+        assert erase(client, 2)  # nobody else's
+        assert client("privacy").post(f"/v1/exceptions/{grant.grant_id}/revoke").status_code == 200
+        erase(client)
+    assert lived.keys.subject("raw-member-1") is None
+
+
+def test_a_live_grant_over_an_order_holds_whose_order_it_is(client, lived, a_request):
+    order = lived.keys.order(a_request(1)["transaction"]["order_id"])
+    scope = replace(a_grant(lived, 8).scope, members=frozenset(), order=order)
+    a_grant(lived, 2, scope=scope, grant_id="xg_order")
+    a_grant(lived, 1, grant_id="xg_over", expires_at=lived.clock())
+    path, sent = "/v1/members/raw-member-1/erasure", {"trigger": "cancellation"}
+    assert client("privacy").post(path, json=sent).status_code == 409
+    assert erase(client, 2)
+    client("privacy").post("/v1/exceptions/xg_order/revoke")
+    assert erase(client)  # the other is over
 
 
 # --- all of it

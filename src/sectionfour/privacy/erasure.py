@@ -20,7 +20,7 @@ import msgspec
 
 from sectionfour.domain import Event
 from sectionfour.errors import Conflict, NotFound
-from sectionfour.privacy import entries, inventory
+from sectionfour.privacy import entries, inventory, retention
 from sectionfour.privacy.halves import Erased
 from sectionfour.privacy.pseudonym import _plain
 
@@ -70,7 +70,8 @@ class Target(msgspec.Struct, frozen=True, omit_defaults=True):
 def erase(parts: Parts, member_id: str, trigger: str, at: int) -> Case:
     """Erase a member, and return the case; the same again, for a day, is the same case.
 
-    Raises NotFound for somebody never met, Conflict where a law holds what is theirs.
+    Raises NotFound for somebody never met. Conflict where a law holds what is theirs: in the same
+    words for a hold and for a grant, which may be sealed.
     """
     name = _plain(member_id)
     subject = parts.keys.subject(member_id)
@@ -80,8 +81,8 @@ def erase(parts: Parts, member_id: str, trigger: str, at: int) -> Case:
         if known is None:
             raise NotFound("there is no such member here")
         return known
-    if parts.ledger.is_held(subject):
-        raise Conflict("a legal hold on this person, or an order of theirs, forbids it for now")
+    if parts.ledger.is_held(subject, retention.load(), at):
+        raise Conflict("the law holds what is of this person, or of an order of theirs, for now")
     case = parts.ledger.open_erasure(
         Case(
             f"er_{secrets.token_hex(12)}",
