@@ -92,12 +92,18 @@ def _prepare(settings: Settings) -> None:
     from sectionfour.bootstrap import open_parts
     from sectionfour.jobs.upkeep import fresh
     from sectionfour.learning import registry
+    from sectionfour.privacy import erasure
 
     try:
         parts = open_parts(settings)
         for name in registry.NAMES:
             parts.models.get(name)
         with parts.keys.ring.steady:
+            again = erasure.redo(parts, parts.clock())
+            if again:
+                click.echo(
+                    f"the ledger is an older one: {again:,} erasures are done again", err=True
+                )
             if not fresh(parts):
                 from tqdm import tqdm
 

@@ -107,6 +107,14 @@ def drop_ended(parts: Parts, at: int) -> int:
     return len(gone)
 
 
+def drop_if_ended(parts: Parts, subject: bytes, at: int) -> None:
+    """Take one member out of the set, whose consent is not live any more at `at`."""
+    if parts.ledger.in_audit_set(subject):
+        gone = _ended(parts, {subject}, at)
+        if gone:
+            _change(parts, [], gone, at)
+
+
 def consented(parts: Parts, subject: bytes, at: int) -> bool:
     """Whether the gate lets this member's optional data be used to audit models at `at`."""
     verdict = gate.check(
