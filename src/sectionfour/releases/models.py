@@ -48,6 +48,7 @@ def make(market: Path, models: Path, key: Ed25519PrivateKey, plan: Plan = PLAN) 
             parts.close()
 
 
+@click.command()
 def main() -> None:
     """Replace `models/` and `learning/release.pub`."""
     key = Ed25519PrivateKey.generate()
