@@ -164,7 +164,7 @@ class Both(RuleBasedStateMachine):
 def test_whatever_is_done_redis_holds_what_lmdb_holds(redis: Url, tmp_path: Path) -> None:
     Both.urls = f"lmdb:{tmp_path}", redis(tmp_path)
     quick = settings(
-        max_examples=40, stateful_step_count=20, deadline=None,
+        max_examples=120, stateful_step_count=20, deadline=None,
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     Both.TestCase.settings = quick
@@ -247,11 +247,12 @@ def test_steps_of_processes_at_once_are_a_past_like_any_other(
 def test_one_event_sent_to_several_at_once_counts_once(windows_of: Url, tmp_path: Path) -> None:
     url = windows_of(tmp_path)
     store = open_velocity(url, gib=0.05, new=True)
-    events = [an_event(number, START + number) for number in range(40)]
+    whose = [b"m" * 16, None]  # who is nobody has no card on which they would meet
+    events = [an_event(n, START + n, member=whose[n % 2]) for n in range(80)]
     found = at_once(url, [events] * 4)
     for one in zip(*found, strict=True):
         assert len({(event.at, vector.tobytes()) for event, vector in one}) == 1
-    assert len(store.unsettled(EVER)) == 40
+    assert len(store.unsettled(EVER)) == 80
     assert purchases(store) == 40
     store.close()
 
