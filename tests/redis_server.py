@@ -82,6 +82,10 @@ class RedisServer:
         new, self._told = found[self._told :], len(found)
         return new
 
+    def forget(self) -> None:
+        """Let the next look be at all that is written by then."""
+        self._told = 0
+
 
 def everything(store: Velocity, prefixes: bytes = b"") -> dict[bytes, bytes]:
     """Return what a store holds, as keys and values of LMDB; of keys that begin so, if told."""
