@@ -29,8 +29,9 @@ LEFT: list[bytes] = []
 class RedisServer:
     """`options` come after ours. Its data goes with `remove`."""
 
-    def __init__(self, *options: str) -> None:
-        self.folder = Path(tempfile.mkdtemp("-sectionfour", dir=SHM if SHM.is_dir() else None))
+    def __init__(self, *options: str, memory: bool = True) -> None:
+        where = SHM if memory and SHM.is_dir() else None
+        self.folder = Path(tempfile.mkdtemp("-sectionfour", dir=where))
         self.options = options
         self._told = 0
         with socket.socket() as probe:
