@@ -574,6 +574,42 @@ def test_a_server_that_may_lose_or_evict_is_refused_whenever_it_is_met(server, o
     store.close()
 
 
+@pytest.mark.parametrize("options", [("--appendonly", "no"), ("--appendfsync", "no")])
+def test_a_server_that_may_lose_is_for_one_run_of_it(server, options):
+    """What it has after a restart may be all or not: either way it is not scored over."""
+    server.end()
+    server.options = options
+    server.start()
+    store, other = (open_velocity(server.url(), new=True, synchronous="NORMAL") for _ in range(2))
+    read_and_observe(an_event(), store)
+    assert purchases(other) == 1
+    server.end(signal.SIGKILL)
+    server.start()
+    for one in (store, other, open_velocity(server.url(), synchronous="NORMAL")):
+        with pytest.raises(NotReady, match="rebuild"):
+            read_and_observe(an_event(1), one)
+        assert not one.fresh
+    store.clear()
+    store.load([an_event()])
+    read_and_observe(an_event(1), other)
+    assert purchases(store) == 2
+    with pytest.raises(NotReady, match="append"):
+        open_velocity(server.url())
+    store.close()
+    other.close()
+
+
+def test_a_server_that_keeps_all_is_the_same_store_for_whoever_asks_for_less(server):
+    store = open_velocity(server.url(), new=True)
+    read_and_observe(an_event(), store)
+    less = open_velocity(server.url(), synchronous="NORMAL")
+    server.end(signal.SIGKILL)
+    server.start()
+    assert purchases(less) == purchases(store) == 1
+    store.close()
+    less.close()
+
+
 def test_a_server_that_does_not_tell_is_refused(server):
     server.end()
     server.options = ("--rename-command", "CONFIG", "")
