@@ -5,7 +5,7 @@
 A step (`read_and_observe`) of one thread in process, in turns on LMDB, on a Redis whose file is in
 memory (so that it waits for no disk) and on one whose file is on the disk of the temporary folder;
 the server is on this machine, so what a network adds is left out. Then `sectionfour serve` with two
-workers, in turns on LMDB and on the last of these.
+workers, in turns on all three.
 """
 
 from __future__ import annotations
@@ -130,7 +130,8 @@ def main() -> None:
         for store in stores.values():
             store.close()
         print(f"{CONNECTIONS} connections, {WORKERS} workers")
-        urls = {"LMDB": f"lmdb:{folder / 'served'}", "Redis, on disk": disk.url(1)}
+        urls = {"LMDB": f"lmdb:{folder / 'served'}", "Redis, in memory": memory.url(1),
+                "Redis, on disk": disk.url(1)}  # fmt: skip
         service(folder, urls, keys, how)
     memory.remove()
     disk.remove()
