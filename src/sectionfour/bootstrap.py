@@ -38,7 +38,10 @@ def open_parts(settings: Settings) -> Parts:
     return Parts(
         ledger=ledger,
         velocity=stores.open_velocity(
-            velocity_url(settings), gib=settings.velocity_gib, new=ledger.newest() == 0
+            velocity_url(settings),
+            gib=settings.velocity_gib,
+            new=ledger.newest() == 0,
+            synchronous=settings.durability.upper(),
         ),
         keys=keys,
         models=Served(settings.models, trusted_keys(keys.ring)),

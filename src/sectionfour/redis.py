@@ -1,7 +1,7 @@
 """The one way in which we open Redis or Valkey: what is demanded of a server, how it is asked.
 
-The server has to keep what it has acknowledged, and to evict nothing: it is asked so with each new
-connection, and so after each of its restarts.
+With each new connection, and so after each of its restarts, the server is asked how it keeps what
+it has acknowledged.
 """
 
 from __future__ import annotations
@@ -19,13 +19,10 @@ from sectionfour.errors import FailClosed, NotReady, SettingsError
 
 #: Unless the URL says otherwise: who does not answer for so many seconds is not there.
 USUAL = {"socket_timeout": 2.0, "socket_connect_timeout": 2.0}
-#: The configuration in which an acknowledged command is on the server's disk, and stays.
-DEMANDED = {
-    "appendonly": "yes",
-    "appendfsync": "always",
-    "no-appendfsync-on-rewrite": "no",
-    "maxmemory-policy": "noeviction",
-}
+#: Else it lets go of what nobody has taken back.
+DEMANDED = {"maxmemory-policy": "noeviction"}
+#: What is acknowledged is on the server's disk; and what makes it less sure.
+DURABLE = {"appendonly": "yes", "appendfsync": "always", "no-appendfsync-on-rewrite": "no"}
 
 Command = tuple[bytes | str | int, ...]
 #: Sends commands all at once; returns the answer to each.
@@ -35,16 +32,21 @@ Ask = Callable[..., list[Any]]
 class Server:
     """The server that `url` names: redis, rediss (TLS) or unix.
 
+    FULL demands of it that what it acknowledges is on its disk. With NORMAL that need not be: it
+    may come back from a restart with less than it had, and `run` tells which one this is.
+
     Raises SettingsError for a URL that is none; nothing is sent yet.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, synchronous: str = "FULL") -> None:
+        self._full = synchronous == "FULL"
+        self.run = ""  # of a server that keeps all, it does not matter which one
         try:
             self._pool: Any = ConnectionPool.from_url(
                 url,
                 protocol=2,
                 retry=Retry(NoBackoff(), 0),
-                redis_connect_func=_connected,
+                redis_connect_func=self._connected,
                 **USUAL,
             )
         except (ValueError, TypeError):
@@ -82,16 +84,25 @@ class Server:
     def close(self) -> None:
         self._pool.disconnect()
 
+    def _connected(self, connection: Any) -> None:
+        connection.on_connect()
+        run = ""
+        for name, wanted in (DEMANDED | DURABLE).items():
+            found = _answer(connection, "CONFIG", "GET", name)
+            if found == [name.encode(), wanted.encode()]:
+                continue
+            if self._full or name in DEMANDED:
+                connection.disconnect()
+                told = found[1].decode() if found else "not told"
+                raise NotReady(
+                    f"the windows need a server with {name} {wanted}, and its is {told}: else it"
+                    " may lose what it has acknowledged"
+                )
+            lines = _answer(connection, "INFO", "server").splitlines()
+            run = next(x.decode() for x in lines if x.startswith(b"run_id:"))
+        self.run = run
 
-def _connected(connection: Any) -> None:
-    connection.on_connect()
-    for name, wanted in DEMANDED.items():
-        connection.send_command("CONFIG", "GET", name)
-        found = connection.read_response()
-        if found != [name.encode(), wanted.encode()]:
-            connection.disconnect()
-            told = found[1].decode() if found else "not told"
-            raise NotReady(
-                f"the windows need a server with {name} {wanted}, and its is {told}: else it may"
-                " lose what it has acknowledged"
-            )
+
+def _answer(connection: Any, *command: str) -> Any:
+    connection.send_command(*command)
+    return connection.read_response()

@@ -191,7 +191,10 @@ class Velocity(Protocol):
 
     @property
     def fresh(self) -> bool:
-        """False where windows may lack events, or were made by another catalog: rebuild them."""
+        """False where windows may lack events, or were made by another catalog: rebuild them.
+
+        A store in which that can come about while it is open takes no step until then: NotReady.
+        """
 
     def settle(self, entries: Sequence[tuple[int, bytes]], *, forget: bool) -> None:
         """Drop the payloads of (at, key); with `forget`, the readings kept for a retry too."""

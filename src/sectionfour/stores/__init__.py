@@ -33,10 +33,13 @@ def open_ledger(url: str, *, synchronous: str = "FULL", seconds: float = 60.0) -
     )
 
 
-def open_velocity(url: str, *, gib: float = 64, new: bool = False) -> Velocity:
+def open_velocity(
+    url: str, *, gib: float = 64, new: bool = False, synchronous: str = "FULL"
+) -> Velocity:
     """Open `lmdb:FOLDER`, which may grow to `gib` GiB, or `redis://HOST/NUMBER`.
 
-    `new` tells that nothing has happened yet: an emptied server cannot know it by itself.
+    `new` tells that nothing has happened yet: an emptied server cannot know it by itself. With
+    `synchronous` FULL it has to keep on its disk what it acknowledges.
     """
     scheme, _, path = url.partition(":")
     if scheme == "lmdb" and path:
@@ -50,7 +53,7 @@ def open_velocity(url: str, *, gib: float = 64, new: bool = False) -> Velocity:
             raise SettingsError(
                 "windows on Redis need a driver: pip install 'sectionfour[redis]'"
             ) from error
-        return RedisVelocity(url, new=new)
+        return RedisVelocity(url, new=new, synchronous=synchronous)
     raise SettingsError(
         "a velocity store is opened by a URL of the form lmdb:FOLDER or redis://HOST/NUMBER"
     )

@@ -121,7 +121,11 @@ class Hand:
 
     def __init__(self, kept: dict[bytes, bytes]) -> None:
         self.kept = kept
-        self.get, self.put = kept.get, kept.__setitem__
+        self.get = kept.get
+
+    def put(self, key: bytes, value: bytes) -> bool:
+        self.kept[key] = value
+        return True
 
     def delete(self, key: bytes) -> bool:
         return self.kept.pop(key, None) is not None

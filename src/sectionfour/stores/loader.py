@@ -56,7 +56,7 @@ def loading(url: str, *, gib: float) -> Iterator[Callable[[Iterable[Event]], int
 
 def _load(url: str, gib: float, queue: Queue[bytes]) -> None:
     decode = msgspec.msgpack.Decoder(list[Event]).decode
-    velocity = stores.open_velocity(url, gib=gib)
+    velocity = stores.open_velocity(url, gib=gib, synchronous="NORMAL")  # it is looked at above
     with _no_cycles():
         velocity.load(event for batch in iter(queue.get, b"") for event in decode(batch))
     velocity.close()

@@ -6,8 +6,8 @@ its own there.
     O                   at, key, payload, in order      until settled
     A                   at                              the clock
     H                   who asks the others to wait     for two seconds at most
-    M                   what this store was made by: its form, the catalog, a number of its own;
-                        empty where it is not whole
+    M                   what this store was made by: its form, the catalog, the run of a server
+                        that may lose what it has, a number of its own; empty where not whole
 
 A step watches the cards that it visits, reads them, is given its instant by the server, and is
 carried out only if nobody else has been at one of them since; else it is done again. So of the
@@ -26,10 +26,11 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import chain, count, islice
 from random import random
+from threading import Lock
 from typing import TypeVar
 
 import msgspec
@@ -82,9 +83,10 @@ class RedisVelocity:
     Raises SettingsError for a database of something else, and what `Server` raises.
     """
 
-    def __init__(self, url: str, *, new: bool = False) -> None:
-        self._server = Server(url)
-        self._stamp = msgspec.json.encode([FORM, fingerprint()])
+    def __init__(self, url: str, *, new: bool = False, synchronous: str = "FULL") -> None:
+        self._server = Server(url, synchronous=synchronous)
+        self._catalog = fingerprint()
+        self._turns = tuple(Lock() for _ in range(256))  # of this process's threads
         self._cleared = False  # whether a load that is completed leaves nothing out
         self._newest = b"", -1  # the newest instant given to this process, of what M
         with self._server.asking() as ask:
@@ -93,6 +95,10 @@ class RedisVelocity:
                 raise SettingsError("windows need a database of their own; this one holds others'")
             if meta is None:
                 ask(("SET", _META, self._made() if new else b"", "NX"))
+
+    @property
+    def _stamp(self) -> bytes:
+        return msgspec.json.encode([FORM, self._catalog, self._server.run])
 
     def _made(self) -> bytes:
         return self._stamp + secrets.token_bytes(8)
@@ -123,7 +129,12 @@ class RedisVelocity:
     def exchange(
         self, key: bytes, at: int, visits: Sequence[Visit], amount: int, payload: bytes | None
     ) -> tuple[int, Readings]:
-        return self._until(partial(self._step, key, at, visits, amount, payload))
+        # Threads that would meet on a card wait here for each other: that costs no journey.
+        places = {hash(visit.token) % len(self._turns) for visit in visits}
+        with ExitStack() as turns:
+            for place in sorted(places):
+                turns.enter_context(self._turns[place])
+            return self._until(partial(self._step, key, at, visits, amount, payload))
 
     def _step(
         self,
@@ -137,15 +148,16 @@ class RedisVelocity:
     ) -> tuple[int, Readings] | None:
         observe = payload is not None
         names = [cards.LAYOUTS[visit.card.id].prefix + visit.token for visit in visits]
+        ours = self._stamp
         wanted = [hand.fields(visit) for visit in visits]
         seen = self._newest
         keys = _META, b"I" + key, _CLOCK, _HOLD
         _, (meta, known, before, at, waits), *found = ask(
             ("WATCH", _META, *((b"I" + key,) if observe else ()), *names),
-            ("EVAL", _DRAW, 4, *keys, at, self._stamp, me if observe else b""),
+            ("EVAL", _DRAW, 4, *keys, at, ours, me if observe else b""),
             *(("HMGET", name, *fields) for name, fields in zip(names, wanted, strict=True)),
         )
-        if meta is None or not meta.startswith(self._stamp):
+        if meta is None or not meta.startswith(ours):
             raise NotReady(_NOT_WHOLE)
         if meta == seen[0] and before < seen[1]:
             ask(("UNWATCH",), ("SET", _META, b""))  # for all others too
