@@ -417,6 +417,7 @@ def _card(
             drop_share=plan.drop_share,
             seed=plan.seed,
             jobs=plan.jobs,
+            backend=plan.backend,
         ),
         "fairness": fairness.false_positives(
             labels,
