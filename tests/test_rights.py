@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
 from sectionfour.cli import main
 from sectionfour.features.catalog import NAMES
-from sectionfour.privacy import inventory
+from sectionfour.privacy import entries, inventory
 from sectionfour.verify import verify
 
 
@@ -209,8 +210,20 @@ def test_an_erased_member_leaves_no_grant_to_anybody(app, client, lived):
     assert lived.ledger.grants_of(subject) == []
     for (body,) in lived.ledger.rows("SELECT body FROM grants"):
         assert json.loads(body)["scope"]["members"]  # none has become one for everybody
+    kept = repr(lived.ledger.rows("SELECT body FROM grants"))
+    assert "mark-open-1" not in kept
+    assert "mark-sealed-1" not in kept
+    assert "mark-open-2" in kept
     app.extensions["sectionfour.notary"].extend(lived.clock())
     assert list(verify(lived, app.extensions["sectionfour.notary"])) == []
+    other = lived.ledger.grants_of(lived.keys.subject("raw-member-2"))[0][0]
+    told = entries.told(lived.keys, other)
+    with lived.ledger.transaction() as connection:  # the other is still there to be asked about
+        connection.execute(
+            "UPDATE grants SET body = ? WHERE grant_id = ?",
+            (msgspec.json.encode(other.wordless(told)), other.grant_id),
+        )
+    assert len(list(verify(lived, app.extensions["sectionfour.notary"]))) == 1
 
 
 def test_of_an_erased_member_no_analyst_s_words_are_left(app, client, lived):
