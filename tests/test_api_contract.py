@@ -309,6 +309,9 @@ WRONG: list[tuple[str, Any, str]] = [
     ("extra", {"a": {"b": [{"user_password": 1}]}}, "/extra/a/b/0/user_password"),
     ("sources", {"secret": "first_party"}, "/sources/secret"),
     ("密码", "hunter2-raw-1", "/*"),
+    ("member.\uff50assword", "hunter2-raw-1", "/member/*"),
+    ("member.p\u00e1ssword", "hunter2-raw-1", "/member/*"),
+    ("Authorization", "hunter2-raw-1", "/*"),
 ]
 
 #: Bytes that are no JSON object, or not one that may come.

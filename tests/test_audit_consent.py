@@ -42,8 +42,7 @@ START, HOUR = 1_700_000_000_000_000, 3_600_000_000
 
 VALID = ("consent_given", "renewed_consent_given")
 PENDING = ("consent_unknown", "consent_requested", "consent_request_deferred")
-ENDS = ("refused", "withdrawn", "expired", "revoked", "invalidated")
-OVER = tuple(f"consent_{end}" for end in ENDS)
+OVER = tuple(f"consent_{e}" for e in ("refused", "withdrawn", "expired", "revoked", "invalidated"))
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,7 @@ class Model:
         names = [notice[0] for notice in in_order]
         if version not in names:
             return True
-        later = in_order[names.index(version) + 1 :]
-        return any(material and since <= now for _, since, material in later)
+        return any(new and at <= now for _, at, new in in_order[names.index(version) + 1 :])
 
     def standing(self, record: str, now: int) -> tuple[str, Said | None]:
         """Return the status of a record now, and what was said that it rests on."""
@@ -92,20 +90,22 @@ class Model:
         return "consent_given", rests_on
 
     def permitted(self, member: int, purpose: str, source: str, now: int) -> set[str]:
-        """Return the categories from this source that the member lets be used for this purpose."""
+        """Return the categories that may be used; of yes and no to the same the later counts."""
+        here = [said for said in self.said if (said.member, said.source) == (member, source)]
+        theirs = [(said.time, place, said) for place, said in enumerate(here)]
+        noes = [no for no in theirs if no[2].status == OVER[0]]
+        noes = [no for no in noes if no[2].purpose in (purpose, "security")]
         found = set()
-        for record in {said.record for said in self.said if said.member == member}:
-            yes = self.standing(record, now)[1]
-            if yes is None or yes.source != source:
-                continue
-            for category in yes.categories:
-                if category == "communication":  # not of section Four: for this very purpose alone
-                    holds = yes.explicit and yes.purpose == purpose
-                else:
-                    holds = yes.purpose in (purpose, "security")
-                if category in SENSITIVE:  # explicit, and a consent of its own
-                    holds = holds and yes.explicit and len(yes.categories) == 1
-                found |= {category} if holds and category not in NOBODY_S else set()
+        for yes in (self.standing(record, now)[1] for record in {said.record for said in here}):
+            word = max(((time, place) for time, place, said in theirs if said == yes), default=())
+            refused = {c for *when, no in noes if (*when,) > word for c in no.categories}
+            for category in yes.categories if yes else ():
+                four = category != "communication"  # else for this very purpose alone
+                holds = yes.purpose == purpose or (four and yes.purpose == "security")
+                if not four or category in SENSITIVE:  # of these a consent of its own
+                    holds = holds and yes.explicit and not (four and len(yes.categories) > 1)
+                if holds and refused.isdisjoint((category, category.partition(":")[0])):
+                    found |= {category}.difference(NOBODY_S)
         return found
 
 

@@ -57,7 +57,7 @@ def agree(client: Any, a_consent: Callable[..., dict[str, Any]], number: int, *m
     return record
 
 
-@pytest.mark.parametrize("how", ["withdrawn", "at_once", "at_night"])
+@pytest.mark.parametrize("how", ["withdrawn", "refused", "at_once", "at_night"])
 def test_only_who_agreed_is_in_the_audit_set_and_only_as_long(
     how: str,
     client: Callable[..., Any], parts: Parts, notice: Any, settings: Settings,
@@ -90,6 +90,10 @@ def test_only_who_agreed_is_in_the_audit_set_and_only_as_long(
     if how == "withdrawn":
         answer = officer.post(f"/v1/consents/{record}/withdraw", json={})
         assert answer.status_code == 200, answer.json
+    elif how == "refused":
+        no = a_consent(1, categories=["member.optional"], event_state="consent_refused",
+                       event_time="2026-11-02T09:00:00Z")  # fmt: skip
+        assert officer.post("/v1/consents", json=no).status_code == 201
     else:  # it ends by itself, with a newer notice
         answer = officer.put("/v1/notices/pn_security", json=a_notice(version="2"))
         assert answer.status_code == 200, answer.json

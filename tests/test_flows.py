@@ -15,7 +15,7 @@ from sectionfour import simulate
 from sectionfour.bootstrap import open_parts, trusted_keys
 from sectionfour.decide import decide
 from sectionfour.domain import Given, Label, Leaf, known_as
-from sectionfour.errors import HistoryError
+from sectionfour.errors import BadRequest, HistoryError
 from sectionfour.features import history, online
 from sectionfour.features.catalog import DAY, NAMES, columns
 from sectionfour.jobs import clustering
@@ -181,6 +181,15 @@ def test_a_history_of_one_class_is_refused_and_the_registry_untouched(
     with pytest.raises(HistoryError, match="both classes are needed"):
         train(parts, Plan(candidates=1), tmp_path / "m", ring.signing("models"), set())
     assert not (tmp_path / "m").exists()
+    parts.close()
+
+
+def test_an_import_in_several_currencies_ends_where_one_is_set(tmp_path: Path) -> None:
+    simulate.write(simulate.simulate(seed=2, events=3_000), tmp_path / "market")
+    settings = Settings(home=tmp_path / "home", models=tmp_path / "m", velocity_gib=0.1)
+    parts = open_parts(replace(settings, currency="USD"))
+    with pytest.raises(BadRequest, match="USD"):
+        replay(imports.market(tmp_path / "market")[0], parts, notice=imports.MARKET_NOTICE)
     parts.close()
 
 

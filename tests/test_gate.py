@@ -127,6 +127,18 @@ def consented(world: World, use: Use) -> str | None:
             if use.category in SENSITIVE:
                 alone = len(event.categories) == 1
                 holds = holds and explicit and alone
+        later = [
+            no
+            for events in world.records
+            for no in events
+            if no.event_state == "consent_refused"
+            and (no.event_time > event.event_time
+                 or (no.event_time == event.event_time and no.seq > event.seq))
+        ]  # fmt: skip
+        for no in later:
+            about = use.category in no.categories or named(use) in no.categories
+            if no.source == use.source and about and no.purpose in (world.purpose, "security"):
+                holds = False
         if holds:
             found = event.record_id
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import fnmatch
 import sqlite3
 import time
@@ -149,3 +150,43 @@ def test_a_place_is_named_once():
     file["kept"] *= 2
     with pytest.raises(SettingsError, match="twice"):
         inventory.assemble(file)
+
+
+def made_in_a_home() -> set[str]:
+    """Return every path that the code joins to a home, a star for what it fills in."""
+    found = set()
+    for file in Path(inventory.__file__).parents[1].rglob("*.py"):
+        tree = ast.parse(file.read_text("utf-8"))
+        named = {
+            target.id: node.value.value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
+        for node in ast.walk(tree):
+            parts: list[str] = []
+            while isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+                parts.insert(0, spelt(node.right, named))
+                node = node.left
+            here = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+            if here == "home" and parts:
+                found.add("/".join(parts))
+    return found
+
+
+def spelt(node: ast.AST, named: dict[str, Any]) -> str:
+    if isinstance(node, ast.JoinedStr):
+        return "".join(spelt(part, named) for part in node.values)
+    value = named.get(node.id) if isinstance(node, ast.Name) else getattr(node, "value", None)
+    return value if isinstance(value, str) else "*"
+
+
+def test_every_path_that_the_code_makes_in_a_home_is_named() -> None:
+    """Whatever command makes it: also what no service does."""
+    of = inventory.load()
+    names = [kept.name for kind in ("file", "elsewhere") for kept in of.of(kind)]
+    folders = {name.rpartition("/")[0] for name in names if "/" in name} | {"models", "metrics"}
+    made = made_in_a_home()
+    assert {"ledger.db", "reports/privacy-*.json", "drift.json", "*.lock"} <= made
+    assert [p for p in made - folders if not any(p == n or matches(p, n) for n in names)] == []

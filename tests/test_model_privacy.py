@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 from sectionfour import simulate
 from sectionfour.bootstrap import open_parts
 from sectionfour.cli import main
-from sectionfour.errors import HistoryError
+from sectionfour.errors import HistoryError, SettingsError
 from sectionfour.features.catalog import columns
 from sectionfour.jobs import clustering
 from sectionfour.learning import dataset, membership, registry
@@ -27,7 +27,7 @@ from sectionfour.learning.progress import Stages
 from sectionfour.loading import imports
 from sectionfour.loading.replay import replay
 from sectionfour.privacy import erasure
-from sectionfour.reports.data_use import learnable, privacy_report
+from sectionfour.reports import learnable, privacy_report
 from sectionfour.settings import Settings
 from sectionfour.train import train
 
@@ -109,6 +109,21 @@ def test_the_curve_says_what_holding_back_costs(noise: Any) -> None:
     assert [point["settings"] for point in curve] == [FREE, HELD]
     assert curve[0]["fraud_auc"] > curve[1]["fraud_auc"]
     assert curve[0]["average_precision"] > curve[1]["average_precision"]
+
+
+def test_shadows_run_where_they_are_told_to(noise: Any) -> None:
+    rows, labels, places = noise
+    common: dict[str, Any] = {"count": 2, "drop_share": 0, "jobs": 2}
+    here, threads = (
+        membership.shadows(rows, labels, places, HELD, backend=backend, **common)
+        for backend in ("loky", "threading")
+    )
+    assert (here.scores == threads.scores).all()
+    card = common | {"seed": 0, "backend": "nowhere"}
+    with pytest.raises(SettingsError, match="backends are"):
+        membership.of_card(rows, labels, places, HELD, **card)
+    with pytest.raises(SettingsError, match="backends are"):
+        membership.trade_off(rows, labels, rows, labels, places, [HELD], backend="?", **common)
 
 
 def test_a_card_says_plainly_what_was_not_measured_and_what_does_not_hold(noise: Any) -> None:

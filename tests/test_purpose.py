@@ -188,6 +188,20 @@ def test_one_proof_of_identity_is_enough():
     assert told(no, implied)["sell_goods"] == "withheld"
 
 
+def test_of_yes_and_no_to_one_proof_the_later_counts():
+    yes = said("identity.document:passport", "security", event_time=NOW - 5)
+    for category, lost in (
+        ("identity.document:passport", True),
+        ("identity.document", True),
+        ("identity.document:driving_licence", False),
+    ):
+        no = said(category, "security", event_state="consent_refused", event_time=NOW - 4)
+        no = no._replace(record_id="cr_no")
+        assert told(yes, no)["sell_goods"] == ("withheld" if lost else "open")
+        again = yes._replace(record_id="cr_again", event_time=NOW - 3)
+        assert told(yes, no, again)["sell_goods"] == "open"
+
+
 def test_the_checkout_asks_and_is_told_why(client, a_consent, notice):
     consents, checkout = client("consent"), client("checkout")
 

@@ -26,6 +26,7 @@ from sectionfour.parts import Parts
 from sectionfour.privacy import notes
 from sectionfour.privacy.exceptions import Grant
 from sectionfour.privacy.receipts import Notary
+from sectionfour.serve import _prepare
 from sectionfour.settings import Settings
 from sectionfour.stores.ledger.rooms import Ledger
 from sectionfour.stores.sqlite import SqliteLedger
@@ -223,6 +224,29 @@ def test_an_older_copy_of_the_ledger_is_found_by_the_witness(
     found = list(verify(again, notary(settings, again)))
     assert any("not those that the witness" in fault for fault in found)
     again.close()
+
+
+@pytest.mark.sqlite
+def test_a_service_says_at_its_start_that_the_ledger_is_an_older_one(
+    lived: Parts, settings: Settings, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    signs = notary(settings, lived)
+    signs.extend(lived.clock())
+    lived.ledger.cut()
+    shutil.copy(settings.home / "ledger.db", tmp_path / "ledger.db")
+    lived.ledger.add_entry(Leaf("label", "lb_more", b"{}"))
+    lived.ledger.add_entry(Leaf("label", "lb_most", b"{}"))
+    signs.extend(lived.clock())
+    assert signs.lacking() == 0
+    lived.close()
+    _prepare(settings)
+    assert "older" not in capsys.readouterr().err
+    for name in ("ledger.db-wal", "ledger.db-shm"):
+        (settings.home / name).unlink(missing_ok=True)
+    shutil.copy(tmp_path / "ledger.db", settings.home / "ledger.db")
+    _prepare(settings)
+    told = capsys.readouterr().err
+    assert "the ledger is an older one: 2 entries" in told
 
 
 def test_a_checkpoint_signed_again_under_another_key_is_found(

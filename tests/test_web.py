@@ -20,6 +20,7 @@ from sectionfour.privacy import merkle
 from sectionfour.settings import Settings
 from sectionfour.web import create_app
 from sectionfour.web.body import LIMIT
+from sectionfour.web.keys import create_key
 
 VERIFIER = Path(__file__).with_name("independent_verifier.py")
 
@@ -159,6 +160,39 @@ def test_a_threat_or_a_kind_of_identifier_is_one_of_its_list(
     assert [fault["pointer"] for fault in answer.json["errors"]] == [pointer]
     assert "13800138000" not in answer.get_data(as_text=True)
     assert parts.ledger.event("evt_0001") is None
+
+
+def test_an_amount_in_another_currency_than_the_one_set_is_refused(
+    settings: Settings, a_request
+) -> None:
+    app = create_app(dataclasses.replace(settings, currency="CNY"))
+    parts = app.extensions["sectionfour"]
+    try:
+        key = create_key(parts.ledger, "checkout", parts.clock())
+        headers = {"Authorization": f"Bearer {key}"}
+
+        def ask(body) -> Any:
+            return app.test_client().post("/v1/assessments", json=body, headers=headers)
+
+        other = a_request()
+        other["transaction"]["currency"] = "EUR"
+        for mode in ("protect", "evaluate"):
+            answer = ask(other | {"mode": mode})
+            assert answer.status_code == 400
+            assert [fault["pointer"] for fault in answer.json["errors"]] == [
+                "/transaction/currency"
+            ]
+        assert parts.ledger.rows("SELECT 1 FROM assessments") == []
+        assert parts.velocity.unsettled(1 << 62) == []
+        assert ask(a_request()).status_code == 200
+        assert ask(a_request(2, purpose="security.account_risk", transaction=None)).status_code in (
+            200,
+            403,
+        )
+    finally:
+        parts.close()
+    with pytest.raises(SettingsError, match="CNY"):
+        Settings(currency="yuan")
 
 
 def test_evaluate_answers_and_records_but_changes_no_window(client, a_request, parts):

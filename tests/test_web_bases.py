@@ -75,6 +75,39 @@ def test_a_withdrawal_holds_for_the_next_call(client, a_request, a_consent, noti
     assert used(after)["order"] == "contract"
 
 
+def test_of_yes_and_no_to_one_thing_the_later_counts(client, a_request, a_consent, notice):
+    consents, checkout = client("consent"), client("checkout")
+    turn = iter(range(100))
+
+    def say(state, time, **about):
+        body = a_consent(event_state=state, event_time=f"2026-11-{time:02}T09:00:00Z", **about)
+        assert consents.post("/v1/consents", json=body).status_code == 201
+
+    def now() -> set[str]:
+        answer = checkout.post("/v1/assessments", json=a_request(event_id=f"e{next(turn)}"))
+        return {category for category, kind in used(answer).items() if kind == "consent"}
+
+    say(consent.GIVEN, 1)
+    whole = now()
+    assert {"device", "log", "location"} <= whole
+    say(consent.REFUSED, 3, categories=["device"], purpose="security.transaction_risk")
+    assert now() == whole - {"device"}
+    for about in (
+        {"purpose": "security.account_risk"},
+        {"source": "affiliate:x"},
+        {"categories": ["location.gps"]},
+    ):
+        say(consent.REFUSED, 4, **({"categories": ["log"]} | about))  # to other things
+        assert now() == whole - {"device"}
+    say(consent.REFUSED, 2, categories=["device"])  # sent late: the newer word is known
+    say(consent.GIVEN, 2, categories=["device"])
+    assert now() == whole - {"device"}
+    say(consent.GIVEN, 5, categories=["device"])
+    assert now() == whole
+    say(consent.REFUSED, 6, categories=["log", "location"])
+    assert now() == whole - {"log", "location"}
+
+
 def test_a_member_may_see_every_record_and_what_it_folds_to(client, a_consent, notice, parts):
     consents = client("consent")
     first = consents.post("/v1/consents", json=a_consent(validity_duration="P1Y")).json

@@ -31,7 +31,7 @@ def open_parts(settings: Settings) -> Parts:
                 "the ring of keys is gone, and the ledger whose tokens it made is there:"
                 " restore keys/ring.json from a copy"
             )
-        keys = open_keys(settings.home, settings.region)
+        keys = open_keys(settings.home, settings.region, settings.currency)
     except BaseException:
         ledger.close()
         raise

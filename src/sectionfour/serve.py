@@ -89,7 +89,7 @@ def _prepared(settings: Settings) -> None:
 
 
 def _prepare(settings: Settings) -> None:
-    from sectionfour.bootstrap import open_parts
+    from sectionfour.bootstrap import open_notary, open_parts
     from sectionfour.jobs.upkeep import fresh
     from sectionfour.learning import registry
     from sectionfour.privacy import erasure
@@ -99,11 +99,16 @@ def _prepare(settings: Settings) -> None:
         for name in registry.NAMES:
             parts.models.get(name)
         with parts.keys.ring.steady:
+            lacking = open_notary(settings, parts).lacking()
+            if lacking:
+                click.echo(
+                    f"the ledger is an older one: {lacking:,} entries that were witnessed are not"
+                    " in it. Withdrawals, revocations and holds among them have to be made again",
+                    err=True,
+                )
             again = erasure.redo(parts, parts.clock())
             if again:
-                click.echo(
-                    f"the ledger is an older one: {again:,} erasures are done again", err=True
-                )
+                click.echo(f"erasures that it lacks are done again: {again:,}", err=True)
             if not fresh(parts):
                 from tqdm import tqdm
 

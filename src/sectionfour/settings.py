@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -29,6 +30,7 @@ class Settings:
     witness_to: str | None = None  # URL of a witness elsewhere, or a command that reads checkpoints
     origin: str = "sectionfour.example/log"  # the name of the log in its checkpoints
     region: str = "CN"  # of phone numbers without a country code
+    currency: str | None = None  # the one that amounts are taken in, like CNY; any without one
     durability: str = "full"  # full: on disk before an answer; normal: a power cut may lose it
     velocity_gib: float = 64  # the most that the velocity store may grow to
     checkpoint_seconds: float = 5.0  # between signed checkpoints
@@ -48,6 +50,8 @@ class Settings:
             raise SettingsError(
                 f"checkpoint_seconds must be above 0, got {self.checkpoint_seconds}"
             )
+        if self.currency is not None and not re.fullmatch("[A-Z]{3}", self.currency):
+            raise SettingsError(f"currency must be like CNY, got {self.currency!r}")
         if not self.origin or any(c.isspace() or c == "+" for c in self.origin):
             raise SettingsError(
                 f"origin must be a name without spaces or plus, got {self.origin!r}"

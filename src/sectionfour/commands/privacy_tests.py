@@ -64,13 +64,14 @@ def release_data(out: Path, purpose: str, model: str, delay_days: float, attacks
     help="Models a point of the trade-off curve; 0: no curve.",
 )
 @click.option("--jobs", default=2, show_default=True)
+@click.option("--backend", default="loky", show_default=True, help="As of `train`.")
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     help="The figures as JSON; reports/privacy-MODEL.json in the home without it.",
 )
 def privacy_report(
-    model: str, shadows: int, curve_shadows: int, jobs: int, out: Path | None
+    model: str, shadows: int, curve_shadows: int, jobs: int, backend: str, out: Path | None
 ) -> None:
     """Attack the model that is served: membership, planted canaries, attributes; and the price.
 
@@ -79,16 +80,19 @@ def privacy_report(
     import msgspec
 
     from sectionfour.bootstrap import trusted_keys
-    from sectionfour.learning import registry
+    from sectionfour.learning import backends, registry
     from sectionfour.reports.privacy_report import Terms, lines, report
 
+    backends.check(backend)
     settings = from_environment()
     with opened() as parts:
         version = registry.current(settings.models, model)
         served = version and registry.load(
             settings.models, model, version, trusted_keys(parts.keys.ring)
         )
-        terms = Terms(model=model, shadows=shadows, curve_shadows=curve_shadows, jobs=jobs)
+        terms = Terms(
+            model=model, shadows=shadows, curve_shadows=curve_shadows, jobs=jobs, backend=backend
+        )
         found = report(parts, terms, served or None)
     target = out or settings.home / "reports" / f"privacy-{model}.json"
     target.parent.mkdir(parents=True, exist_ok=True)

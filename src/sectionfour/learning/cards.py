@@ -89,6 +89,7 @@ def card(
             drop_share=plan.drop_share,
             seed=plan.seed,
             jobs=plan.jobs,
+            backend=plan.backend,
         ),
         "fairness": fairness.false_positives(
             labels,

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import delayed
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from threadpoolctl import threadpool_limits
 
 from sectionfour.errors import HistoryError
-from sectionfour.learning import dataset
+from sectionfour.learning import backends, dataset
 from sectionfour.learning.progress import watched
 
 Matrix = NDArray[np.float64]
@@ -62,6 +62,7 @@ def shadows(
     drop_share: float = 0.15,
     seed: int = 0,
     jobs: int = 2,
+    backend: str = "loky",
     fresh: Matrix | None = None,
 ) -> Shadows:
     """Fit `count` models, each on a random half of the rows; halves come in pairs, so that every
@@ -84,7 +85,7 @@ def shadows(
         delayed(fitted_scores)(rows[i], labels[i], seen, places, settings, drop_share, seed + n)
         for n, i in enumerate(inside)
     )
-    found = Parallel(n_jobs=jobs, return_as="generator")(jobs_of)
+    found = backends.run(jobs_of, jobs=jobs, backend=backend)
     scores = np.array(list(watched(found, total=count, text="shadow models")))
     return Shadows(inside, scores[:, : len(rows)], scores[:, len(rows) :])
 
@@ -224,14 +225,17 @@ def of_card(
     drop_share: float,
     seed: int,
     jobs: int,
+    backend: str = "loky",
 ) -> dict[str, Any]:
     """Return what a model's card says of membership: figures, limits, and in words whether they
     hold. Measured on models of half of the rows, which betray more than one of all."""
     if not count:
         return {"measured": False, "says": "not measured; run `sectionfour privacy-report`"}
     try:
-        made = shadows(rows, labels, places, settings,
-                       count=count, drop_share=drop_share, seed=seed, jobs=jobs)  # fmt: skip
+        made = shadows(
+            rows, labels, places, settings,
+            count=count, drop_share=drop_share, seed=seed, jobs=jobs, backend=backend,
+        )  # fmt: skip
     except HistoryError as error:
         return {"measured": False, "says": error.detail}
     figures = attacks(made, labels)
@@ -337,6 +341,7 @@ def trade_off(
     drop_share: float = 0.15,
     seed: int = 0,
     jobs: int = 2,
+    backend: str = "loky",
 ) -> list[dict[str, Any]]:
     """Return, for each setting, what its attacks reach and its average precision on the test.
 
@@ -347,7 +352,7 @@ def trade_off(
     for settings in curve:
         made = shadows(
             rows, labels, places, settings,
-            count=count, drop_share=drop_share, seed=seed, jobs=jobs, fresh=test,
+            count=count, drop_share=drop_share, seed=seed, jobs=jobs, backend=backend, fresh=test,
         )  # fmt: skip
         figures = verdict(attacks(made, labels))
         precision = [average_precision_score(y_test, scores) for scores in made.fresh]

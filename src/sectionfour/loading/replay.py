@@ -180,7 +180,13 @@ def _taken(
 ) -> Iterator[Event]:
     """Yield what the windows must hold, each event once the ledger has it."""
     made = lru_cache(KNOWN)(parts.keys.sealing())
-    keys = _KnownKeys(parts.keys.ring, parts.keys.vault, region=parts.keys.region, made=made)
+    keys = _KnownKeys(
+        parts.keys.ring,
+        parts.keys.vault,
+        region=parts.keys.region,
+        currency=parts.keys.currency,
+        made=made,
+    )
     snapshot = _Snapshot(parts.ledger.consents_of_all(parts.clock()))
     newest = parts.ledger.rows("SELECT COALESCE(MAX(at), 0) FROM events")[0][0]
     batch = _Batch()

@@ -88,6 +88,18 @@ def live(events: Iterable[ConsentEvent], at: int) -> list[ConsentEvent]:
     return standing
 
 
+def refusals(events: Iterable[ConsentEvent]) -> list[ConsentEvent]:
+    """Return every no. It ends no record but its own; of yes and no to one thing the later counts
+    (`is_later`), in whichever records they are."""
+    return [event for event in events if event.event_state == REFUSED]
+
+
+def is_later(no: ConsentEvent, yes: ConsentEvent) -> bool:
+    """Whether a no was said after a yes: by their own times, and where these are one by the
+    ledger's order."""
+    return (no.event_time, no.seq) > (yes.event_time, yes.seq)
+
+
 def end_of(events: Iterable[ConsentEvent], at: int) -> str:
     """Return, in a word, why somebody's consents are no basis: for the counts of a data sheet.
 

@@ -60,6 +60,12 @@ def consent(keys: Keys, subject: bytes, event: ConsentEvent, at: int) -> Leaf:
     return Leaf("consent", event.record_id, canonical(said))
 
 
+def told(keys: Keys, kept: Grant) -> str:
+    """Return a keyed digest, in hex, of what a grant's approvers were told."""
+    words = (kept.necessity, kept.documents, kept.consent_impossible)
+    return keys.ring.digest(msgspec.msgpack.encode(words)).hex()
+
+
 def grant(keys: Keys, kept: Grant, action: str, at: int) -> Leaf:
     """Return the entry of a grant as it stands once `action` was taken at `at`."""
     scope = kept.scope
@@ -91,9 +97,7 @@ def grant(keys: Keys, kept: Grant, action: str, at: int) -> Leaf:
             for d in kept.documents
         ],
         # What was said to the approvers is theirs: the log vouches for it, and does not repeat it.
-        "told": keys.ring.digest(
-            msgspec.msgpack.encode((kept.necessity, kept.documents, kept.consent_impossible))
-        ).hex(),
+        "told": kept.told or told(keys, kept),
         "scope": {
             "categories": sorted(scope.categories),
             "purposes": sorted(scope.purposes),

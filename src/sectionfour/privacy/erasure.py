@@ -128,8 +128,8 @@ def sweep(parts: Parts, case: Case, at: int) -> None:
                 Target(
                     kept.place, "retained", 0, kept.law, case.requested_at + kept.keep_days * DAY
                 )
-                for kept in inventory.load().of("ledger")
-                if kept.erasure == "retain"
+                for kept in inventory.load().places
+                if kept.erasure == "retain" and kept.kind in ("ledger", "persons")
             ),
         ]
     commitment = hmac.digest(case.nonce, subject, "sha256").hex()

@@ -69,7 +69,8 @@ class Grant:
     """A grant at one moment of its life: made by `requested`, changed by `approve` and `revoke`.
 
     `live_at` is when the last approval that the rule needs was given; an approval after that is
-    the ratification of an exception that wants one.
+    the ratification of an exception that wants one. `told` is a digest of what the approvers were
+    told, once those words are gone with everybody whom the grant is for.
     """
 
     grant_id: str
@@ -96,6 +97,14 @@ class Grant:
     live_at: int | None = None
     revoked_by: str | None = None
     revoked_at: int | None = None
+    told: str | None = None
+
+    def wordless(self, told: str) -> Grant:
+        """Return the grant without what may name somebody; `told` is a digest of that."""
+        nameless = tuple(replace(document, ref="", issued_by=None) for document in self.documents)
+        return replace(
+            self, necessity="", consent_impossible=None, documents=nameless, told=self.told or told
+        )
 
 
 # --- a grant's life --------------------------------------------------------------------------

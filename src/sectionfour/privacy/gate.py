@@ -90,7 +90,8 @@ def check(
     found: dict[str, Basis] = {}
     masked: list[Masked] = []
     subject = request.subject
-    consents = [] if subject is None else consent.live(ledger.consents(subject, at), at)
+    said = [] if subject is None else ledger.consents(subject, at)
+    consents, refusals = consent.live(said, at), consent.refusals(said)
     grants: Sequence[tuple[Grant, int]] | None = None
     origin = None
     for use in request.uses:
@@ -116,7 +117,7 @@ def check(
         elif hindrance is None and request.kind == "guest":
             basis = _guest(use, admission, rule)
         elif hindrance is None:
-            basis = _consent(use, admission, rule, consents, regime)
+            basis = _consent(use, admission, rule, consents, refusals, regime)
             if basis is None and admission == "yes":
                 basis = _contract(use, source.key, rule, request, regime) or _law(use, shared)
             if basis is None and admission != "denied":
@@ -194,6 +195,7 @@ def _consent(
     admission: str,
     rule: PurposeRule,
     consents: Sequence[ConsentEvent],
+    refusals: Sequence[ConsentEvent],
     regime: Regime,
 ) -> Basis | None:
     # Consent is to a type of document: one for a passport is none for a driving licence, and none
@@ -212,7 +214,13 @@ def _consent(
         if admission == "explicit":
             # Sensitive: explicit, and separate from consent to anything else.
             valid = valid and given.event_type == consent.EXPLICIT and len(given.categories) == 1
-        if valid:
+        if valid and not any(
+            no.source == use.source
+            and not no.categories.isdisjoint((named, use.category))
+            and regime.covers(no.purpose, rule.id)
+            and consent.is_later(no, given)
+            for no in refusals
+        ):
             notice = f"{given.notice_id}@{given.notice_version}"
             return Basis(use.category, "consent", given.record_id, notice)
     return None

@@ -43,6 +43,7 @@ class Keys:
     ring: Keyring
     vault: Vault
     region: str = "CN"  # of phone numbers that are written without a country code
+    currency: str | None = None  # the one that amounts are in; any without one
 
     def subject(self, member_id: str, *, enrol: bool = False) -> bytes | None:
         """Return a member's serve-domain token; None for one never met, unless `enrol`."""
@@ -94,7 +95,7 @@ class Keys:
         return found
 
 
-def open_keys(home: Path, region: str = "CN") -> Keys:
+def open_keys(home: Path, region: str = "CN", currency: str | None = None) -> Keys:
     """Open the ring and the vault of a home, both made on first use.
 
     KeyringError where there is a vault and no ring: every row of it would be lost unseen.
@@ -108,7 +109,7 @@ def open_keys(home: Path, region: str = "CN") -> Keys:
         )
     ring = Keyring(folder, load_kek(home), reload=partial(load_kek, home))
     ring.key("vault:index")
-    return Keys(ring, Vault(vault, ring), region)
+    return Keys(ring, Vault(vault, ring), region, currency)
 
 
 # --- one value, one spelling
@@ -216,12 +217,14 @@ def claim(given: Given, keys: Keys, regime: Regime) -> Request:
 
     A permission of the operating system that was not granted, and a consignee who is not the
     member, hinder a category whatever consent there is (R-12, R-14). Raises BadRequest for an
-    identifier that is malformed: before the gate, so that nothing is taken for a request that
-    is not answered.
+    identifier that is malformed, and an amount in another currency than the one set: before the
+    gate, so that nothing is taken for a request that is not answered.
     """
     if given.threat_type is not None:
         regime.threat(given.threat_type)
     member, transaction, sources = given.member, given.transaction, given.sources
+    if transaction is not None and transaction.currency != (keys.currency or transaction.currency):
+        raise BadRequest(f"amounts are in {keys.currency} here", pointer="/transaction/currency")
     uses: list[Use] = []
 
     granted = given.device.permissions if given.device is not None else ()

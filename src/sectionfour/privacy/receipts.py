@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -22,6 +23,9 @@ from sectionfour.privacy import merkle, notes
 from sectionfour.privacy.notes import LogError
 
 NOBODY: Mapping[str, Sequence[str]] = MappingProxyType({})
+
+#: Bytes from the end of the witness file in which the newest checkpoint is.
+TAIL = 8_192
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
@@ -106,6 +110,18 @@ class Notary:
         assert newest is not None  # there is a leaf, so there is a checkpoint by now
         size, note = newest
         return leaf, notes.proof_text(index, merkle.inclusion_at(index, size, self._log.node), note)
+
+    def lacking(self) -> int:
+        """Return how many entries the log lacks of those that the witness file has seen: more than
+        none where the ledger is an older copy."""
+        try:
+            with open(self._witness, "rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+                newest = file.read().decode("utf-8", "replace")
+        except FileNotFoundError:
+            return 0
+        seen = re.findall(rf"^{re.escape(self._origin)}\n(\d+)$", newest, re.MULTILINE)
+        return max(0, int(seen[-1]) - self._log.size()) if seen else 0
 
     def verify(
         self,

@@ -43,6 +43,7 @@ class Terms:
     drop_share: float = 0.15
     seed: int = 4
     jobs: int = 2
+    backend: str = "loky"
 
 
 def report(parts: Parts, terms: Terms, served: tuple[Model, Card] | None) -> dict[str, Any]:
@@ -71,10 +72,9 @@ def report(parts: Parts, terms: Terms, served: tuple[Model, Card] | None) -> dic
         model = None if served is None else served[0]
         settings = dict(fit.FIRST if served is None else served[1]["settings"])
         common: dict[str, Any] = {"drop_share": terms.drop_share, "seed": terms.seed}
+        spread: dict[str, Any] = {"jobs": terms.jobs, "backend": terms.backend}
         bar.next()
-        said = membership.of_card(
-            x, y, places, settings, count=terms.shadows, jobs=terms.jobs, **common
-        )
+        said = membership.of_card(x, y, places, settings, count=terms.shadows, **spread, **common)
         bar.next()
         planted = membership.canaries(x, y, places, settings, **common)
         bar.next()
@@ -85,7 +85,7 @@ def report(parts: Parts, terms: Terms, served: tuple[Model, Card] | None) -> dic
             curve = membership.trade_off(
                 x, y, rows(split.test), split.labels[split.test], places,
                 [settings | change for change in membership.CURVE],
-                count=terms.curve_shadows, jobs=terms.jobs, **common,
+                count=terms.curve_shadows, **spread, **common,
             )  # fmt: skip
     return {
         "model": terms.model,

@@ -125,6 +125,7 @@ def grants(parts: Parts, books: Books) -> Iterator[str]:
         if (
             last.body != leaves[-1][0]
             or times != (grant.requested_at, grant.live_at, grant.revoked_at)
+            or (grant.told is not None and grant.scope.members != grant.scope.orphans)
             or until != (grant.expires_at if grant.state == "live" else 0)
         ):
             yield f"exception {name}: what is kept is not what its entries say"

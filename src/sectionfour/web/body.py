@@ -8,6 +8,7 @@ are plain words: a name, too, may hold an identifier.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -109,6 +110,8 @@ _SECRETS = frozenset(
         "credentials",
         "apikey",
         "privatekey",
+        "authorization",
+        "bearer",
         "密码",
         "口令",
         "验证码",
@@ -174,7 +177,12 @@ def _is_secret(name: str) -> bool:
 
     >>> [_is_secret(n) for n in ("accessToken", "PIN", "user-password", "shipping", "page_views")]
     [True, True, True, False, False]
+    >>> _is_secret("\uff30\uff29\uff2e"), _is_secret("p\u00e1ssword")  # wide letters, and accents
+    (True, True)
     """
+    if not name.isascii():
+        letters = unicodedata.normalize("NFKD", name)
+        name = "".join(letter for letter in letters if not unicodedata.combining(letter))
     words = [word.lower() for word in _WORDS.findall(name)]
     whole = "".join(words)
     return not _SECRETS.isdisjoint(words) or any(part in whole for part in _INSIDE)

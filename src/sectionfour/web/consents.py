@@ -79,7 +79,8 @@ def _spelt_out(regime: Regime, purposes: tuple[str, ...]) -> list[str]:
 
 
 def give_consent(service: Service, who: Caller) -> Response:
-    """Record a consent: per purpose, category and source, on one version of one notice.
+    """Record a consent, or a no: per purpose, category and source, on a version of a notice. Of
+    yes and no to one thing the later counts.
 
     Personally sensitive categories need an explicitly expressed consent of their own; named
     beside others they are recorded, and a warning says that this is no basis for them.
@@ -127,6 +128,8 @@ def give_consent(service: Service, who: Caller) -> Response:
     )
     leaf = entries.consent(parts.keys, subject, event, at)
     parts.ledger.add_consent_event(subject, event, at, leaf)
+    if event.event_state == consent.REFUSED:
+        audit.drop_if_ended(parts, subject, at)
     kept = parts.ledger.consent_record(event.record_id, at)
     assert kept is not None  # just recorded
     said = {

@@ -98,23 +98,32 @@ def _said(
 ) -> Said:
     """Return what the records say of one category, or of one kind of source, for `purposes`.
 
-    A yes that stands outweighs a no to something else: consent can be given anew.
+    A yes that stands outweighs a no to something else: consent can be given anew. Of yes and no to
+    one thing the later counts, as at the gate.
     """
+
+    def about(said: ConsentEvent) -> set[str]:
+        """Return the categories of this question that are named, where it is one."""
+        # Sensitive data are asked from whoever holds them: what counts is the category alone.
+        here = explicit or said.source.partition(":")[0] == source
+        serves = any(regime.covers(said.purpose, purpose) for purpose in purposes)
+        named = {c for c in said.categories if category in (None, c.partition(":")[0])}
+        return named if here and serves else set()
+
+    noes = [no for events in records.values() for no in consent.refusals(events) if about(no)]
     no = False
     for events in records.values():
         first = events[0]
-        # Sensitive data are asked from whoever holds them: what counts is the category alone.
-        here = explicit or first.source.partition(":")[0] == source
-        about = category is None or any(c.partition(":")[0] == category for c in first.categories)
-        serves = any(regime.covers(first.purpose, purpose) for purpose in purposes)
-        if not (here and about and serves):
+        named = about(first)
+        if not named:
             continue
         state = consent.state(events, at)
-        valid = state == consent.GIVEN and (
-            not explicit or (first.event_type == consent.EXPLICIT and len(first.categories) == 1)
-        )
-        if valid:
-            return "given"
+        for yes in consent.live(events, at):
+            refused = {c for no in noes if consent.is_later(no, yes) for c in about(no)}
+            left = {c for c in named if refused.isdisjoint((c, c.partition(":")[0]))}
+            explicitly = yes.event_type == consent.EXPLICIT and len(yes.categories) == 1
+            if left and (explicitly or not explicit):
+                return "given"
         no = no or state in _NO
     return "refused" if no else "not_asked"
 

@@ -14,7 +14,7 @@ import msgspec
 
 from sectionfour.database import closed
 from sectionfour.domain import Event, Leaf, known_as, known_event
-from sectionfour.privacy import inventory
+from sectionfour.privacy import entries, inventory
 from sectionfour.privacy.erasure import Case, Target
 from sectionfour.privacy.exceptions import Grant
 from sectionfour.privacy.inventory import Kept
@@ -213,7 +213,7 @@ class Rights(Connected):
                     rows = _sweep_place(connection, kept, names, case.erasure_id, sweep)
                     action = "deleted" if kept.erasure == "delete" else "anonymised"
                     done.append(Target(kept.place, action, rows))
-            rows = _orphan_grants(connection, case.subject, pseudonym)
+            rows = _orphan_grants(keys, connection, case.subject, pseudonym)
             done.append(Target("ledger.grants", "anonymised", rows))
             _put_targets(connection, case.erasure_id, done)
             connection.execute(
@@ -297,8 +297,9 @@ def _sweep_place(
     return connection.execute(f"UPDATE {kept.name} SET {changes} WHERE {theirs}", names).rowcount
 
 
-def _orphan_grants(connection: Connection, subject: bytes, pseudonym: bytes) -> int:
-    """Put the log's pseudonym in a member's place in every grant; it is nobody's token."""
+def _orphan_grants(keys: Keys, connection: Connection, subject: bytes, pseudonym: bytes) -> int:
+    """Put the log's pseudonym in a member's place in every grant; it is nobody's token. With the
+    last of its members the words go, for they may name somebody."""
     count = 0
     for grant_id, body in connection.execute("SELECT grant_id, body FROM grants").fetchall():
         grant = msgspec.json.decode(body, type=Grant)
@@ -308,9 +309,12 @@ def _orphan_grants(connection: Connection, subject: bytes, pseudonym: bytes) -> 
                 members=grant.scope.members - {subject} | {pseudonym},
                 orphans=grant.scope.orphans | {pseudonym},
             )
+            after = replace(grant, scope=scope)
+            if scope.members == scope.orphans:
+                after = after.wordless(entries.told(keys, grant))
             connection.execute(
                 "UPDATE grants SET body = ? WHERE grant_id = ?",
-                (msgspec.json.encode(replace(grant, scope=scope)), grant_id),
+                (msgspec.json.encode(after), grant_id),
             )
             count += 1
     return count
