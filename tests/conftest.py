@@ -276,6 +276,7 @@ ON_BOTH = {
     "test_receipts",
     "test_retention",
     "test_rights",
+    "test_web_fuzz",
     "test_witness",
 }
 #: What runs with the windows on Redis too, and the ledger in a file.

@@ -18,16 +18,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from sectionfour import bootstrap, cessation, imports, rotation, sweep
+from sectionfour import bootstrap
 from sectionfour.domain import Given
 from sectionfour.errors import Ceased
+from sectionfour.jobs import cessation, rotation, sweep
+from sectionfour.jobs.upkeep import upkeep
+from sectionfour.loading import imports
+from sectionfour.loading.replay import Consent, Known, replay
 from sectionfour.parts import Parts
 from sectionfour.privacy import entries, erasure, notes, retention
-from sectionfour.replay import Consent, Known, replay
 from sectionfour.settings import Settings
 from sectionfour.stores import open_ledger
 from sectionfour.stores.ledger.cessation import STAYS, Ending
-from sectionfour.upkeep import upkeep
 from sectionfour.verify import verify
 from sectionfour.web import assess
 from sectionfour.web.keys import ANYBODY

@@ -14,19 +14,21 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sectionfour import clustering, imports, simulate, sweep
+from sectionfour import simulate
 from sectionfour.bootstrap import open_parts
 from sectionfour.cli import main
 from sectionfour.domain import FRAUD, Event, known_as
 from sectionfour.errors import Ceased, Conflict, NotReady
 from sectionfour.features import history, online
 from sectionfour.features.catalog import CLUSTER_OVER, DAY, HUB_MEMBERS, NAMES
+from sectionfour.jobs import clustering, sweep
 from sectionfour.learning import clusters, past
+from sectionfour.learning.permitted import permit
+from sectionfour.loading import imports
+from sectionfour.loading.replay import replay
 from sectionfour.parts import Parts
 from sectionfour.privacy import entries, retention
-from sectionfour.replay import replay
 from sectionfour.settings import Settings
-from sectionfour.train import permit
 
 Uses = list[tuple[int, int | None, int | None, int | None]]
 KINDS = ("device", "instrument", "address")

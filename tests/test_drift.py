@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sectionfour import drifting
 from sectionfour.features.catalog import NAMES, columns
 from sectionfour.learning import drift
+from sectionfour.reports import drifting
 from sectionfour.web.metrics import Metrics
 
 counts = st.lists(st.integers(0, 500), min_size=2, max_size=11).filter(lambda c: sum(c) > 0)

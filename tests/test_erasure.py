@@ -5,25 +5,34 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from sectionfour.cli import main
 from sectionfour.domain import Event, known_event
 from sectionfour.errors import KeyringError
 from sectionfour.features import online
 from sectionfour.features.catalog import DISTINCT_CAP, WINDOWS
-from sectionfour.privacy import erasure
+from sectionfour.jobs.sweep import sweep
+from sectionfour.jobs.upkeep import upkeep
+from sectionfour.loading.replay import rebuild
+from sectionfour.privacy import entries, erasure, retention
+from sectionfour.privacy.exceptions import Grant, Scope
+from sectionfour.privacy.halves import Halves
 from sectionfour.privacy.pseudonym import open_keys
-from sectionfour.replay import rebuild
+from sectionfour.serve import _prepared
 from sectionfour.stores import cards, open_velocity
-from sectionfour.upkeep import upkeep
 from sectionfour.verify import verify
 
 from .redis_server import everything
@@ -279,6 +288,55 @@ def test_what_a_law_holds_is_erased_once_two_have_lifted_it(client, lived, a_req
     assert lived.keys.subject("raw-member-1") is None
 
 
+def a_grant(parts, exception: int, **changes: Any) -> Grant:
+    """Return a live grant that names member 1, and is under seal where it can be."""
+    scope = Scope(
+        categories=frozenset({"order"}), purposes=frozenset({"security.transaction_risk"}),
+        operations=frozenset({"score"}), sources=frozenset({"first_party"}),
+        members=frozenset({parts.keys.subject("raw-member-1")}), order=None,
+    )  # fmt: skip
+    at = parts.clock()
+    grant = Grant(
+        grant_id=f"xg_{exception}", exception=exception, documents=(), necessity="so it is",
+        scope=scope, not_before=at - 2, expires_at=at + erasure.DAY, max_uses=1,
+        requested_by="k_1", requested_at=at - 2, sealed=exception == 3, state="live",
+        live_at=at - 1,
+    )  # fmt: skip
+    grant = replace(grant, **changes)
+    parts.ledger.put_grant(grant, entries.grant(parts.keys, grant, "approved", at - 1))
+    return grant
+
+
+@pytest.mark.parametrize("exception", range(1, 12))
+def test_a_live_grant_that_keeps_its_evidence_holds_too_and_is_not_told(client, lived, exception):
+    path, sent = "/v1/members/raw-member-1/erasure", {"trigger": "cancellation"}
+    hold = client("privacy").post("/v1/holds", json={"member_id": "raw-member-1", "law": "art. 54"})
+    held = client("privacy").post(path, json=sent)
+    for _ in range(2):
+        client("privacy").post(f"/v1/holds/{hold.json['hold_id']}/lift")
+    grant = a_grant(lived, exception)
+    answer = client("privacy").post(path, json=sent)
+    if exception in (1, 2, 3, 11):
+        assert (answer.status_code, answer.get_data()) == (409, held.get_data())
+        assert lived.ledger.rows("SELECT * FROM erasures") == []
+        assert erase(client, 2)  # nobody else's
+        assert client("privacy").post(f"/v1/exceptions/{grant.grant_id}/revoke").status_code == 200
+        erase(client)
+    assert lived.keys.subject("raw-member-1") is None
+
+
+def test_a_live_grant_over_an_order_holds_whose_order_it_is(client, lived, a_request):
+    order = lived.keys.order(a_request(1)["transaction"]["order_id"])
+    scope = replace(a_grant(lived, 8).scope, members=frozenset(), order=order)
+    a_grant(lived, 2, scope=scope, grant_id="xg_order")
+    a_grant(lived, 1, grant_id="xg_over", expires_at=lived.clock())
+    path, sent = "/v1/members/raw-member-1/erasure", {"trigger": "cancellation"}
+    assert client("privacy").post(path, json=sent).status_code == 409
+    assert erase(client, 2)
+    client("privacy").post("/v1/exceptions/xg_order/revoke")
+    assert erase(client)  # the other is over
+
+
 # --- all of it
 
 
@@ -501,6 +559,107 @@ def test_an_older_file_of_halves_is_noticed(app, client, lived, settings, tmp_pa
     with pytest.raises(KeyringError, match="newest"):
         keys.subject("raw-member-1")
     keys.vault.close()
+
+
+def copied(ledger) -> dict[str, list[tuple[Any, ...]]]:
+    return {table: ledger.rows(f"SELECT * FROM {table}") for table in ledger.tables}
+
+
+def put_back(ledger, copy: dict[str, list[tuple[Any, ...]]]) -> None:
+    """Make a ledger what it was, as a copy of it that is put back does."""
+    with ledger.transaction() as connection:
+        for table in reversed(ledger.tables):
+            connection.execute(f"DELETE FROM {table}")
+        for table in ledger.tables:
+            for row in copy[table]:
+                marks = ", ".join("?" * len(row))
+                connection.execute(f"INSERT INTO {table} VALUES ({marks})", row)
+    ledger.cut()
+
+
+def older(faults) -> list[str]:
+    return [fault for fault in faults if "this ledger is older" in fault]
+
+
+@pytest.mark.parametrize(
+    ("by", "vault_too"), [("upkeep", True), ("service", False), ("shell", True)]
+)
+def test_an_older_ledger_that_is_put_back_is_erased_again(
+    app, client, lived, settings, a_consent, by, vault_too
+):
+    mine, others, notary = tokens(lived, 1), tokens(lived, 2), app.extensions["sectionfour.notary"]
+    kept_up(app, after=LATER)
+    before = lived.ledger.rows("SELECT * FROM events WHERE event_id LIKE 'evt_2%'")
+    vault = lived.keys.vault._database
+    rows = vault.read.execute("SELECT * FROM subjects").fetchall()
+    copy = copied(lived.ledger)
+    assert client("consent").post("/v1/consents", json=a_consent(3)).status_code == 201
+    late = tokens(lived, 3)
+    names = [erase(client), erase(client, 3, "subject_request")]
+    kept_up(app, after=LATER)
+    assert left(lived, mine + late) == []
+    assert older(verify(lived, notary)) == []
+
+    put_back(lived.ledger, copy)
+    if vault_too:
+        with vault.write() as connection:
+            connection.execute("DELETE FROM subjects")
+            connection.executemany("INSERT INTO subjects VALUES (?, ?, ?)", rows)
+    assert left(lived, mine)
+    told = older(verify(lived, notary))
+    assert [name in fault for name, fault in zip(names, told, strict=True)] == [True, True]
+    if by == "upkeep":
+        kept_up(app)
+    elif by == "service":
+        _prepared(settings)
+    else:
+        where = {f"SECTIONFOUR_{n.upper()}": str(getattr(settings, n)) for n in ("home", "models")}
+        command = [sys.executable, "-m", "sectionfour.cli", "erase", "--again"]
+        told = subprocess.run(command, env=os.environ | where, capture_output=True, check=True)
+        assert told.stdout == b"2 erasures are done again\n"
+    assert older(verify(lived, notary)) == []
+    kept_up(app, after=LATER)
+    kept_up(app, after=2 * erasure.DAY)
+    assert left(lived, mine) == []
+    assert lived.keys.vault.row_of("raw-member-1") is None
+    assert lived.ledger.rows("SELECT * FROM events") == before
+    assert tokens(lived, 2) == others
+    said = [client("privacy").get(f"/v1/erasures/{name}").json for name in names]
+    assert [one["trigger"] for one in said] == ["cancellation", "subject_request"]
+    assert all(one["completed_at"] for one in said)
+    rows = {target["store"]: target["rows"] for target in said[0]["targets"]}
+    assert (rows["ledger.events"], rows["ledger.assessments"]) == (3, 3)
+    assert erasure.redo(lived, lived.clock()) == 0
+
+
+def test_a_file_of_halves_from_before_knows_of_erasures_from_now_on(client, lived, settings):
+    lived.keys.vault._halves.close()
+    connection = sqlite3.connect(settings.home / "keys" / "persons.db")
+    connection.execute("DROP TABLE erased")
+    connection.commit()
+    connection.close()
+    lived.keys.vault._halves = Halves(settings.home / "keys" / "persons.db")
+    copy = copied(lived.ledger)
+    name = erase(client)
+    put_back(lived.ledger, copy)
+    assert [one.erasure_id for one in erasure.undone(lived)] == [name]
+
+
+def test_what_is_noted_of_an_erasure_goes_in_its_time(client, lived):
+    erase(client)
+    (noted,) = lived.keys.vault.erased()
+    assert noted.mark not in (lived.keys.vault.place("raw-member-1"), noted.half)
+    kept = (retention.load().classes["audit_3y"].days or 0) * erasure.DAY
+    assert "persons.erased" not in sweep(lived, noted.requested_at + kept)
+    assert sweep(lived, noted.requested_at + kept + 1)["persons.erased"] == 1
+    assert lived.keys.vault.erased() == []
+
+
+@pytest.mark.parametrize("words", [[], ["m_1"], ["m_1", "--again"], ["--trigger", "cancellation"]])
+def test_a_command_that_says_neither_who_nor_again_does_nothing(words):
+    done = CliRunner().invoke(main, ["erase", *words])
+    assert done.exit_code == 2
+    assert "--again" in done.output
 
 
 # --- models

@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sectionfour import audit, sweep
 from sectionfour.bootstrap import open_notary
 from sectionfour.domain import Event
 from sectionfour.errors import HistoryError
 from sectionfour.features.catalog import FEATURES, INPUTS, definition
-from sectionfour.learning import fairness
+from sectionfour.jobs import sweep
+from sectionfour.learning import audit, fairness
 from sectionfour.parts import Parts
 from sectionfour.settings import Settings
 from sectionfour.verify import verify
@@ -57,11 +57,12 @@ def agree(client: Any, a_consent: Callable[..., dict[str, Any]], number: int, *m
     return record
 
 
-@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("how", ["withdrawn", "at_once", "at_night"])
 def test_only_who_agreed_is_in_the_audit_set_and_only_as_long(
-    at_once: bool,
+    how: str,
     client: Callable[..., Any], parts: Parts, notice: Any, settings: Settings,
-    a_consent: Callable[..., dict[str, Any]], raw: Callable[[str], str], tmp_path: Path,
+    a_consent: Callable[..., dict[str, Any]], a_notice: Callable[..., dict[str, Any]],
+    raw: Callable[[str], str], tmp_path: Path,
 ) -> None:  # fmt: skip
     officer = client("consent")
     record = agree(officer, a_consent, 1, "member.optional")
@@ -86,11 +87,16 @@ def test_only_who_agreed_is_in_the_audit_set_and_only_as_long(
     notary.extend(parts.clock())
     assert list(verify(parts, notary)) == []
 
-    answer = officer.post(f"/v1/consents/{record}/withdraw", json={})
-    assert answer.status_code == 200, answer.json
-    if at_once:
+    if how == "withdrawn":
+        answer = officer.post(f"/v1/consents/{record}/withdraw", json={})
+        assert answer.status_code == 200, answer.json
+    else:  # it ends by itself, with a newer notice
+        answer = officer.put("/v1/notices/pn_security", json=a_notice(version="2"))
+        assert answer.status_code == 200, answer.json
+        assert len(parts.ledger.audit_set()) == 1
+    if how == "at_once":
         assert audit.groups(parts) == {}
-    else:  # nobody measured anything: the night's sweep takes it out
+    elif how == "at_night":  # nobody measured anything: the night's sweep takes it out
         assert sweep.sweep(parts, parts.clock())["audit_set"] == 1
         assert "audit_set" not in sweep.sweep(parts, parts.clock())
     assert parts.ledger.audit_set() == []

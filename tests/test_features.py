@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from sectionfour.domain import CLEARED, EVENT_TYPES, FRAUD, KNOWN, Event
 from sectionfour.errors import FailClosed, HistoryError
-from sectionfour.features import catalog, history
+from sectionfour.features import catalog, counted, history
 from sectionfour.features.catalog import (
     DAY,
     ENTITIES,
@@ -432,6 +432,61 @@ def test_a_table_of_a_backend_is_computed_by_that_backend(tmp_path):
     found, _ = history.compute(*tables, only=only)
     backend.disconnect()
     assert_same(found, from_the_past(events, only=only))
+
+
+def counts_of(table: pa.Table) -> np.ndarray:
+    """Return the counts and sums of the catalog, a column each."""
+    windows = [window for window in WINDOWS if window.agg in counted.AGGREGATES]
+    events = sum(kind not in KNOWN for kind in table["type"].to_pylist())
+    columns = {window.name: np.full(events, np.nan) for window in windows}
+    counted.fill(columns, table, windows)
+    return np.array([*columns.values()]).T
+
+
+@pytest.fixture
+def past_of_many() -> pa.Table:
+    """A past in memory, its rows not in order of time."""
+    rng = np.random.default_rng(5)
+    rows = as_table(a_busy_past(600)).take(rng.permutation(600))
+    return history.joined(rows, None, [*ENTITIES, "amount"])
+
+
+@pytest.mark.parametrize("rows", [1, 7, 100])
+def test_counts_are_the_same_however_many_are_counted_at_a_time(rows, past_of_many, monkeypatch):
+    whole = counts_of(past_of_many)
+    assert np.nansum(whole) > 0
+    monkeypatch.setattr(counted, "AT_A_TIME", rows)
+    assert_same(counts_of(past_of_many), whole)
+
+
+@pytest.mark.parametrize("apart", [13_107, 65_535, 65_536, 100_003])
+def test_counts_are_the_same_whatever_the_numbers_of_entities(apart, past_of_many):
+    table = past_of_many
+    for place, name in enumerate(table.column_names):
+        if name in ENTITIES:
+            far = pa.array(table[name].to_pandas() * apart, pa.int32(), from_pandas=True)
+            table = table.set_column(place, name, far)
+    assert_same(counts_of(table), counts_of(past_of_many))
+
+
+@pytest.mark.parametrize("later", [-START, 1 << 61, 1 << 62])
+def test_counts_are_the_same_at_the_beginning_of_time_and_when_few_instants_are_left(
+    later, past_of_many
+):
+    at = pa.array(past_of_many["at"].to_numpy() + later)
+    assert_same(counts_of(past_of_many.set_column(0, "at", at)), counts_of(past_of_many))
+
+
+def test_who_asks_long_after_the_last_of_the_past_is_not_told_of_another():
+    last = max(w.over for w in WINDOWS if w.by == "payee" and w.agg in counted.AGGREGATES)
+    bought = [an_event(n, n + 1, payee=token("payee", n), amount=1) for n in range(2)]
+    for at in range(last, last + 8):
+        asks = an_event(2, at, type="login", payee=token("payee", 0))
+        rows = history.joined(as_table([*bought, asks]), None, ["payee", "amount"])
+        counts = counts_of(rows)[-1]
+        wanted = by_definition(asks, [*bought, asks])
+        windows = [n for n, w in enumerate(WINDOWS) if w.agg in counted.AGGREGATES]
+        assert_same(counts, np.array(wanted)[windows])
 
 
 def test_frauds_that_become_known_at_the_very_instant_of_an_event_are_not_yet_known_to_it():

@@ -11,20 +11,24 @@ import msgspec
 import numpy as np
 import pytest
 
-from sectionfour import clustering, imports, simulate
+from sectionfour import simulate
 from sectionfour.bootstrap import open_parts, trusted_keys
 from sectionfour.decide import decide
 from sectionfour.domain import Given, Label, Leaf, known_as
 from sectionfour.errors import HistoryError
 from sectionfour.features import history, online
 from sectionfour.features.catalog import DAY, NAMES, columns
+from sectionfour.jobs import clustering
 from sectionfour.learning import dataset, past, registry
+from sectionfour.learning.permitted import permit
+from sectionfour.learning.plan import Plan
+from sectionfour.loading import imports
+from sectionfour.loading.replay import Consent, known_event, rebuild, replay
 from sectionfour.parts import Parts
 from sectionfour.privacy import consent
 from sectionfour.privacy.consent import ConsentEvent
-from sectionfour.replay import Consent, known_event, rebuild, replay
 from sectionfour.settings import Settings
-from sectionfour.train import Plan, permit, train
+from sectionfour.train import train
 
 ROOT = Path(__file__).parents[1]
 EVENTS = 20_000

@@ -14,18 +14,22 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 
-from sectionfour import clustering, imports, learnable, privacy_report, simulate
+from sectionfour import simulate
 from sectionfour.bootstrap import open_parts
 from sectionfour.cli import main
 from sectionfour.errors import HistoryError
 from sectionfour.features.catalog import columns
+from sectionfour.jobs import clustering
 from sectionfour.learning import dataset, membership, registry
 from sectionfour.learning.membership import Shadows
+from sectionfour.learning.plan import Plan
 from sectionfour.learning.progress import Stages
+from sectionfour.loading import imports
+from sectionfour.loading.replay import replay
 from sectionfour.privacy import erasure
-from sectionfour.replay import replay
+from sectionfour.reports.data_use import learnable, privacy_report
 from sectionfour.settings import Settings
-from sectionfour.train import Plan, train
+from sectionfour.train import train
 
 ROOT = Path(__file__).parents[1]
 #: Learns by heart what it can, and hardly anything.

@@ -7,7 +7,7 @@ import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from sectionfour.features.catalog import FEATURES, columns
-from sectionfour.learning import dataset, evaluate, fit, neutral
+from sectionfour.learning import dataset, fit, neutral, refusing
 from sectionfour.learning.model import session
 
 PLACES = columns("account")
@@ -46,7 +46,7 @@ def scored(classifier, offsets, rows):
 
 def penalties(classifier, offsets):
     test, labels = a_market(6_000, 3)
-    found = evaluate.refusal_penalties(
+    found = refusing.refusal_penalties(
         lambda rows: scored(classifier, offsets, rows), test, labels, PLACES
     )
     return {category: abs(one["points"]) for category, one in found.items()}

@@ -20,13 +20,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sectionfour import imports, notebook
+from sectionfour import notebook
 from sectionfour.bootstrap import open_parts
 from sectionfour.decisions import policy
 from sectionfour.errors import HistoryError, RegistryError
 from sectionfour.features.catalog import DAY, ENTITIES, FEATURES
-from sectionfour.learning import evaluate
-from sectionfour.replay import Consent, replay
+from sectionfour.learning import evaluate, paying
+from sectionfour.loading import imports
+from sectionfour.loading.replay import Consent, replay
 from sectionfour.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -281,7 +282,7 @@ def test_a_cost_is_what_the_action_taken_costs_for_what_the_event_was(
     edges = policy.Thresholds(*given)
     honest, fraud = (policy.expected_costs(costs, p) for p in (0.0, 1.0))
     slow = [(fraud if label else honest)[edges.outcome(score).action] for label, score in rows]
-    found = evaluate.costs_at(labels, scores, np.array([given]), honest, fraud, resamples=5)
+    found = paying.costs_at(labels, scores, np.array([given]), honest, fraud, resamples=5)
     assert found["cost"][0] == pytest.approx(np.mean(slow))
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import runpy
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -343,6 +345,150 @@ def test_out_of_reach_there_is_no_score_and_back_in_reach_there_is(
         assert len(parts.ledger.rows("SELECT 1 FROM assessments")) == 2
     finally:
         parts.close()
+
+
+@pytest.mark.parametrize(
+    "hold",
+    [
+        "SELECT pg_advisory_xact_lock(4, hashtext(current_schema()))",
+        "LOCK TABLE log",
+        "LOCK TABLE consent_events",
+    ],
+)
+def test_a_lock_of_somebody_else_s_is_not_waited_for_without_end(
+    settings: Settings,
+    postgres: Url,
+    tmp_path: Path,
+    a_request: Callable[..., dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    hold: str,
+) -> None:
+    url = postgres(tmp_path / "held")
+    monkeypatch.setattr("sectionfour.postgres.LOCKED", 1.0)
+    app = create_app(replace(settings, ledger=url))
+    parts: Parts = app.extensions["sectionfour"]
+    try:
+        from sectionfour.web.keys import create_key
+
+        headers = {"Authorization": f"Bearer {create_key(parts.ledger, 'checkout', parts.clock())}"}
+
+        def ask(number: int) -> tuple[int, float]:
+            begun = time.monotonic()
+            body = a_request(1, event_id=f"evt_{number}")
+            answer = app.test_client().post("/v1/assessments", json=body, headers=headers)
+            if answer.status_code == 503:
+                assert answer.json["type"] == "/problems/fail-closed"
+                assert "outcome" not in answer.json
+            return answer.status_code, time.monotonic() - begun
+
+        assert ask(1)[0] == 200
+        with psycopg.connect(url) as other:
+            other.execute(hold.encode())
+            for _ in range(2):
+                status, took = ask(2)
+                assert status == 503
+                assert took < 30  # a second, and whatever else keeps the machine busy
+            other.rollback()
+        assert ask(2)[0] == 200
+        assert len(parts.ledger.rows("SELECT 1 FROM assessments")) == 2
+    finally:
+        parts.close()
+
+
+def hurried(url: str) -> Ledger:
+    """Return a ledger where a statement may take two seconds, but for making its tables."""
+    open_ledger(url).close()
+    return open_ledger(url, seconds=2)
+
+
+def test_a_statement_that_takes_too_long_is_ended_and_the_room_is_freed_at_leisure(
+    postgres: Url, tmp_path: Path
+) -> None:
+    ledger = hurried(postgres(tmp_path))
+    try:
+        for _ in range(2):
+            with pytest.raises(FailClosed):
+                ledger.rows("SELECT pg_sleep(20)")
+            assert ledger.rows("SELECT 1") == [(1,)]
+            assert ledger.cut()
+        with ledger._database.read.unhurried():  # type: ignore[attr-defined]
+            ledger.rows("SELECT pg_sleep(3)")
+        assert ledger.rows("SHOW statement_timeout") == [("2s",)]
+        assert ledger.rows("SHOW lock_timeout") == [("2s",)]
+        assert ledger.rows("SHOW idle_in_transaction_session_timeout") == [("2s",)]
+
+        def idle() -> None:
+            with ledger.transaction() as connection:
+                ledger.log(connection, LEAF)
+                time.sleep(4)  # whoever stops here holds up every writer
+
+        with pytest.raises(FailClosed):
+            idle()
+        assert ledger.add_label(a_label(), LEAF)
+        assert ledger.size() == 1
+    finally:
+        ledger.close()
+
+
+def test_limits_that_the_url_names_stay(postgres: Url, tmp_path: Path) -> None:
+    ledger = open_ledger(postgres(tmp_path) + "%20-cstatement_timeout%3D7s", seconds=30)
+    assert ledger.rows("SHOW statement_timeout") == [("7s",)]
+    assert ledger.rows("SHOW lock_timeout") == [("10s",)]
+    ledger.close()
+
+
+def test_a_server_that_says_nothing_is_left(
+    postgres: Url, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sectionfour.postgres.GRACE", 0.5)
+    ledger = hurried(postgres(tmp_path))
+    (reader,) = ledger.rows("SELECT pg_backend_pid()")[0]
+    with ledger.transaction() as connection:
+        (writer,) = connection.execute("SELECT pg_backend_pid()").fetchone()
+    for stopped, call in (
+        (reader, lambda: ledger.rows("SELECT 1")),
+        (writer, lambda: ledger.add_label(a_label(), LEAF)),
+    ):
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            begun = time.monotonic()
+            with pytest.raises(FailClosed):
+                call()
+            assert time.monotonic() - begun < 30
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+        call()  # over another connection
+    assert ledger.size() == 1
+    ledger.close()
+
+
+def test_of_two_threads_one_does_not_wait_for_the_other_without_end(
+    postgres: Url, tmp_path: Path
+) -> None:
+    ledger = hurried(postgres(tmp_path))
+    begun, end = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with ledger.transaction():
+            begun.set()
+            end.wait()
+
+    def held() -> None:
+        with pytest.raises(FailClosed):  # its session was idle for too long
+            hold()
+
+    thread = threading.Thread(target=held)
+    thread.start()
+    try:
+        assert begun.wait(10)
+        with pytest.raises(FailClosed):
+            ledger.add_label(a_label(), LEAF)
+    finally:
+        time.sleep(3)
+        end.set()
+        thread.join()
+    assert ledger.add_label(a_label(), LEAF)
+    ledger.close()
 
 
 def test_connections_that_ended_are_made_anew_and_what_was_under_way_is_undone(

@@ -19,11 +19,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from sectionfour import bootstrap, upkeep
+from sectionfour import bootstrap
 from sectionfour.decide import decide
 from sectionfour.domain import Assessed, Given, Label, Leaf, Permit
 from sectionfour.errors import Conflict, FailClosed
 from sectionfour.features import online
+from sectionfour.jobs import upkeep
 from sectionfour.parts import Parts
 from sectionfour.privacy import entries, gate, merkle, notes, pseudonym, receipts
 from sectionfour.privacy.receipts import Notary

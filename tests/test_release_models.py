@@ -9,9 +9,10 @@ import msgspec
 import pandas as pd
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from sectionfour import release, simulate
+from sectionfour import simulate
 from sectionfour.learning import membership, registry
-from sectionfour.train import Plan
+from sectionfour.learning.plan import Plan
+from sectionfour.releases import models
 
 MODELS = Path(__file__).parents[1] / "models"
 
@@ -24,7 +25,7 @@ def test_a_released_card_says_how_the_model_treats_who_agreed_to_be_counted(
     agreed = consents[consents["categories"].fillna("").str.contains("member.optional")]
     key = Ed25519PrivateKey.generate()
     plan = Plan(candidates=1, jobs=1, delay_days=7, test_days=28, shadows=0, names=("transaction",))
-    (done,) = release.make(tmp_path / "market", tmp_path / "m", key, plan)
+    (done,) = models.make(tmp_path / "market", tmp_path / "m", key, plan)
     trusted = {key.public_key().public_bytes_raw()}
     card = registry.load(tmp_path / "m", done.name, done.version, trusted)[1]
     for group in ("age_band", "gender"):

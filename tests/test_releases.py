@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sectionfour import imports, simulate
+from sectionfour import simulate
 from sectionfour.bootstrap import open_notary, open_parts
 from sectionfour.domain import Event
 from sectionfour.errors import BadRequest, ReleaseError
@@ -24,11 +24,12 @@ from sectionfour.features.catalog import FEATURES, NAMES, columns
 from sectionfour.learning import attacks, generalise
 from sectionfour.learning.generalise import Generalised
 from sectionfour.learning.progress import Stages
-from sectionfour.outgoing import Terms, drawn, release
+from sectionfour.loading import imports
+from sectionfour.loading.replay import replay
 from sectionfour.parts import Parts
 from sectionfour.privacy import consent
 from sectionfour.privacy.consent import ConsentEvent
-from sectionfour.replay import replay
+from sectionfour.releases.outgoing import Terms, drawn, release
 from sectionfour.settings import Settings
 from sectionfour.verify import verify
 

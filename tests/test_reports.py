@@ -16,13 +16,13 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from sectionfour import reports
 from sectionfour.cli import main
 from sectionfour.domain import instant
 from sectionfour.errors import BadRequest
-from sectionfour.reports import Cell, DataUse, protect
+from sectionfour.reports import data_use
+from sectionfour.reports.data_use import Cell, DataUse, protect
 
-START, END = reports.period("2026-11")
+START, END = data_use.period("2026-11")
 MODEL = {"name": "transaction", "version": "v1", "digest": "sha256:ab"}
 
 
@@ -286,7 +286,7 @@ def test_notices_in_force_are_those_that_any_day_of_the_period_saw() -> None:
     ],
 )
 def test_a_period_is_whole_days(text: str, start: str, end: str) -> None:
-    assert tuple(instant(at)[:10] for at in reports.period(text)) == (start, end)
+    assert tuple(instant(at)[:10] for at in data_use.period(text)) == (start, end)
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_a_period_is_whole_days(text: str, start: str, end: str) -> None:
 )
 def test_what_is_no_period_is_said(text: str) -> None:
     with pytest.raises(BadRequest):
-        reports.period(text)
+        data_use.period(text)
 
 
 # --- over the service, and from the shell ----------------------------------------------------

@@ -15,10 +15,11 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from sectionfour import bootstrap, sweep, upkeep
+from sectionfour import bootstrap
 from sectionfour.cli import main
 from sectionfour.domain import Event, Label
 from sectionfour.errors import SettingsError
+from sectionfour.jobs import sweep, upkeep
 from sectionfour.parts import Parts
 from sectionfour.privacy import entries, inventory, retention
 from sectionfour.privacy.consent import ConsentEvent

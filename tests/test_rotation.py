@@ -18,16 +18,17 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sectionfour import cessation, imports, rotation, upkeep
 from sectionfour.bootstrap import open_notary, open_parts
 from sectionfour.cli import main
 from sectionfour.domain import Event, Given
 from sectionfour.errors import Conflict, KeyringError, NotReady
 from sectionfour.features import online
+from sectionfour.jobs import cessation, rotation, upkeep
+from sectionfour.loading import imports
+from sectionfour.loading.replay import Consent, Known, replay
 from sectionfour.privacy import entries, kek
 from sectionfour.privacy.keys import DESTROYED, Keyring, epoch_key, load_kek
 from sectionfour.privacy.pseudonym import open_keys
-from sectionfour.replay import Consent, Known, replay
 from sectionfour.verify import verify
 from sectionfour.web.keys import create_key
 
@@ -270,10 +271,10 @@ def test_the_log_matches_at_the_end_though_tokens_were_replaced(
 
 
 STEPS = [
-    ("sectionfour.rotation.settle", False),
-    ("sectionfour.rotation._carried", False),
+    ("sectionfour.jobs.rotation.settle", False),
+    ("sectionfour.jobs.rotation._carried", False),
     ("sectionfour.stores.ledger.epochs._digest", False),
-    ("sectionfour.rotation.rebuild", True),
+    ("sectionfour.jobs.rotation.rebuild", True),
     ("sectionfour.privacy.vault.Vault.drop_aliases", True),
     ("sectionfour.privacy.successors.Successors.destroy", True),
 ]

@@ -15,7 +15,7 @@ from joblib import delayed
 from sectionfour.errors import SettingsError
 from sectionfour.features.catalog import columns
 from sectionfour.learning import backends, fit, membership
-from sectionfour.train import Plan
+from sectionfour.learning.plan import Plan
 
 PLACES = columns("transaction")[:20]  # fewer categories, fewer patterns to even out
 ROWS = 1_000

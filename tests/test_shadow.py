@@ -15,12 +15,12 @@ import pytest
 from sectionfour import bootstrap, verify
 from sectionfour.decisions import policy
 from sectionfour.errors import Forbidden, RegistryError, SettingsError
+from sectionfour.jobs.upkeep import upkeep
 from sectionfour.learning import challengers, evaluate, registry
 from sectionfour.learning.registry import Served
 from sectionfour.learning.shadow import Shadow
 from sectionfour.parts import Parts
 from sectionfour.settings import Settings
-from sectionfour.upkeep import upkeep
 from sectionfour.web.keys import create_key
 
 NAME = "transaction"

@@ -18,17 +18,20 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sectionfour import imports, period, simulate
+from sectionfour import simulate
 from sectionfour.bootstrap import open_parts, trusted_keys
 from sectionfour.cli import main
 from sectionfour.decisions import policy
 from sectionfour.errors import HistoryError, RegistryError, SettingsError
 from sectionfour.features.catalog import DAY, columns
 from sectionfour.learning import dataset, evaluate, past, registry
+from sectionfour.learning.plan import Plan
+from sectionfour.loading import imports
+from sectionfour.loading.replay import replay
 from sectionfour.parts import Parts
-from sectionfour.replay import replay
+from sectionfour.reports import period
 from sectionfour.settings import Settings
-from sectionfour.train import Plan, train
+from sectionfour.train import train
 
 PLAN = Plan(candidates=1, jobs=1, delay_days=7, test_days=28, names=("transaction",), shadows=0)
 

@@ -14,16 +14,18 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from sectionfour import bootstrap, imports, upkeep
+from sectionfour import bootstrap
 from sectionfour.database import Fault
 from sectionfour.domain import Given, Leaf
 from sectionfour.errors import FailClosed
 from sectionfour.features import online
+from sectionfour.jobs import upkeep
+from sectionfour.loading import imports
+from sectionfour.loading.replay import Consent, Known, replay
 from sectionfour.parts import Parts
 from sectionfour.privacy import notes
 from sectionfour.privacy.exceptions import Grant
 from sectionfour.privacy.receipts import Notary
-from sectionfour.replay import Consent, Known, replay
 from sectionfour.settings import Settings
 from sectionfour.stores.ledger.rooms import Ledger
 from sectionfour.stores.sqlite import SqliteLedger

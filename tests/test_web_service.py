@@ -16,10 +16,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from click.testing import CliRunner
 from prometheus_client.mmap_dict import MmapedDict
 
@@ -225,6 +227,45 @@ def test_a_body_without_a_length_has_the_same_limit(service):
         connection.request("POST", "/v1/assessments", chunks(size), headers, encode_chunked=True)
         assert connection.getresponse().status == expected
         connection.close()
+
+
+# --- a CPU for each worker
+
+
+@pytest.fixture
+def two_cpus() -> Iterator[list[int]]:
+    """Let this process, and what it starts, run on two CPUs alone."""
+    usable = os.sched_getaffinity(0)
+    if len(usable) < 2:
+        pytest.skip("there is one CPU: nothing to share out")
+    two = sorted(usable)[:2]
+    os.sched_setaffinity(0, two)
+    yield two
+    os.sched_setaffinity(0, usable)
+
+
+def cpus(server: Any) -> list[list[int]]:
+    """Return, a worker, the CPUs that any of its threads may run on."""
+    threads = [[int(name) for name in os.listdir(f"/proc/{pid}/task")] for pid in server.workers()]
+    return sorted(sorted(set().union(*map(os.sched_getaffinity, of))) for of in threads)
+
+
+def test_each_worker_keeps_to_a_cpu_and_who_replaces_it_to_the_same(a_server, two_cpus):
+    with a_server(workers=2) as server:
+        assert cpus(server) == [[cpu] for cpu in two_cpus]
+        dead = server.workers()[0]
+        os.kill(dead, signal.SIGKILL)
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            time.sleep(0.2)
+            if dead not in server.workers() and cpus(server) == [[cpu] for cpu in two_cpus]:
+                break
+        assert cpus(server) == [[cpu] for cpu in two_cpus]
+
+
+def test_fewer_workers_than_cpus_run_where_there_is_room(a_server, two_cpus):
+    with a_server(workers=1) as server:
+        assert cpus(server) == [two_cpus]
 
 
 # --- what survives

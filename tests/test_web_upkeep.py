@@ -14,8 +14,8 @@ import numpy as np
 from sectionfour.domain import Event, Leaf
 from sectionfour.errors import FailClosed
 from sectionfour.features import online
+from sectionfour.jobs.upkeep import SETTLE_AFTER, Upkeep, upkeep
 from sectionfour.settings import Settings
-from sectionfour.upkeep import SETTLE_AFTER, Upkeep, upkeep
 from sectionfour.web import create_app
 
 LATER = SETTLE_AFTER + 1_000_000
@@ -154,7 +154,7 @@ def test_the_log_is_signed_and_nothing_new_is_not_signed_again(app, client, part
 def test_a_serving_worker_signs_at_intervals_and_once_more_at_its_end(settings: Settings):
     quick = dataclasses.replace(settings, checkpoint_seconds=0.05)
     app = create_app(quick, upkeep=True)
-    parts, thread = app.extensions["sectionfour"], app.extensions["sectionfour.upkeep"]
+    parts, thread = app.extensions["sectionfour"], app.extensions["sectionfour.jobs.upkeep"]
     assert isinstance(thread, Upkeep)
 
     def new_entry() -> None:
@@ -176,7 +176,7 @@ def test_a_serving_worker_signs_at_intervals_and_once_more_at_its_end(settings: 
 
 
 def test_an_application_that_is_not_a_serving_worker_keeps_nothing_up(app):
-    assert "sectionfour.upkeep" not in app.extensions
+    assert "sectionfour.jobs.upkeep" not in app.extensions
 
 
 def test_upkeep_goes_on_after_a_turn_that_failed(settings: Settings, monkeypatch, caplog):

@@ -23,6 +23,7 @@ def open_parts(settings: Settings) -> Parts:
     ledger = stores.open_ledger(
         settings.ledger or f"sqlite:{settings.home / 'ledger.db'}",
         synchronous=settings.durability.upper(),
+        seconds=settings.ledger_seconds,
     )
     try:
         if ledger.holds_tokens() and not (settings.home / "keys" / "ring.json").exists():

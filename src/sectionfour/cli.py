@@ -35,7 +35,13 @@ def main() -> None:
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(1, 256))
 @click.option("--ledger", help="URL of the ledger, sqlite:PATH or postgresql:.")
 @click.option("--velocity", help="URL of the windows, lmdb:FOLDER or redis:.")
-def serve(bind: str, workers: int, ledger: str | None, velocity: str | None) -> None:
+@click.option(
+    "--pin/--no-pin",
+    default=True,
+    show_default=True,
+    help="Keep each worker to one CPU, where there is a worker for each.",
+)
+def serve(bind: str, workers: int, ledger: str | None, velocity: str | None, pin: bool) -> None:
     """Run the service until it is told to stop.
 
     Example: sectionfour serve --bind 0.0.0.0:8400 --workers 4
@@ -46,7 +52,7 @@ def serve(bind: str, workers: int, ledger: str | None, velocity: str | None) -> 
     if not host or not port.isdigit():
         raise click.BadParameter("HOST:PORT is needed, like 127.0.0.1:8400", param_hint="--bind")
     settings = from_environment(ledger=ledger, velocity=velocity)
-    run(settings, host=host.strip("[]"), port=int(port), workers=workers)
+    run(settings, host=host.strip("[]"), port=int(port), workers=workers, pin=pin)
 
 
 @main.group()

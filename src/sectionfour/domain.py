@@ -16,6 +16,9 @@ from msgspec.structs import replace
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
+#: What UTC's calendar has, in microseconds since EPOCH; by its offset an instant may lie outside.
+_FIRST = (datetime.min.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
+_LAST = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
 
 #: No control character, and something to see: what is blank would be one and the same for all.
 _IDENTIFIER = r"^(?=.*\S)[^\x00-\x1f\x7f]+(?![\s\S])"
@@ -63,12 +66,17 @@ def known_as(label: str) -> str | None:
 
 
 def micros(instant: datetime) -> int:
-    """Return `instant` (any offset) as whole microseconds since 1970-01-01 UTC.
+    """Return `instant` (any offset) as whole microseconds since 1970-01-01 UTC; of one that its
+    offset puts beyond the years 1 to 9999 of UTC, the nearest in them.
 
     >>> micros(datetime(1970, 1, 1, 8, tzinfo=UTC))
     28800000000
+    >>> micros(datetime.fromisoformat("9999-12-31T23:59:59-23:00")) == micros(
+    ...     datetime.max.replace(tzinfo=UTC)
+    ... )
+    True
     """
-    return (instant - EPOCH) // MICROSECOND
+    return min(max((instant - EPOCH) // MICROSECOND, _FIRST), _LAST)
 
 
 def instant(at: int) -> str:

@@ -74,9 +74,10 @@ def sample(market: Path | str, models: Path | str | None = None) -> Reader:
 
     The home is gone when this returns. Takes about 8 s for the market of `data_samples`.
     """
-    from sectionfour import clustering, imports
     from sectionfour.bootstrap import open_parts, trusted_keys
-    from sectionfour.replay import replay
+    from sectionfour.jobs import clustering
+    from sectionfour.loading import imports
+    from sectionfour.loading.replay import replay
 
     with TemporaryDirectory(prefix="sectionfour-") as folder:
         settings = replace(
@@ -111,9 +112,9 @@ def _read(
     from sectionfour import stores
     from sectionfour.decisions import policy
     from sectionfour.learning import past
+    from sectionfour.learning.permitted import permit
     from sectionfour.parts import now
     from sectionfour.privacy import regime
-    from sectionfour.train import permit
 
     rules = regime.load(settings.regime)
     ledger = stores.open_ledger(settings.ledger or f"sqlite:{settings.home / 'ledger.db'}")

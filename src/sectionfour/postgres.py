@@ -3,6 +3,9 @@
 Statements come in the dialect of SQLite and are translated here, each once. Writers of all
 processes and machines take one advisory lock, and so turns, as SQLite's do: what a transaction
 reads is what it writes to, and the log has neither a gap nor an entry out of order.
+
+Nobody is waited for without an end: not for a lock, not for a statement, not for a server that says
+nothing. What was not done in time is a Fault, and so no score.
 """
 
 from __future__ import annotations
@@ -31,10 +34,18 @@ _USUAL = {
     "keepalives_count": "3",
     "tcp_user_timeout": "25000",
 }
-# The server, too, soon notices that we are gone: it would keep our lock until then.
+#: Seconds that a lock of somebody else's is waited for.
+LOCKED = 10.0
+#: Seconds that the server has, beyond those of a statement, to say that its time is over.
+GRACE = 5.0
+# The server, too, soon notices that we are gone: it would keep our lock until then. Limits that it
+# was given already, by its settings or by the URL, stay.
 _SESSION = (
     "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;"
-    " SET synchronous_commit = %s"
+    " SET synchronous_commit = %s;"
+    " SELECT set_config(name, CASE name WHEN 'lock_timeout' THEN '%dms' ELSE '%dms' END, false)"
+    " FROM pg_settings WHERE setting = '0' AND name IN"
+    " ('lock_timeout', 'statement_timeout', 'idle_in_transaction_session_timeout')"
 )
 _BEGIN = (
     b"BEGIN ISOLATION LEVEL READ COMMITTED;"
@@ -116,10 +127,29 @@ def _told(error: psycopg.Error) -> Fault:
     return kind(f"{type(error).__name__}: {said}")
 
 
+class Late(psycopg.OperationalError):
+    """The server has said nothing for too long; its connection is closed."""
+
+
+class Patient(psycopg.Connection[Any]):
+    """A connection of the driver's that does not wait for ever. `patience` is in seconds."""
+
+    patience: float | None = None
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        try:
+            return super().wait(gen, interval, timeout or self.patience)
+        except psycopg.OperationalError as error:
+            if self.pgconn.transaction_status != TransactionStatus.ACTIVE:
+                raise
+            self.pgconn.finish()
+            raise Late("the server has said nothing for too long") from error
+
+
 class Connection:
     """A connection that takes statements in our dialect, and raises Fault and Clash."""
 
-    def __init__(self, connect: Callable[[], psycopg.Connection]) -> None:
+    def __init__(self, connect: Callable[[], Patient]) -> None:
         self._connect = connect
         self.raw = connect()
 
@@ -143,13 +173,26 @@ class Connection:
         try:
             try:
                 return self.raw.execute(sql, values)
-            except psycopg.OperationalError:
-                if not (idle and self.raw.closed):
+            except psycopg.OperationalError as error:
+                if not (idle and self.raw.closed) or isinstance(error, Late):
                     raise
                 self.raw = self._connect()
                 return self.raw.execute(sql, values)
         except psycopg.Error as error:
             raise _told(error) from None
+
+    @contextmanager
+    def unhurried(self) -> Iterator[None]:
+        """What is done in this block may take as long as it takes."""
+        limit = self.send(b"SELECT current_setting('statement_timeout')").fetchone()
+        assert limit is not None
+        self.send(b"SET statement_timeout = 0")
+        self.raw.patience, patience = None, self.raw.patience
+        try:
+            yield
+        finally:
+            self.raw.patience = patience
+            self.send(b"SELECT set_config('statement_timeout', %s, false)", limit)
 
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> psycopg.Cursor[Any]:
         try:
@@ -166,20 +209,32 @@ class PostgresDatabase:
     `url` is libpq's, and libpq's environment variables and password file count. The schema is the
     first of the search path; the tables are made where it has none. `synchronous`: FULL, a commit
     is on the server's disk when it is acknowledged; NORMAL, a crash of the server may lose it.
+    `seconds` is how long a statement may take.
 
     Raises SettingsError for a URL that is none, Fault where the server cannot be reached.
     """
 
-    def __init__(self, url: str, schema: str, *, version: int, synchronous: str = "FULL") -> None:
+    def __init__(
+        self,
+        url: str,
+        schema: str,
+        *,
+        version: int,
+        synchronous: str = "FULL",
+        seconds: float = 60.0,
+    ) -> None:
         try:
             self._how: dict[str, Any] = {**_USUAL, **conninfo_to_dict(url)}
         except psycopg.ProgrammingError:
             raise SettingsError("the URL of the ledger is not one that PostgreSQL knows") from None
-        self._session = (_SESSION % ("on" if synchronous == "FULL" else "off")).encode()
+        on = "on" if synchronous == "FULL" else "off"
+        limits = int(1000 * min(seconds, LOCKED)), int(1000 * seconds)
+        self._session = (_SESSION % (on, *limits)).encode()
+        self._seconds = seconds
         self._schema = schema
         self._local = threading.local()
         self._turn = threading.RLock()
-        self._opened: list[tuple[threading.Thread | None, psycopg.Connection]] = []
+        self._opened: list[tuple[threading.Thread | None, Patient]] = []
         self._writer = Connection(lambda: self._connect(None))
         try:
             with self.write() as connection:
@@ -202,7 +257,7 @@ class PostgresDatabase:
         elif told != f"version {version}":
             raise Fault(f"the ledger has schema {told}, this code reads version {version}")
 
-    def _connect(self, thread: threading.Thread | None) -> psycopg.Connection:
+    def _connect(self, thread: threading.Thread | None) -> Patient:
         for one in list(self._opened):
             of, connection = one
             if connection.closed or (of is not None and not of.is_alive()):
@@ -210,7 +265,8 @@ class PostgresDatabase:
                 with suppress(ValueError):  # another thread was first
                     self._opened.remove(one)
         try:
-            made = psycopg.connect(**self._how, autocommit=True)
+            made = Patient.connect(**self._how, autocommit=True)
+            made.patience = self._seconds + GRACE
             self._opened.append((thread, made))
             made.execute(self._session)
         except psycopg.Error as error:
@@ -231,15 +287,19 @@ class PostgresDatabase:
     def write(self) -> Iterator[Connection]:
         """One transaction, when it is our turn: on disk when the block ends, undone when it
         raises."""
-        with self._turn:
-            self._writer.send(_BEGIN)
+        if not self._turn.acquire(timeout=self._seconds):
+            raise Fault("another thread has not ended its transaction in time")
+        try:
             try:
+                self._writer.send(_BEGIN)
                 yield self._writer
                 if self._writer.send(b"COMMIT").statusmessage != "COMMIT":
                     raise Fault("the transaction was undone by an error in it")
             except BaseException:
                 self._undo()
                 raise
+        finally:
+            self._turn.release()
 
     def _undo(self) -> None:
         raw = self._writer.raw
@@ -255,7 +315,8 @@ class PostgresDatabase:
         It does not blank that room, and its write-ahead log has the bytes until it is recycled.
         """
         names = ", ".join(re.findall(r"CREATE TABLE (\w+)", self._schema))
-        self.read.send(f"VACUUM (SKIP_LOCKED) {names}".encode())
+        with self.read.unhurried():
+            self.read.send(f"VACUUM (SKIP_LOCKED) {names}".encode())
         return True
 
     def damage(self) -> Iterator[str]:

@@ -6,6 +6,7 @@ they start is looked at in a short-lived process of its own.
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import gc
 import logging
@@ -36,8 +37,11 @@ GARBAGE = 20_000
 PATIENCE = 20
 
 
-def serve(settings: Settings, *, host: str, port: int, workers: int) -> None:
-    """Serve until SIGTERM or SIGINT. Raises SettingsError where it cannot start."""
+def serve(settings: Settings, *, host: str, port: int, workers: int, pin: bool = True) -> None:
+    """Serve until SIGTERM or SIGINT. Raises SettingsError where it cannot start.
+
+    With `pin`, and a worker or more for each CPU, each keeps to one.
+    """
     for name in _ONE_THREAD:
         os.environ[name] = "1"
     from granian import Granian
@@ -64,8 +68,10 @@ def serve(settings: Settings, *, host: str, port: int, workers: int) -> None:
     )
     noun = "worker" if workers == 1 else "workers"
     click.echo(f"listening at http://{host}:{port} with {workers} {noun}", err=True)
+    cpus = _usable_cpus()
+    own = counters if pin and workers >= len(cpus) > 1 else None
     try:
-        server.serve(target_loader=functools.partial(_worker, settings), wrap_loader=False)
+        server.serve(target_loader=functools.partial(_worker, settings, own), wrap_loader=False)
     finally:
         shutil.rmtree(counters, ignore_errors=True)
 
@@ -84,18 +90,24 @@ def _prepared(settings: Settings) -> None:
 
 def _prepare(settings: Settings) -> None:
     from sectionfour.bootstrap import open_parts
+    from sectionfour.jobs.upkeep import fresh
     from sectionfour.learning import registry
-    from sectionfour.upkeep import fresh
+    from sectionfour.privacy import erasure
 
     try:
         parts = open_parts(settings)
         for name in registry.NAMES:
             parts.models.get(name)
         with parts.keys.ring.steady:
+            again = erasure.redo(parts, parts.clock())
+            if again:
+                click.echo(
+                    f"the ledger is an older one: {again:,} erasures are done again", err=True
+                )
             if not fresh(parts):
                 from tqdm import tqdm
 
-                from sectionfour.replay import rebuild
+                from sectionfour.loading.replay import rebuild
 
                 click.echo("the windows are not those of the ledger: they are made anew", err=True)
                 with tqdm(unit="event", unit_scale=True, file=sys.stderr) as bar:
@@ -120,9 +132,14 @@ def _counters(folder: Path) -> Path:
 # --- in a worker
 
 
-def _worker(settings: Settings) -> Callable[..., Any]:
-    """Return the application, in the process that will serve it."""
+def _worker(settings: Settings, own: Path | None) -> Callable[..., Any]:
+    """Return the application, in the process that will serve it.
+
+    `own` is the folder in which the workers of a run agree on a CPU for each.
+    """
     threading.excepthook = _thread_failed
+    if own is not None:
+        _keep_to_one_cpu(own)
     # A thread back from the disk would else wait 5 ms for its turn, several times a request.
     sys.setswitchinterval(SWITCH)
     from sectionfour.web import create_app
@@ -134,11 +151,33 @@ def _worker(settings: Settings) -> Callable[..., Any]:
     gc.set_threshold(GARBAGE, 10, 10)
 
     def end() -> None:
-        app.extensions["sectionfour.upkeep"].stop()
+        app.extensions["sectionfour.jobs.upkeep"].stop()
         app.extensions["sectionfour"].close()
 
     Finalize(None, end, exitpriority=10)  # a worker process runs no atexit functions
     return app
+
+
+def _usable_cpus() -> list[int]:
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+def _keep_to_one_cpu(folder: Path) -> None:
+    """Keep to a CPU that no other worker has. One thread of a worker computes at a time, and to
+    hand over to the next is much dearer where that one sits on another CPU.
+
+    Who holds the lock of a CPU's file has it; with the process the lock goes.
+    """
+    for cpu in _usable_cpus():
+        file = os.open(folder / f"cpu_{cpu}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
+            continue
+        for thread in os.listdir("/proc/self/task"):
+            os.sched_setaffinity(int(thread), {cpu})
+        return
 
 
 def _thread_failed(args: threading.ExceptHookArgs) -> None:

@@ -21,6 +21,7 @@ class Settings:
     home: Path = Path("var")  # all state: ledger, velocity, vault, keys, checkpoints
     models: Path = Path("models")
     ledger: str | None = None  # URL, sqlite: or postgresql:; sqlite:home/ledger.db without one
+    ledger_seconds: float = 60.0  # the most that a statement may take on PostgreSQL
     velocity: str | None = None  # URL, lmdb: or redis:; lmdb:home/velocity without one
     costs: Path | None = None  # TOML; the packaged costs.toml without one
     regime: Path | None = None  # TOML; the packaged regime.toml without one
@@ -39,6 +40,10 @@ class Settings:
             raise SettingsError(f"durability must be full or normal, got {self.durability!r}")
         if not 0.01 <= self.velocity_gib <= 16_384:
             raise SettingsError(f"velocity_gib must be from 0.01 to 16384, got {self.velocity_gib}")
+        if not 0.1 <= self.ledger_seconds <= 86_400:
+            raise SettingsError(
+                f"ledger_seconds must be from 0.1 to 86400, got {self.ledger_seconds}"
+            )
         if not self.checkpoint_seconds > 0:
             raise SettingsError(
                 f"checkpoint_seconds must be above 0, got {self.checkpoint_seconds}"

@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from sectionfour import clustering, imports, simulate
+from sectionfour import simulate
 from sectionfour.bootstrap import open_parts
 from sectionfour.features import history
 from sectionfour.features.catalog import FEATURES, columns
+from sectionfour.jobs import clustering
 from sectionfour.learning import dataset, fit, handbook, past
 from sectionfour.learning.registry import NAMES
-from sectionfour.replay import replay
+from sectionfour.loading import imports
+from sectionfour.loading.replay import replay
 from sectionfour.settings import Settings
 
 SEEDS = (0, 1, 2)

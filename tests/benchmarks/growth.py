@@ -25,15 +25,15 @@ from tqdm import tqdm
 
 os.environ |= THREADS
 
-from sectionfour import bench
 from sectionfour.bootstrap import open_parts
 from sectionfour.decide import decide
-from sectionfour.demo import body_of
 from sectionfour.domain import Event, Given
 from sectionfour.features.catalog import MINUTE, SECOND
 from sectionfour.parts import Parts
 from sectionfour.privacy import gate, pseudonym
 from sectionfour.settings import Settings
+from sectionfour.trial import bench
+from sectionfour.trial.demo import body_of
 
 
 def sealed(parts: Parts, body: bytes, at: int) -> Event:

@@ -35,8 +35,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from tqdm import tqdm
 
 from sectionfour.features.catalog import DAY
-from sectionfour.imports import read_handbook
 from sectionfour.learning import handbook
+from sectionfour.loading.imports import read_handbook
 
 Floats = NDArray[Any]
 Ints = NDArray[np.int64]

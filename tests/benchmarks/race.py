@@ -31,12 +31,12 @@ import numpy as np
 import pandas as pd
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from sectionfour import bench, demo
 from sectionfour.bootstrap import open_parts
 from sectionfour.domain import Given, Notice
 from sectionfour.features.catalog import DAY, SECOND, columns
-from sectionfour.replay import Consent, replay
+from sectionfour.loading.replay import Consent, replay
 from sectionfour.settings import Settings
+from sectionfour.trial import bench, demo
 from sectionfour.web.keys import create_key
 
 HERE = Path(__file__).parent

@@ -26,11 +26,11 @@ import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 from tqdm import tqdm
 
-from sectionfour import demo
 from sectionfour.domain import instant, micros
 from sectionfour.features.catalog import DAY
-from sectionfour.imports import HANDBOOK_DELAY, read_handbook
 from sectionfour.learning import handbook
+from sectionfour.loading.imports import HANDBOOK_DELAY, read_handbook
+from sectionfour.trial import demo
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "sectionfour.cli"]

@@ -15,7 +15,7 @@ from sectionfour.settings import from_environment
 
 if TYPE_CHECKING:
     from sectionfour.domain import Notice
-    from sectionfour.replay import Step
+    from sectionfour.loading.replay import Step
 
 
 @click.command()
@@ -43,7 +43,7 @@ def _import(steps: Iterator[Step], count: int, notice: Notice) -> None:
     from tqdm import tqdm
 
     from sectionfour.bootstrap import velocity_url
-    from sectionfour.replay import replay
+    from sectionfour.loading.replay import replay
     from sectionfour.stores.loader import loading
 
     settings = from_environment()
@@ -67,7 +67,7 @@ def import_events(folder: Path) -> None:
 
     Example: sectionfour import events data_samples/market
     """
-    from sectionfour import imports
+    from sectionfour.loading import imports
 
     _import(*imports.market(folder), imports.MARKET_NOTICE)
     click.echo("before anything is learnt from it: sectionfour clusters --from 2000-01-01")
@@ -81,8 +81,8 @@ def import_handbook(file: Path, until: datetime | None) -> None:
 
     Example: sectionfour import handbook handbook.parquet --until 2018-08-08
     """
-    from sectionfour import imports
     from sectionfour.domain import micros
+    from sectionfour.loading import imports
 
     end = None if until is None else micros(until.replace(tzinfo=UTC))
     _import(*imports.handbook(file, end), imports.HANDBOOK_NOTICE)
@@ -96,7 +96,7 @@ def rebuild() -> None:
     """
     from tqdm import tqdm
 
-    from sectionfour.replay import rebuild as run
+    from sectionfour.loading.replay import rebuild as run
 
     with opened() as parts, tqdm(unit="event", unit_scale=True, file=sys.stderr) as bar:
         count = run(parts, bar.update)

@@ -73,7 +73,7 @@ def epochs_rotate(domain: str) -> None:
 
     Example: sectionfour epochs rotate --domain serve
     """
-    from sectionfour import rotation
+    from sectionfour.jobs import rotation
 
     with _opened() as parts:
         if domain == "serve":
@@ -92,8 +92,8 @@ def epochs_finish() -> None:
 
     Example: sectionfour epochs finish
     """
-    from sectionfour import rotation
     from sectionfour.bootstrap import open_notary
+    from sectionfour.jobs import rotation
 
     with _opened() as parts, _progress() as progress:
         notary = open_notary(from_environment(), parts)
@@ -109,7 +109,7 @@ def epochs_destroy(domain: str, epoch: str) -> None:
 
     Example: sectionfour epochs destroy --domain partner:acme --epoch e01
     """
-    from sectionfour import rotation
+    from sectionfour.jobs import rotation
 
     with _opened() as parts:
         rotation.destroy(parts, domain, epoch)
@@ -127,7 +127,7 @@ def epochs_rewrap(done: bool) -> None:
 
     Example: sectionfour epochs rewrap
     """
-    from sectionfour import rotation
+    from sectionfour.jobs import rotation
     from sectionfour.privacy import kek
 
     home, following = from_environment().home, os.environ.get(kek.NEXT)

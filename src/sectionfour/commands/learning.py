@@ -101,7 +101,7 @@ def train(
     """
     from sectionfour.bootstrap import trusted_keys
     from sectionfour.learning import registry
-    from sectionfour.train import Plan
+    from sectionfour.learning.plan import Plan
     from sectionfour.train import train as run
 
     plan = Plan(
@@ -169,8 +169,8 @@ def clusters(since: str | None) -> None:
 
     Example: sectionfour clusters
     """
-    from sectionfour import clustering, upkeep
     from sectionfour.domain import instant
+    from sectionfour.jobs import clustering, upkeep
     from sectionfour.learning.progress import steps_watched
 
     settings = from_environment()
@@ -218,9 +218,9 @@ def evaluate(
     """
     import msgspec
 
-    from sectionfour import period
     from sectionfour.decisions import policy
     from sectionfour.domain import micros
+    from sectionfour.reports import period
 
     priced = policy.load(costs) if costs else None
     with opened() as parts:
@@ -312,7 +312,7 @@ def drift(
 
     Example: sectionfour drift --since 2026-06-01 --report drift.html
     """
-    from sectionfour import drifting
+    from sectionfour.reports import drifting
 
     with opened() as parts:
         found = drifting.measure(
@@ -348,8 +348,8 @@ def benchmark_handbook(data: Path, train_start: tuple[str, ...], regime: str) ->
     """
     from datetime import date
 
-    from sectionfour import imports
     from sectionfour.learning import handbook
+    from sectionfour.loading import imports
 
     def say(text: str) -> None:
         click.echo(f"... {text}", err=True)

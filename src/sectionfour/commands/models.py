@@ -79,9 +79,9 @@ def models_compare(name: str, delay_days: float, as_json: bool) -> None:
     """
     import msgspec
 
-    from sectionfour import period
     from sectionfour.errors import RegistryError
     from sectionfour.learning import registry
+    from sectionfour.reports import period
 
     with opened() as parts:
         versions = registry.challengers(parts.models.folder, name)
@@ -146,8 +146,8 @@ def models_promote(
 
     Example: sectionfour models promote transaction 20260628-0123456789ab --by k_0123456789abcdef
     """
-    from sectionfour import period
     from sectionfour.learning import challengers, registry
+    from sectionfour.reports import period
 
     with opened() as parts:
         folder, trusted = parts.models.folder, parts.models.trusted

@@ -32,21 +32,21 @@ def data_use(period: str, threshold: int, html: Path | None, svg: Path | None) -
     import msgspec
     from tqdm import tqdm
 
-    from sectionfour import reports
+    from sectionfour.reports import data_use as counted
 
-    start, end = reports.period(period)
+    start, end = counted.period(period)
     with (
         opened() as parts,
         tqdm(total=parts.ledger.size(), unit="entry", unit_scale=True, file=sys.stderr) as bar,
     ):
-        found = reports.data_use(parts.ledger, start, end, threshold=threshold, progress=bar.update)
+        found = counted.data_use(parts.ledger, start, end, threshold=threshold, progress=bar.update)
     if html is not None or svg is not None:
-        from sectionfour import report_page
+        from sectionfour.reports import page
 
         if html is not None:
-            html.write_text(report_page.page(found), "utf-8")
+            html.write_text(page.page(found), "utf-8")
         if svg is not None:
-            svg.write_text(report_page.picture(found), "utf-8")
+            svg.write_text(page.picture(found), "utf-8")
     click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
 
 
@@ -60,7 +60,7 @@ def sweep() -> None:
     """
     from tqdm import tqdm
 
-    from sectionfour.sweep import sweep as run
+    from sectionfour.jobs.sweep import sweep as run
 
     with opened() as parts:
         with tqdm(unit="row", unit_scale=True, file=sys.stderr) as bar:
@@ -81,8 +81,8 @@ def cease(announcement: str, confirm: bool) -> None:
 
     Example: sectionfour cease --announcement https://market.example/end --confirm
     """
-    from sectionfour import cessation
     from sectionfour.bootstrap import open_notary
+    from sectionfour.jobs import cessation
     from sectionfour.settings import from_environment
 
     if not confirm:

@@ -29,7 +29,7 @@ def release_data(out: Path, purpose: str, model: str, delay_days: float, attacks
 
     Example: sectionfour release-data --out release
     """
-    from sectionfour.outgoing import Terms, release
+    from sectionfour.releases.outgoing import Terms, release
 
     terms = Terms(
         purpose=purpose,
@@ -80,7 +80,7 @@ def privacy_report(
 
     from sectionfour.bootstrap import trusted_keys
     from sectionfour.learning import registry
-    from sectionfour.privacy_report import Terms, lines, report
+    from sectionfour.reports.privacy_report import Terms, lines, report
 
     settings = from_environment()
     with opened() as parts:
@@ -107,7 +107,7 @@ def audit_set(members: Path) -> None:
 
     Example: sectionfour audit-set data_samples/market/members.parquet
     """
-    from sectionfour.audit import take
+    from sectionfour.learning.audit import take
 
     with opened() as parts:
         done = take(members, parts)

@@ -31,14 +31,10 @@ def export(member: str) -> None:
 
 
 @click.command()
-@click.argument("member")
-@click.option(
-    "--trigger",
-    type=click.Choice(["cancellation", "subject_request"]),
-    required=True,
-    help="Why.",
-)
-def erase(member: str, trigger: str) -> None:
+@click.argument("member", required=False)
+@click.option("--trigger", type=click.Choice(["cancellation", "subject_request"]), help="Why.")
+@click.option("--again", is_flag=True, help="All that an older ledger, put back, knows nothing of.")
+def erase(member: str | None, trigger: str | None, again: bool) -> None:
     """Forget MEMBER in every place of the inventory, and say what became of each.
 
     A running service ends what was on its way a minute later; `sectionfour erase` needs none.
@@ -47,6 +43,14 @@ def erase(member: str, trigger: str) -> None:
     """
     from sectionfour.privacy import erasure
 
+    if again == (member is not None) or again == (trigger is not None):
+        raise click.UsageError("give a member and a trigger, or --again alone")
+    if member is None or trigger is None:
+        with opened() as parts:
+            done = erasure.redo(parts, parts.clock())
+            erasure.resume(parts, parts.clock())
+        click.echo(f"{done:,} erasures are done again")
+        return
     with opened() as parts:
         case = erasure.erase(parts, member, trigger, parts.clock())
         for target in parts.ledger.targets(case.erasure_id):

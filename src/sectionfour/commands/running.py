@@ -18,7 +18,7 @@ def demo(once: bool, bind: str) -> None:
 
     Example: sectionfour demo --once
     """
-    from sectionfour.demo import demo as run
+    from sectionfour.trial.demo import demo as run
 
     run(from_environment(), click.echo, once=once, bind=bind)
 
@@ -44,7 +44,7 @@ def bench(
 
     Example: sectionfour bench --seconds 15
     """
-    from sectionfour.bench import bench as run
+    from sectionfour.trial.bench import bench as run
     from sectionfour.web import keys
 
     def say(text: str) -> None:

@@ -90,7 +90,8 @@ def compute(
     names = NAMES if only is None else tuple(only)
     rows, windows, fields, joined = _needed(names)
     with _connected(duckdb or {}) as local:
-        table, backend, memory = _opened(events, frauds, fields, local)
+        table, backend, memory = _opened(events, frauds, fields)
+        backend = local if backend is None else backend
         given = backend.to_pyarrow(_given(table))
         at = _checked(given["at"])
         if joined:
@@ -102,8 +103,7 @@ def compute(
         columns = dict(zip(wanted, values, strict=True))
         if memory is not None:
             quick = [window for window in windows if window.agg in counted.AGGREGATES]
-            for name, column in counted.windows_of(memory, quick).items():
-                columns[name][:] = column
+            counted.fill(columns, memory, quick)
             windows = [window for window in windows if window.agg not in counted.AGGREGATES]
         steps = _steps(table, windows, backend)
         for done, step in enumerate(steps):
@@ -186,23 +186,34 @@ def _connected(settings: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def _opened(
-    events: Events, frauds: Events | None, fields: Sequence[str], local: Any
+    events: Events, frauds: Events | None, fields: Sequence[str]
 ) -> tuple[ibis.Table, Any, pa.Table | None]:
-    """Return events and frauds as one table of `fields`, the backend to compute it on, and the rows
-    themselves where they are in memory."""
+    """Return events and frauds as one table of `fields`, the backend that they are in, and the rows
+    themselves where that is none: they are in memory."""
+    if not isinstance(events, ibis.Table):
+        rows = joined(events, frauds, fields)
+        return _shaped(ibis.memtable(rows), fields), None, rows
+    table = _shaped(events, fields)
+    if frauds is not None:
+        known = _as_known(frauds)
+        known = known if isinstance(known, ibis.Table) else ibis.memtable(known)
+        table = table.union(_shaped(known, fields))
+    return table, events.get_backend(), None
+
+
+def joined(
+    events: pa.Table | pd.DataFrame, frauds: Events | None, fields: Sequence[str]
+) -> pa.Table:
+    """Return events and frauds that are in memory as one table of `at`, `type` and those of
+    `fields` that are there, as `counted` asks for them: each token is a number.
+
+    Raises HistoryError where the frauds are elsewhere.
+    """
     known = None if frauds is None else _as_known(frauds)
-    if isinstance(events, ibis.Table):
-        table = _shaped(events, fields)
-        if known is not None:
-            known = known if isinstance(known, ibis.Table) else ibis.memtable(known)
-            table = table.union(_shaped(known, fields))
-        return table, events.get_backend(), None
     if isinstance(known, ibis.Table):
         raise HistoryError("give events and frauds both as Ibis tables, or both in memory")
-    parts = [_picked(part, fields) for part in (events, known) if part is not None]
-    joined = pa.concat_tables(parts, promote_options="permissive")
-    numbered = _numbered(joined)
-    return _shaped(ibis.memtable(numbered), fields), local, numbered
+    parts = [_coded(_picked(part, fields)) for part in (events, known) if part is not None]
+    return _numbered(pa.concat_tables(parts, promote_options="permissive"))
 
 
 def _as_known(frauds: Events) -> Events:
@@ -224,12 +235,20 @@ def _picked(data: pa.Table | pd.DataFrame, fields: Sequence[str]) -> pa.Table:
     return data.select(names)
 
 
+def _coded(table: pa.Table) -> pa.Table:
+    """Put a code in the place of each type."""
+    if pa.types.is_dictionary(table["type"].type):
+        return table
+    place = table.column_names.index("type")
+    return table.set_column(place, "type", table["type"].dictionary_encode())
+
+
 def _numbered(table: pa.Table) -> pa.Table:
     """Put a number in the place of each token: windows over numbers take half the time."""
     for place, name in enumerate(table.column_names):
-        if name in ENTITIES and not pa.types.is_integer(table[name].type):
-            numbers = table[name].combine_chunks().dictionary_encode().indices
-            table = table.set_column(place, name, numbers)
+        if name in ENTITIES and not pa.types.is_null(table[name].type):
+            numbers = [part.indices for part in table[name].dictionary_encode().chunks]
+            table = table.set_column(place, name, pa.chunked_array(numbers, pa.int32()))
     return table
 
 

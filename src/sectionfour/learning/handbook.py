@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -132,21 +133,26 @@ def card_precision(day: Ints, customer: Ints, fraud: Bools, score: Floats, top: 
     return float(np.mean(shares))
 
 
+def transactions(table: pd.DataFrame) -> tuple[pa.Table, pa.Table]:
+    """Return the transactions as events, and what became known of each seven days after it."""
+    names = ["purchase", CLEARED, FRAUD]
+    at, fraud = table["at"].to_numpy(), table["TX_FRAUD"].to_numpy() == 1
+
+    def columns(at: Ints, code: NDArray[np.int8]) -> pa.Table:
+        return pa.table({"at": at, "type": pa.DictionaryArray.from_arrays(code, names), **rest})
+
+    rest = {
+        "member": table["CUSTOMER_ID"].to_numpy(),
+        "payee": table["TERMINAL_ID"].to_numpy(),
+        "amount": (table["TX_AMOUNT"] * 100).round().astype("int64").to_numpy(),
+    }
+    events = columns(at, np.zeros(len(at), np.int8))
+    return events, columns(at + DELAY_DAYS * DAY, (fraud + 1).astype(np.int8))
+
+
 def features(table: pd.DataFrame) -> Floats:
     """Return the features of every transaction, as of it; a label counts seven days after."""
-    events = pd.DataFrame(
-        {
-            "at": table["at"],
-            "event_id": table.index.astype("int64"),
-            "type": "purchase",
-            "member": table["CUSTOMER_ID"].astype("int64"),
-            "payee": table["TERMINAL_ID"].astype("int64"),
-            "amount": (table["TX_AMOUNT"] * 100).round().astype("int64"),
-        }
-    )
-    known = events.assign(
-        type=np.where(table["TX_FRAUD"] == 1, FRAUD, CLEARED), at=events["at"] + DELAY_DAYS * DAY
-    )
+    events, known = transactions(table)
     matrix, _ = history.compute(events, known, only=FEATURES_USED)
     return matrix
 

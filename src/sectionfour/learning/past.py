@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from sectionfour.domain import Event, known_as
 from sectionfour.errors import HistoryError
@@ -111,3 +112,9 @@ def numbered(values: Iterable[bytes | None]) -> tuple[pd.Series[int], list[bytes
     codes, tokens = pd.factorize(np.array(list(values), dtype=object), use_na_sentinel=True)
     numbers = pd.Series(codes, dtype="Int64")
     return numbers.mask(numbers < 0), list(tokens)
+
+
+def members_of(found: Past) -> NDArray[np.int64]:
+    """Return the number of each event's member, -1 for a guest."""
+    numbers = found.events["member"].to_numpy(dtype=np.float64, na_value=-1)
+    return numbers.astype(np.int64)

@@ -5,6 +5,9 @@ closed, from where on nobody makes a token of that person; then the windows are 
 ledger's events; then these go, in one transaction with the log's entry. Every step may be done
 twice. What was on its way meanwhile is swept once more when it must have arrived; only then is the
 case done, and forgets whose it was.
+
+A ledger that is put back may be older than an erasure. That is told by what stands beside the half
+keys, of which no older copies are kept; the erasure is then done again (`redo`).
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ import msgspec
 
 from sectionfour.domain import Event
 from sectionfour.errors import Conflict, NotFound
-from sectionfour.privacy import entries, inventory
+from sectionfour.privacy import entries, inventory, retention
+from sectionfour.privacy.halves import Erased
 from sectionfour.privacy.pseudonym import _plain
 
 if TYPE_CHECKING:
@@ -66,7 +70,8 @@ class Target(msgspec.Struct, frozen=True, omit_defaults=True):
 def erase(parts: Parts, member_id: str, trigger: str, at: int) -> Case:
     """Erase a member, and return the case; the same again, for a day, is the same case.
 
-    Raises NotFound for somebody never met, Conflict where a law holds what is theirs.
+    Raises NotFound for somebody never met. Conflict where a law holds what is theirs: in the same
+    words for a hold and for a grant, which may be sealed.
     """
     name = _plain(member_id)
     subject = parts.keys.subject(member_id)
@@ -76,8 +81,8 @@ def erase(parts: Parts, member_id: str, trigger: str, at: int) -> Case:
         if known is None:
             raise NotFound("there is no such member here")
         return known
-    if parts.ledger.is_held(subject):
-        raise Conflict("a legal hold on this person, or an order of theirs, forbids it for now")
+    if parts.ledger.is_held(subject, retention.load(), at):
+        raise Conflict("the law holds what is of this person, or of an order of theirs, for now")
     case = parts.ledger.open_erasure(
         Case(
             f"er_{secrets.token_hex(12)}",
@@ -102,7 +107,10 @@ def sweep(parts: Parts, case: Case, at: int) -> None:
     assert case.half is not None
     assert case.nonce is not None
     subject, first = case.subject, case.sweeps == 0
-    parts.keys.vault.shred(case.place, case.half)
+    mark = parts.keys.vault.mark(subject)
+    parts.keys.vault.shred(
+        case.place, Erased(case.erasure_id, mark, case.trigger, case.requested_at, case.half)
+    )
     under_way = [
         msgspec.structs.replace(event, at=stamp)
         for stamp, _, payload in parts.velocity.unsettled(EVER)
@@ -162,6 +170,62 @@ def resume(parts: Parts, at: int) -> int:
     if parts.ledger.forget_retries(at - RETRY):
         parts.ledger.cut()
     return done
+
+
+# --- in a ledger that was put back
+
+
+#: An older ledger lacks the newest erasures first: whoever has these has all.
+NEWEST = 100
+
+
+def undone(parts: Parts) -> list[Erased]:
+    """Return the erasures that this ledger knows nothing of: it is older than they are."""
+    if parts.ledger.cessation() is not None:  # nothing is left, of cases neither
+        return []
+    for at_most in (NEWEST, -1):
+        noted = parts.keys.vault.erased(at_most)
+        lacking = set(parts.ledger.lacks_erasures([one.erasure_id for one in noted]))
+        if not lacking:
+            return []
+    return [one for one in reversed(noted) if one.erasure_id in lacking]
+
+
+def redo(parts: Parts, at: int) -> int:
+    """Do again what erasures were done since this ledger was copied; return how many.
+
+    No hold is asked about: who has been erased cannot be asked for by anybody any more, and the
+    holds of an older ledger may be lifted by now.
+    """
+    lacking = undone(parts)
+    if not lacking:
+        return 0
+    marked = {one.mark: one.erasure_id for one in lacking}
+    theirs = {
+        marked[mark]: subject
+        for subject in parts.ledger.persons()
+        if (mark := parts.keys.vault.mark(subject)) in marked
+    }
+    places = parts.keys.vault.places()  # the vault may have been put back as well
+    for one in lacking:
+        subject = theirs.get(one.erasure_id)
+        case = Case(
+            one.erasure_id,
+            one.trigger,
+            one.requested_at,
+            one.requested_at + DUE,
+            0,
+            None,
+            subject,
+            places.get(one.half, b""),
+            one.half,
+            secrets.token_bytes(32),
+        )
+        if subject is None:  # older than all that there was of the person
+            parts.ledger.note_erasure(case, at, entries.erasure_done(one.erasure_id, at))
+        else:
+            sweep(parts, parts.ledger.open_erasure(case), at)
+    return len(lacking)
 
 
 # --- models

@@ -8,6 +8,10 @@ here closes the row in every copy of the vault there ever was.
 A half is called by a digest of the sealed row that it opens, which says nothing about the person.
 That of somebody erased is empty, which tells an erasure from a loss: a row put back from a backup
 stays closed, and a row whose half is not here at all means that the file is not the newest one.
+
+Beside it stands that there was an erasure, and whose: by a keyed digest of a token that nobody can
+make any more. A ledger that is older than the erasure, put back, still has that token in its rows;
+nothing else has. So the erasure can be done again there, and names nobody anywhere else.
 """
 
 from __future__ import annotations
@@ -16,12 +20,31 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from sectionfour.database import Database, closed
 from sectionfour.errors import KeyringError
 
 SCHEMA = """
 CREATE TABLE halves (name BLOB PRIMARY KEY, half BLOB) WITHOUT ROWID
 """
+#: Made where it is missing: files of before have the halves alone.
+ERASED = """
+CREATE TABLE IF NOT EXISTS erased (
+  seq INTEGER PRIMARY KEY, erasure_id TEXT NOT NULL UNIQUE, mark BLOB NOT NULL,
+  trigger TEXT NOT NULL, requested_at INTEGER NOT NULL, half BLOB NOT NULL)
+"""
+
+
+class Erased(msgspec.Struct, frozen=True):
+    """That an erasure was begun. `mark` is a keyed digest of the person's token, `half` the name of
+    the half that was destroyed."""
+
+    erasure_id: str
+    mark: bytes
+    trigger: str
+    requested_at: int
+    half: bytes
 
 
 def name_of(sealed: bytes) -> bytes:
@@ -33,6 +56,8 @@ class Halves:
     def __init__(self, path: Path) -> None:
         with closed("file of persons' keys"):
             self._database = Database(path, SCHEMA, version=1)
+            with self._database.write() as connection:
+                connection.execute(ERASED)
 
     def get(self, name: bytes) -> bytes | None:
         """Return a half; None for that of somebody erased. KeyringError where it is not known."""
@@ -52,14 +77,38 @@ class Halves:
         with closed("file of persons' keys"), self._database.write() as connection:
             connection.executemany("INSERT INTO halves VALUES (?, ?)", rows)
 
-    def destroy(self, name: bytes) -> None:
-        """Overwrite a half, for good."""
+    def destroy(self, erased: Erased) -> None:
+        """Overwrite a half, for good, and note for which erasure."""
         with closed("file of persons' keys"), self._database.write() as connection:
-            connection.execute("UPDATE halves SET half = NULL WHERE name = ?", (name,))
+            connection.execute("UPDATE halves SET half = NULL WHERE name = ?", (erased.half,))
+            connection.execute(
+                "INSERT INTO erased (erasure_id, mark, trigger, requested_at, half)"
+                " VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                msgspec.structs.astuple(erased),
+            )
+
+    def erased(self, newest: int = -1) -> list[Erased]:
+        """Return the erasures on record, the newest first; at most so many."""
+        with closed("file of persons' keys"):
+            rows = self._database.read.execute(
+                "SELECT erasure_id, mark, trigger, requested_at, half FROM erased"
+                " ORDER BY seq DESC LIMIT ?",
+                (newest,),
+            ).fetchall()
+        return [Erased(*row) for row in rows]
+
+    def forget_erased(self, before: int) -> int:
+        """Forget the erasures that were asked for before `before`; return how many those were."""
+        with closed("file of persons' keys"), self._database.write() as connection:
+            return connection.execute(
+                "DELETE FROM erased WHERE requested_at < ?", (before,)
+            ).rowcount
 
     def destroy_all(self) -> int:
-        """Overwrite every half, for good; returns how many there were."""
+        """Overwrite every half, for good; returns how many there were. Whose erasures there were
+        is forgotten, too."""
         with closed("file of persons' keys"), self._database.write() as connection:
+            connection.execute("DELETE FROM erased")
             return connection.execute(
                 "UPDATE halves SET half = NULL WHERE half IS NOT NULL"
             ).rowcount

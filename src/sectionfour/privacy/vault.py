@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from sectionfour.database import Database, closed
 from sectionfour.errors import KeyringError
-from sectionfour.privacy.halves import Halves, name_of
+from sectionfour.privacy.halves import Erased, Halves, name_of
 from sectionfour.privacy.keys import Keyring
 
 SCHEMA = """
@@ -126,18 +126,35 @@ class Vault:
         """Return where the row of a member would be: a keyed digest of the id."""
         return self._lookup(member_id)
 
-    def shred(self, lookup: bytes, name: bytes) -> None:
+    def shred(self, lookup: bytes, erased: Erased) -> None:
         """Destroy a person's half key, and then the row; again is no news.
 
         Whoever was given a row at the same place since then is somebody else, and stays.
         """
-        self._halves.destroy(name)
+        self._halves.destroy(erased)
         row = self._row(lookup)
-        if row is not None and name_of(row[1]) == name:
+        if row is not None and name_of(row[1]) == erased.half:
             with closed("vault"), self._database.write() as connection:
                 connection.execute(
                     "DELETE FROM subjects WHERE lookup = ? AND sealed = ?", (lookup, row[1])
                 )
+
+    def mark(self, subject: bytes) -> bytes:
+        """Return what an erasure is noted under: a keyed digest of the person's token. (No member's
+        id has a control character: so this is the look-up of nobody.)"""
+        return hmac.digest(self._index_key, b"\0" + subject, "sha256")
+
+    def erased(self, newest: int = -1) -> list[Erased]:
+        """Return the erasures on record here, the newest first; at most so many."""
+        return self._halves.erased(newest)
+
+    def forget_erased(self, before: int) -> int:
+        """Forget the erasures that were asked for before `before`; return how many those were."""
+        return self._halves.forget_erased(before)
+
+    def places(self) -> dict[bytes, bytes]:
+        """Return, by the name of its half, where each row is."""
+        return {name_of(sealed): lookup for lookup, _, sealed in self._rows()}
 
     def cut(self) -> bool:
         """Empty the write-ahead logs of what was overwritten; False where that has to wait."""

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from sectionfour.stores.ledger.rooms import Ledger
 
 
-def open_ledger(url: str, *, synchronous: str = "FULL") -> Ledger:
-    """Open `sqlite:PATH`, or `postgresql://USER@HOST/DATABASE`."""
+def open_ledger(url: str, *, synchronous: str = "FULL", seconds: float = 60.0) -> Ledger:
+    """Open `sqlite:PATH`, or `postgresql://USER@HOST/DATABASE`, where no statement may take more
+    than so many seconds."""
     scheme, _, path = url.partition(":")
     if scheme == "sqlite" and path:
         from sectionfour.stores.sqlite import SqliteLedger
@@ -26,7 +27,7 @@ def open_ledger(url: str, *, synchronous: str = "FULL") -> Ledger:
             raise SettingsError(
                 "a ledger on PostgreSQL needs a driver: pip install 'sectionfour[postgres]'"
             ) from error
-        return PostgresLedger(url, synchronous=synchronous)
+        return PostgresLedger(url, synchronous=synchronous, seconds=seconds)
     raise SettingsError(
         "a ledger is opened by a URL of the form sqlite:PATH or postgresql://HOST/DATABASE"
     )

@@ -11,11 +11,11 @@ from sectionfour.stores.ledger.rooms import SCHEMA, VERSION, Ledger
 
 
 class PostgresLedger(Ledger):
-    def __init__(self, url: str, *, synchronous: str = "FULL") -> None:
+    def __init__(self, url: str, *, synchronous: str = "FULL", seconds: float = 60.0) -> None:
         super().__init__()
         with closed("ledger"):
             self._database: PostgresDatabase = PostgresDatabase(
-                url, SCHEMA, version=VERSION, synchronous=synchronous
+                url, SCHEMA, version=VERSION, synchronous=synchronous, seconds=seconds
             )
 
     def damage(self) -> Iterator[str]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from sectionfour.errors import FailClosed
 from sectionfour.parts import Parts
-from sectionfour.privacy import receipts
+from sectionfour.privacy import erasure, receipts
 from sectionfour.privacy.receipts import Notary
 from sectionfour.verify import records
 from sectionfour.verify.books import Books
@@ -51,6 +51,7 @@ def verify(
         ("grants", lambda: records.grants(parts, books)),
         ("epochs", lambda: records.epochs(parts.ledger)),
         ("rest", lambda: _without_entry(parts.ledger)),
+        ("erasures", lambda: _undone(parts)),
         ("books", books.balance),
     )
     for name, check in checks:
@@ -60,6 +61,14 @@ def verify(
             yield f"the check of the {name} could not go on: {error.detail} ({error.__cause__})"
         except UNREADABLE as error:
             yield f"the check of the {name} could not go on: {type(error).__name__}"
+
+
+def _undone(parts: Parts) -> Iterator[str]:
+    for one in erasure.undone(parts):
+        yield (
+            f"erasure {one.erasure_id}: this ledger is older, and may have what was erased:"
+            " `sectionfour erase --again`, or start the service"
+        )
 
 
 def _without_entry(ledger: Ledger) -> Iterator[str]:

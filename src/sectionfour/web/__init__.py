@@ -7,8 +7,8 @@ from typing import Any
 from flask import Flask
 
 from sectionfour.bootstrap import open_notary, open_parts
+from sectionfour.jobs.upkeep import Upkeep
 from sectionfour.settings import Settings, from_environment
-from sectionfour.upkeep import Upkeep
 from sectionfour.web import (
     assess,
     attestations,
@@ -59,7 +59,7 @@ def create_app(settings: Settings | None = None, *, upkeep: bool = False) -> Fla
     """Return the service over what lies in `settings.home` (the environment's without one).
 
     With `upkeep`, as in a serving worker, a thread signs checkpoints and settles windows until
-    `app.extensions["sectionfour.upkeep"].stop()`.
+    `app.extensions["sectionfour.jobs.upkeep"].stop()`.
     """
     settings = settings or from_environment()
     app = Application("sectionfour", static_folder=None)
@@ -74,5 +74,5 @@ def create_app(settings: Settings | None = None, *, upkeep: bool = False) -> Fla
     for route in (*ROUTES, *openapi.routes(ROUTES)):
         routes.add(app, service, route)
     if upkeep:
-        app.extensions["sectionfour.upkeep"] = Upkeep(parts, notary, settings)
+        app.extensions["sectionfour.jobs.upkeep"] = Upkeep(parts, notary, settings)
     return app

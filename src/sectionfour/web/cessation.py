@@ -7,20 +7,19 @@ from typing import Annotated
 from flask import Response
 from msgspec import Meta, Struct
 
-from sectionfour import cessation
 from sectionfour.domain import Raw, instant
 from sectionfour.errors import BadRequest, NotFound
+from sectionfour.jobs import cessation
 from sectionfour.web import body
 from sectionfour.web.keys import Caller
 from sectionfour.web.routes import Route, Service, answer
-
-_LINE = r"^[^\x00-\x1f\x7f]+(?![\s\S])"
+from sectionfour.web.schemas import LINE
 
 
 class CessationBody(Raw, frozen=True, kw_only=True):
     """`announcement`: where people are told, in a line; it goes into the log and is for all."""
 
-    announcement: Annotated[str, Meta(min_length=3, max_length=512, pattern=_LINE)]
+    announcement: Annotated[str, Meta(min_length=3, max_length=512, pattern=LINE)]
     confirm: bool
 
 

@@ -15,6 +15,7 @@ from flask import Response
 
 from sectionfour.domain import Notice, instant, micros
 from sectionfour.errors import BadRequest, Conflict, NotFound
+from sectionfour.learning import audit
 from sectionfour.privacy import consent, entries
 from sectionfour.privacy.consent import ConsentEvent
 from sectionfour.privacy.regime import Regime
@@ -175,6 +176,7 @@ def withdraw_consent(service: Service, who: Caller, record_id: str) -> Response:
         event = events[0]._replace(event_state=consent.WITHDRAWN, event_time=at)
         leaf = entries.consent(parts.keys, subject, event, at)
         parts.ledger.add_consent_event(subject, event, at, leaf)
+    audit.drop_if_ended(parts, subject, parts.clock())
     return answer({"record_id": record_id, "event_state": consent.WITHDRAWN})
 
 

@@ -18,13 +18,13 @@ from sectionfour.stores.ledger.retention import Hold, lifted
 from sectionfour.web import body
 from sectionfour.web.keys import Caller
 from sectionfour.web.routes import Route, Service, answer
-from sectionfour.web.schemas import Warned
+from sectionfour.web.schemas import LINE, Warned
 
 
 class HoldBody(Raw, frozen=True, kw_only=True):
     """`law`: what forbids the deletion, like "Criminal Procedure Law, art. 54; case 2026-118"."""
 
-    law: Annotated[str, Meta(min_length=3, max_length=256)]
+    law: Annotated[str, Meta(min_length=3, max_length=256, pattern=LINE)]
     member_id: Identifier | None = None
     order_id: Identifier | None = None
 

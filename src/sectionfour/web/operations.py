@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from flask import Response
 
-from sectionfour import upkeep
 from sectionfour.errors import NotFound, NotReady, NotYet
+from sectionfour.jobs import upkeep
 from sectionfour.learning import registry
 from sectionfour.web import schemas
 from sectionfour.web.keys import Caller

@@ -8,8 +8,8 @@ from typing import Any
 from flask import Response, request
 from msgspec import Struct, field
 
-from sectionfour import reports
 from sectionfour.errors import BadRequest
+from sectionfour.reports import data_use as report
 from sectionfour.web.keys import Caller
 from sectionfour.web.routes import Route, Service, answer
 
@@ -94,11 +94,11 @@ def data_use(service: Service, who: Caller) -> Response:
     `from` and `to` are days in UTC, the last not included. Counts behind which fewer than
     `threshold` people stand (5; at least 3) are withheld, also from differencing.
     """
-    start, end = reports.between(_day("from"), _day("to"))
-    text = request.args.get("threshold", str(reports.THRESHOLD))
+    start, end = report.between(_day("from"), _day("to"))
+    text = request.args.get("threshold", str(report.THRESHOLD))
     if not text.isdecimal() or len(text) > 9:
         raise BadRequest("a threshold is a number of people", pointer="/threshold")
-    found: dict[str, Any] = reports.data_use(service.parts.ledger, start, end, threshold=int(text))
+    found: dict[str, Any] = report.data_use(service.parts.ledger, start, end, threshold=int(text))
     return answer(found)
 
 

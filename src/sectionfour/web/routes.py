@@ -12,7 +12,7 @@ from typing import Any, Concatenate
 from flask import Flask, Response, request
 from msgspec import json
 
-from sectionfour.errors import Ceased, Forbidden, Unauthenticated
+from sectionfour.errors import Ceased, Forbidden, NotFound, Unauthenticated
 from sectionfour.parts import Parts
 from sectionfour.privacy.receipts import Notary
 from sectionfour.settings import Settings
@@ -86,7 +86,9 @@ def add(app: Flask, service: Service, route: Route) -> None:
             who = keys.caller(ledger, request.environ.get("HTTP_AUTHORIZATION"), named)
             if who.ceased and not stays:
                 raise Ceased("operation has ceased: nothing is collected or scored any more")
-        except (Unauthenticated, Forbidden, Ceased):
+            if any("\0" in value for value in values.values()):  # PostgreSQL has no such text
+                raise NotFound("nothing here has such a name")
+        except (Unauthenticated, Forbidden, Ceased, NotFound):
             body.discard()
             raise
         with steady:  # no token changes under a call

@@ -31,6 +31,9 @@ class AuditSet(Connected):
             )
         ]
 
+    def in_audit_set(self, member: bytes) -> bool:
+        return bool(self.rows("SELECT 1 FROM audit_set WHERE member = ?", member))
+
     def change_audit_set(
         self,
         at: int,

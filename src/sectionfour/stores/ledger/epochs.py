@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from sectionfour.domain import Leaf
-from sectionfour.privacy import entries
+from sectionfour.privacy import entries, inventory
 from sectionfour.privacy.exceptions import Grant
 from sectionfour.privacy.pseudonym import Keys
 from sectionfour.privacy.tally import Tally
@@ -52,6 +52,14 @@ class Epochs(Connected):
             msgspec.json.decode(body, type=Grant)
             for (body,) in self.rows("SELECT body FROM grants ORDER BY grant_id")
         ]
+
+    def persons(self) -> set[bytes]:
+        """Return the token of everybody of whom there is anything."""
+        named = {member for grant in self.all_grants() for member in grant.scope.members}
+        for kept in inventory.load().of("ledger"):
+            if "subject" in kept.person:
+                named.update(map(bytes, self.tokens_in(kept.name, kept.person["subject"])))
+        return named
 
     def add_entry(self, leaf: Leaf) -> None:
         """Put an entry into the log that speaks of no row."""

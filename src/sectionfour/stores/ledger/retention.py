@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from sectionfour.database import closed
 from sectionfour.domain import Event, Leaf
 from sectionfour.errors import Conflict
 from sectionfour.features.catalog import ALONE
@@ -108,16 +109,15 @@ class Retained(Connected):
     def holds(self) -> list[Hold]:
         return [Hold(*row) for row in self.rows("SELECT * FROM holds ORDER BY placed_at, hold_id")]
 
-    def is_held(self, subject: bytes) -> bool:
-        """Whether a law holds a person's data, or that of an order of theirs, just now."""
-        return bool(
-            self.rows(
-                "SELECT 1 FROM holds WHERE lifted_at IS NULL AND (subject = ? OR order_ref IN"
-                " (SELECT order_ref FROM events WHERE member = ?)) LIMIT 1",
-                subject,
-                subject,
-            )
-        )
+    def is_held(self, subject: bytes, rules: Retention, at: int) -> bool:
+        """Whether the law holds a person's data, or that of an order of theirs, at `at`: by a hold,
+        or by a live grant of an exception that keeps what it speaks of."""
+        with closed("ledger"):
+            members, orders = _held(self._database.read, rules, at)
+        if subject in members or not orders:
+            return subject in members
+        theirs = self.rows("SELECT DISTINCT order_ref FROM events WHERE member = ?", subject)
+        return not orders.isdisjoint(ref for (ref,) in theirs)
 
     def add_hold(self, hold: Hold, leaf: Leaf) -> None:
         with self.transaction() as connection:

@@ -57,6 +57,26 @@ class Rights(Connected):
             )
             return case
 
+    def note_erasure(self, case: Case, at: int, leaf: Leaf) -> None:
+        """Record an erasure of somebody of whom nothing is here: done, and nobody's."""
+        with self.transaction() as connection:
+            connection.execute(
+                "INSERT INTO erasures VALUES (?, ?, ?, ?, 0, ?, NULL, NULL, NULL, NULL)",
+                (case.erasure_id, case.trigger, case.requested_at, case.due_at, at),
+            )
+            self.log(connection, leaf)
+
+    def lacks_erasures(self, erasure_ids: Sequence[str]) -> list[str]:
+        """Return those of these erasures that are not here."""
+        return [
+            name
+            for (name,) in self.rows(
+                "SELECT value FROM json_each(?)"
+                " WHERE value NOT IN (SELECT erasure_id FROM erasures)",
+                msgspec.json.encode(erasure_ids).decode(),
+            )
+        ]
+
     def erasure(self, erasure_id: str) -> Case | None:
         rows = self.rows("SELECT * FROM erasures WHERE erasure_id = ?", erasure_id)
         return Case(*rows[0]) if rows else None

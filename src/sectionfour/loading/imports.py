@@ -34,7 +34,7 @@ from sectionfour.domain import (
 )
 from sectionfour.errors import HistoryError
 from sectionfour.features.catalog import DAY, SECOND
-from sectionfour.replay import Consent, Known, Step
+from sectionfour.loading.replay import Consent, Known, Step
 from sectionfour.simulate import Market, read
 
 BASIC = ("member.required", "order", "payment", "consignee", "device", "location", "log")

@@ -16,9 +16,10 @@ from sectionfour.errors import HistoryError
 from sectionfour.features import history
 from sectionfour.features.catalog import NAMES
 from sectionfour.learning import dataset, past
+from sectionfour.learning.past import members_of
+from sectionfour.learning.permitted import permit
 from sectionfour.learning.progress import Stages
 from sectionfour.parts import Parts
-from sectionfour.train import members_of, permit
 
 
 @dataclass(frozen=True, slots=True)

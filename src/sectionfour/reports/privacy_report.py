@@ -14,15 +14,14 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold
 
-from sectionfour import learnable
 from sectionfour.domain import EVENT_TYPES, instant
 from sectionfour.features.catalog import columns
-from sectionfour.learning import dataset, fit, generalise, membership
+from sectionfour.learning import audit, dataset, fit, generalise, membership
 from sectionfour.learning.model import Model
 from sectionfour.learning.progress import Stages
 from sectionfour.learning.registry import Card
 from sectionfour.parts import Parts
-from sectionfour.train import audit_groups
+from sectionfour.reports import learnable
 
 #: T18: at most so much more is told of gender or age by what an answer says.
 DELTA_LIMIT = 0.02
@@ -116,7 +115,7 @@ def attributes(
     if model is None:
         return {"measured": False, "says": "no model is served that this code can read"}
     rng = np.random.default_rng(seed)
-    groups = audit_groups(parts, found.past)
+    groups = audit.of_events(parts, found.past.subjects, found.member)
     result: dict[str, Any] = {"limit": DELTA_LIMIT}
     for name, sides in (("gender", _gender), ("age_band", _older)):
         target = sides(groups[name])

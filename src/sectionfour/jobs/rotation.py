@@ -26,13 +26,13 @@ import msgspec
 
 from sectionfour.domain import Event, Leaf
 from sectionfour.errors import Conflict, KeyringError
+from sectionfour.jobs.upkeep import settle
+from sectionfour.loading.replay import rebuild
 from sectionfour.parts import Parts
 from sectionfour.privacy import entries, kek, receipts
 from sectionfour.privacy.exceptions import Grant
 from sectionfour.privacy.keys import DESTROYED, FIRST, MOVING, Keyring, epoch_key
 from sectionfour.privacy.receipts import Notary
-from sectionfour.replay import rebuild
-from sectionfour.upkeep import settle
 from sectionfour.verify import verify
 from sectionfour.verify.log import ASSESSMENTS, CHUNK, EVENT
 

@@ -7,14 +7,21 @@ age band (10 years) and the gender are kept beside, to look whether a model trea
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sectionfour.domain import EPOCH, MICROSECOND, Permit, Request, Use
 from sectionfour.errors import HistoryError
-from sectionfour.parts import Parts
 from sectionfour.privacy import entries, gate
+
+if TYPE_CHECKING:
+    from sectionfour.parts import Parts
 
 PURPOSE = "security.record_audit_analyse"
 CATEGORY = "member.optional"
@@ -78,12 +85,34 @@ def groups(parts: Parts) -> dict[bytes, tuple[str | None, str | None]]:
     return {member: (band, gender) for member, band, gender in parts.ledger.audit_set()}
 
 
+def of_events(
+    parts: Parts, subjects: Sequence[bytes], members: NDArray[np.int64]
+) -> dict[str, NDArray[np.object_]]:
+    """Return each event's age band and gender, None but where the audit set has its member.
+
+    `members` are, an event, the place of its member in `subjects`, -1 for a guest. They are for
+    looking at a model once it is fitted: no matrix has them.
+    """
+    known = groups(parts)
+    of_member = [known.get(subject, (None, None)) for subject in subjects] + [(None, None)]
+    pairs = np.array(of_member, dtype=object)[members]
+    return {"age_band": pairs[:, 0], "gender": pairs[:, 1]}
+
+
 def drop_ended(parts: Parts, at: int) -> int:
     """Take out of the set whose consent is not live at `at`; return how many those were."""
     gone = _ended(parts, {member for member, *_ in parts.ledger.audit_set()}, at)
     if gone:
         _change(parts, [], gone, at)
     return len(gone)
+
+
+def drop_if_ended(parts: Parts, subject: bytes, at: int) -> None:
+    """Take one member out of the set, whose consent is not live any more at `at`."""
+    if parts.ledger.in_audit_set(subject):
+        gone = _ended(parts, {subject}, at)
+        if gone:
+            _change(parts, [], gone, at)
 
 
 def consented(parts: Parts, subject: bytes, at: int) -> bool:

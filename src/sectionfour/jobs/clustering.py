@@ -17,8 +17,8 @@ import pandas as pd
 from sectionfour.errors import Ceased
 from sectionfour.features.catalog import ALONE, CLUSTER_BY, CLUSTER_OVER, DAY, ENTITIES, SECOND
 from sectionfour.learning import clusters, past
+from sectionfour.learning.permitted import permit
 from sectionfour.parts import Parts
-from sectionfour.train import permit
 
 #: How far ahead of its finding a cluster begins to count, in microseconds.
 AHEAD = 60 * SECOND

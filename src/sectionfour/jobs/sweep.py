@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from sectionfour import audit
 from sectionfour.errors import SettingsError
 from sectionfour.features import catalog
+from sectionfour.learning import audit
 from sectionfour.parts import Parts
 from sectionfour.privacy import retention
 from sectionfour.privacy.retention import DAY, Retention
@@ -23,8 +23,8 @@ def sweep(
     rules: Retention | None = None,
     progress: Callable[[int], object] = lambda count: None,
 ) -> Counter[str]:
-    """Delete what is due at `at`: of the ledger what is not held, and of the windows; and of the
-    audit set whoever's consent has ended.
+    """Delete what is due at `at`: of the ledger what is not held, and of the windows; of the
+    audit set whoever's consent has ended; and whose erasures there were.
 
     Returns how much, by table; of `windows` it is keys. What goes is older than any window reaches.
     `progress` is told of rows and keys as they go. Raises SettingsError where the rules would take
@@ -44,6 +44,8 @@ def sweep(
         progress(sum(gone.values()))
     if ended := audit.drop_ended(parts, at):
         total["audit_set"] += ended
+    if forgotten := parts.keys.vault.forget_erased(rules.cutoff("audit_3y", at)):
+        total["persons.erased"] = forgotten
     if windows := parts.velocity.expire(cutoff, progress):
         total["windows"] = windows
     return total

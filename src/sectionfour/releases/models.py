@@ -1,4 +1,4 @@
-"""Makes the models that come along, from the sample: `python -m sectionfour.release`.
+"""Makes the models that come along, from the sample: `python -m sectionfour.releases.models`.
 
 They are signed by a key that is made here, lives in memory, and is gone when this ends; its public
 half goes into the package, so that every home trusts these models and no others by it. To make
@@ -15,14 +15,17 @@ from pathlib import Path
 import click
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from sectionfour import audit, clustering, imports
 from sectionfour.bootstrap import open_parts
+from sectionfour.jobs import clustering
+from sectionfour.learning import audit
+from sectionfour.learning.plan import Plan
 from sectionfour.learning.registry import NAMES
-from sectionfour.replay import replay
+from sectionfour.loading import imports
+from sectionfour.loading.replay import replay
 from sectionfour.settings import Settings
-from sectionfour.train import Plan, Trained, train
+from sectionfour.train import Trained, train
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PLAN = Plan(candidates=12, test_days=28.0)
 
 
@@ -45,6 +48,7 @@ def make(market: Path, models: Path, key: Ed25519PrivateKey, plan: Plan = PLAN) 
             parts.close()
 
 
+@click.command()
 def main() -> None:
     """Replace `models/` and `learning/release.pub`."""
     key = Ed25519PrivateKey.generate()

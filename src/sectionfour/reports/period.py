@@ -21,9 +21,9 @@ from sectionfour.domain import instant, micros
 from sectionfour.errors import HistoryError, RegistryError
 from sectionfour.features import history
 from sectionfour.features.catalog import DAY, NAMES
-from sectionfour.learning import challengers, dataset, evaluate, past, registry
+from sectionfour.learning import challengers, dataset, evaluate, past, paying, registry
+from sectionfour.learning.permitted import permit
 from sectionfour.parts import Parts
-from sectionfour.train import permit
 
 Mask = NDArray[np.bool_]
 
@@ -177,7 +177,7 @@ def _paid(
 ) -> dict[str, dict[str, float]]:
     """Return the cost of 1,000 events: with these thresholds, and with nobody stopped."""
     edges = np.array([in_force, [np.inf] * 3])
-    found = evaluate.paid(prices, scores, edges, clusters=clusters, seed=seed)
+    found = paying.paid(prices, scores, edges, clusters=clusters, seed=seed)
     return {
         name: {key: round(1000 * float(found[key][place]), 2) for key in ("cost", "low", "high")}
         for place, name in enumerate(("in_force", "nobody_stopped"))
@@ -200,7 +200,7 @@ def _curve(
         tried[:, :place] = np.minimum(tried[:, :place], grid[:, None])
         tried[:, place] = grid
         tried[:, place + 1 :] = np.maximum(tried[:, place + 1 :], grid[:, None])
-        cost = evaluate.paid(prices, scores, tried, clusters=clusters, seed=seed)
+        cost = paying.paid(prices, scores, tried, clusters=clusters, seed=seed)
         found += [
             {"moved": action, "threshold": float(at)}
             | {key: round(1000 * float(cost[key][i]), 2) for key in ("cost", "low", "high")}

@@ -22,16 +22,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sectionfour import learnable
-from sectionfour.audit import PURPOSE
 from sectionfour.domain import EVENT_TYPES, instant
 from sectionfour.errors import BadRequest, HistoryError, ReleaseError
 from sectionfour.features.catalog import DAY, NAMES, columns
 from sectionfour.learning import attacks, dataset, datasheet, generalise, past
+from sectionfour.learning.audit import PURPOSE
 from sectionfour.learning.generalise import Generalised
 from sectionfour.learning.progress import Stages
 from sectionfour.parts import Parts
 from sectionfour.privacy import consent, entries
+from sectionfour.reports import learnable
 
 Rows = NDArray[np.intp]
 Make = Callable[..., Generalised]

@@ -21,6 +21,7 @@ import msgspec
 
 from sectionfour.domain import KNOWN, Event
 from sectionfour.errors import SectionFourError
+from sectionfour.jobs.sweep import sweep
 from sectionfour.learning.shadow import Shadow
 from sectionfour.parts import Parts
 from sectionfour.privacy import entries, erasure
@@ -28,7 +29,6 @@ from sectionfour.privacy.receipts import Notary
 from sectionfour.privacy.witness import Publisher
 from sectionfour.settings import Settings
 from sectionfour.stores.ledger.log import GROWTH
-from sectionfour.sweep import sweep
 
 log = logging.getLogger("sectionfour")
 
@@ -62,6 +62,7 @@ def upkeep(parts: Parts, notary: Notary, at: int, publisher: Publisher | None = 
     """Sign what the log has gained by `at`, settle the steps that are old enough, and tell the
     witness."""
     notary.extend(at)
+    erasure.redo(parts, at)  # of a ledger that was put back beside us
     erasure.resume(parts, at)  # before steps are settled: what is erased is not to come back
     settle(parts, at - SETTLE_AFTER)
     if publisher is not None:  # last: a witness that does not answer must hold nothing up

@@ -19,13 +19,16 @@ from typing import Any
 import msgspec
 from tqdm import tqdm
 
-from sectionfour import clustering, imports, simulate
+from sectionfour import simulate
 from sectionfour.bootstrap import open_parts, trusted_keys
 from sectionfour.domain import Raw
 from sectionfour.errors import SettingsError
-from sectionfour.replay import replay
+from sectionfour.jobs import clustering
+from sectionfour.learning.plan import Plan
+from sectionfour.loading import imports
+from sectionfour.loading.replay import replay
 from sectionfour.settings import Settings
-from sectionfour.train import Plan, train
+from sectionfour.train import train
 from sectionfour.web.keys import create_key
 
 Say = Callable[[str], object]

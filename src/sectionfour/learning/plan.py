@@ -1,0 +1,46 @@
+"""How to train."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sectionfour.errors import SettingsError
+from sectionfour.learning import backends, registry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How to train; goes into the card. Shares are from 0 to 1."""
+
+    delay_days: float = 14.0  # a row this old without a label counts as honest
+    test_days: float = 21.0
+    candidates: int = 8  # settings tried
+    drop_share: float = 0.15  # of rows, a category
+    seed: int = 4
+    shadows: int = 2  # models of half the rows, to attack for the card; 0: not measured
+    since: int | None = None  # microseconds; events before still form the windows
+    until: int | None = None
+    jobs: int = 2
+    names: tuple[str, ...] = registry.NAMES  # of the models to train
+    backend: str = "loky"  # of the search: loky, threading, dask[:ADDRESS], spark[:ADDRESS]
+    challenge: bool = False  # let what is not served score in shadow
+
+    def __post_init__(self) -> None:
+        unknown = set(self.names).difference(registry.NAMES)
+        if unknown or not self.names:
+            raise SettingsError(f"models are {', '.join(registry.NAMES)}; got {self.names}")
+        if self.delay_days < 0 or self.test_days <= 0 or self.candidates < 1:
+            raise SettingsError(
+                "a plan needs a delay from 0 on, a test above 0 days, and a candidate at least;"
+                f" got {self.delay_days}, {self.test_days}, {self.candidates}"
+            )
+        if not 0 <= self.drop_share < 1:
+            raise SettingsError(f"drop_share must be from 0 to below 1, got {self.drop_share}")
+        backends.check(self.backend)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a model's bytes depend on: not how the work is shared out, or what follows it."""
+        apart = ("jobs", "backend", "names", "challenge")
+        return {name: value for name, value in asdict(self).items() if name not in apart}

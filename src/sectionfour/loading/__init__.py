@@ -1,0 +1,1 @@
+"""What was before: files, and the ledger, replayed."""

@@ -1,0 +1,1 @@
+"""What goes out: rows that may leave, and the models that come along."""

@@ -1,0 +1,1 @@
+"""To try it: the demonstration, and load on a running service."""
