@@ -782,6 +782,31 @@ def test_a_load_in_many_lots_leaves_what_one_by_one_leaves(store, monkeypatch):
     assert told == [300] * 6 + [200]
 
 
+def test_who_is_taken_out_while_a_load_gathers_stays_out(store, monkeypatch):
+    events = a_busy_past(600)
+    member = next(event.member for event in events if event.member is not None)
+    held = [event for event in events[:300] if event.member == member]
+    gathered, lots = cards.gathered, []
+
+    def forgotten_meanwhile(*given):
+        written = gathered(*given)
+        lots.append(len(given[1]))
+        if len(lots) == 2:
+            assert store.forget(member, held, lambda *which: [])
+        return written
+
+    store.load(events[:300])
+    store.forget(member, held, lambda *which: [])
+    store.load(events[300:])
+    wanted = everything(store, b"WAIO")
+    monkeypatch.setattr(lmdb_store, "LOT", 300)
+    monkeypatch.setattr(redis_store, "LOT", 300)
+    monkeypatch.setattr(cards, "gathered", forgotten_meanwhile)
+    emptied(store).load(events)
+    assert everything(store, b"WAIO") == wanted
+    assert lots == [300, 300, 300]
+
+
 def test_windows_go_on_after_a_load(store):
     events = a_busy_past(400)
     store.load(events[:300])

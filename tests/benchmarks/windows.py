@@ -28,13 +28,13 @@ sys.path.insert(0, str(ROOT / "tests"))
 os.environ |= THREADS
 
 from redis_server import RedisServer
-from sectionfour import bench
 from sectionfour.bootstrap import open_parts
 from sectionfour.domain import Event
 from sectionfour.features.catalog import SECOND
 from sectionfour.features.online import Velocity, read_and_observe
 from sectionfour.settings import Settings
 from sectionfour.stores import open_velocity
+from sectionfour.trial import bench
 
 
 def events(home: Path, count: int) -> Iterator[Event]:

@@ -112,6 +112,9 @@ class Card(NamedTuple):
     recents: tuple[Recent, ...]
 
 
+Joins = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+
+
 class Visit(NamedTuple):
     """A card, with this event's token and, for each of its pairs, the other (None: missing), and
     for each of its recents the event's own value.
@@ -123,7 +126,7 @@ class Visit(NamedTuple):
     token: bytes
     others: tuple[bytes | None, ...]
     values: tuple[int | None, ...]
-    joins: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+    joins: Joins
 
 
 #: What was read, each at its place, WIDTH in all; None where the event does not say whose.
@@ -306,7 +309,7 @@ _PLACED = tuple(
 _FIELDS = tuple(name for name in INPUTS if name not in {"at", "type_code"})
 _TYPE_CODES = {name: float(code) for code, name in enumerate(EVENT_TYPES)}
 #: For each type of event, and each card, which of its series, pairs and recents it enters.
-_JOINS = {
+JOINS = {
     kind: tuple(
         (
             tuple(i for i, plan in enumerate(card.series) if kind in STREAMS[plan.of]),
@@ -320,28 +323,30 @@ _JOINS = {
 _HELD = (*ENTITIES, *NEWEST)
 _held = attrgetter(*_HELD)  # of an event, its tokens and values, and below their places among these
 _PLACES = {name: place for place, name in enumerate(_HELD)}
-_TOKENS = tuple(
-    (
-        card,
-        _PLACES[card.by],
-        tuple(_PLACES[pair.what] for pair in card.pairs),
-        tuple(_PLACES[recent.what] for recent in card.recents),
+#: For each type of event the cards, with where their tokens and values are among what is held.
+_LOOKED_AT = {
+    kind: tuple(
+        (
+            card,
+            _PLACES[card.by],
+            tuple(_PLACES[pair.what] for pair in card.pairs),
+            tuple(_PLACES[recent.what] for recent in card.recents),
+            joins,
+        )
+        for card, joins in zip(CARDS, of, strict=True)
     )
-    for card in CARDS
-)
+    for kind, of in JOINS.items()
+}
 
 
 def visits(event: Event) -> list[Visit]:
     """Return the cards to look at for `event`."""
-    found = []
     held = _held(event)
-    for (card, by, whats, of), joins in zip(_TOKENS, _JOINS[event.type], strict=True):
-        token = held[by]
-        if token is not None:
-            others = tuple([held[what] for what in whats])
-            values = tuple([held[what] for what in of])
-            found.append(Visit(card, token, others, values, joins))
-    return found
+    return [
+        Visit(card, token, tuple([held[n] for n in whats]), tuple([held[n] for n in of]), joins)
+        for card, by, whats, of, joins in _LOOKED_AT[event.type]
+        if (token := held[by]) is not None
+    ]
 
 
 def places(visit: Visit) -> Iterator[int]:

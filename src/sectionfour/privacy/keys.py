@@ -12,7 +12,6 @@ destroyed keeps its name in the ring, with nothing behind it, so that it is neve
 from __future__ import annotations
 
 import fcntl
-import hmac
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from sectionfour.errors import KeyringError, NotReady
@@ -335,15 +335,16 @@ class _Steady:
 def keyed(key: bytes, prefix: bytes = b"") -> Callable[[bytes], bytes]:
     """Return HMAC-SHA256 under `key` of `prefix` and what it is called with.
 
-    Key and prefix are taken in here, once: `hmac.digest` begins anew at each call, and takes half
-    as long again.
+    Key and prefix are taken in here, once: `hmac.digest` begins anew at each call, and takes three
+    times as long.
     """
-    begun = hmac.new(key, prefix, "sha256")
+    begun = HMAC(key, SHA256())
+    begun.update(prefix)
 
     def digest(value: bytes) -> bytes:
         found = begun.copy()
         found.update(value)
-        return found.digest()
+        return found.finalize()
 
     return digest
 

@@ -34,8 +34,10 @@ from sectionfour.features import online
 from sectionfour.features.catalog import DISTINCT_CAP, NEWEST, STREAMS
 from sectionfour.features.online import (
     CARDS,
+    JOINS,
     WIDTH,
     Card,
+    Joins,
     Pair,
     Readings,
     Recent,
@@ -80,6 +82,14 @@ class _Listed(NamedTuple):
     suffix: bytes  # of its F keys
 
 
+class _Enters(NamedTuple):
+    """Where an event goes that enters some of a card: what `enter` walks over."""
+
+    series: tuple[tuple[int, bytes, bool], ...]  # head, how R keys go on if any, whether summed
+    pairs: tuple[tuple[int, bytes, int, int], ...]  # number, suffix if aged, list, longest window
+    recents: tuple[tuple[int, int, int], ...]  # number, list, most bytes of it
+
+
 class Layout(NamedTuple):
     card: Card
     series: tuple[_Series, ...]
@@ -92,8 +102,8 @@ class Layout(NamedTuple):
     lists: int  # of the pairs
     sizes: struct.Struct
     entries: tuple[int, ...]  # bytes of an entry of each list
-    longest: tuple[int, ...]  # the longest window of each list
     prefix: bytes
+    enters: dict[Joins, _Enters]
 
 
 def _layout(card: Card) -> Layout:
@@ -128,9 +138,30 @@ def _layout(card: Card) -> Layout:
         lists=len(longest),
         sizes=struct.Struct(f">{len(longest) + len(card.recents)}H"),
         entries=(_ENTRY,) * len(longest) + (_RECENT.size,) * len(card.recents),
-        longest=longest,
         prefix=b"W" + bytes([card.id]),
+        enters={
+            joins: _Enters(
+                tuple((series[n].head, _runs(series[n]), series[n].plan.summed) for n in joins[0]),
+                tuple(_listed(pairs[n]) for n in joins[1]),
+                tuple(
+                    (n, len(longest) + n, NEWEST[card.recents[n].what] * _RECENT.size)
+                    for n in joins[2]
+                ),
+            )
+            for joins in {of[card.id] for of in JOINS.values()}
+        },
     )
+
+
+def _runs(series: _Series) -> bytes:
+    """Return how the R keys of a series go on after the entity, empty where it has none."""
+    return b"R" + bytes([series.plan.id]) if series.runs else b""
+
+
+def _listed(pair: _Listed) -> tuple[int, bytes, int, int]:
+    plan = pair.plan
+    longest = plan.overs[-1] if plan.overs else 0
+    return pair.number, pair.suffix if plan.aged else b"", pair.list, longest
 
 
 LAYOUTS = tuple(_layout(card) for card in CARDS)
@@ -293,41 +324,35 @@ def enter(
     caller's to keep.
     """
     layout = LAYOUTS[visit.card.id]
-    joined, joined_pairs, joined_recents = visit.joins
+    series, pairs, recents = layout.enters[visit.joins]
     numbers, lists = card
-    if joined:
-        put(
-            name + b"E" + stamp,
-            layout.totals.pack(*layout.totals_of(numbers)),
-        )
-    for number in joined:
-        plan, _, head, _, _, runs = layout.series[number]
-        if runs:
-            put(name + b"R" + bytes([plan.id]) + stamp, _COUNT.pack(numbers[head]))
-        if not numbers[head + 1]:
-            numbers[head + 2] = at | CUT if numbers[head] else at
-        numbers[head] += 1
-        numbers[head + 1] = at
-        if plan.summed:
-            numbers[head + 3] = (numbers[head + 3] + amount) & _WRAP
-            numbers[head + 4] = (numbers[head + 4] + squared(amount)) & _WRAP
-    entered = bool(joined)
-    for number in joined_pairs:
-        pair, _, place, suffix = layout.pairs[number]
-        other = visit.others[number]
-        if other is None:
-            continue
+    entered = False
+    if series:
         entered = True
-        if pair.aged:
-            put(name + suffix + other, (firsts[number] or stamp) + stamp)
-        if pair.overs:
-            lists[place] = _seen(lists[place], other, at, stamp, layout.longest[place])
-    for number in joined_recents:
+        put(name + b"E" + stamp, layout.totals.pack(*layout.totals_of(numbers)))
+        for head, runs, summed in series:
+            count = numbers[head]
+            if runs:
+                put(name + runs + stamp, _COUNT.pack(count))
+            if not numbers[head + 1]:
+                numbers[head + 2] = at | CUT if count else at
+            numbers[head] = count + 1
+            numbers[head + 1] = at
+            if summed and amount:
+                numbers[head + 3] = (numbers[head + 3] + amount) & _WRAP
+                numbers[head + 4] = (numbers[head + 4] + squared(amount)) & _WRAP
+    for number, suffix, place, longest in pairs:
+        other = visit.others[number]
+        if other is not None:
+            entered = True
+            if suffix:
+                put(name + suffix + other, (firsts[number] or stamp) + stamp)
+            if place >= 0:
+                lists[place] = _seen(lists[place], other, at, stamp, longest)
+    for number, place, most in recents:
         value = visit.values[number]
         if value is not None:
             entered = True
-            most = NEWEST[layout.recents[number].what] * _RECENT.size
-            place = layout.lists + number
             lists[place] = (lists[place] + _RECENT.pack(at, value))[-most:]
     return entered
 
@@ -349,38 +374,49 @@ def _seen(others: bytes, other: bytes, at: int, stamp: bytes, over: int) -> byte
 
 
 def gathered(get: Get, lot: Sequence[Event], clock: int) -> dict[bytes, bytes]:
-    """Return what is to be written so that the events of `lot` are in: what one key gets is put
-    together first, and written once. HistoryError where one is not later than `clock`, or than the
-    one before it."""
-    written: dict[bytes, bytes] = {}
-    held: dict[bytes, Opened] = {}
-    put = written.__setitem__
+    """Return what is to be written so that the events of `lot` are in, in order of keys.
+
+    One entity after the other, so that its card is opened and closed once. HistoryError where an
+    event is not later than `clock`, or than the one before it.
+    """
+    met: dict[bytes, list[tuple[Event, Visit]]] = {}
     for event in lot:
-        at, amount = event.at, event.amount or 0
-        if at <= clock:
+        if event.at <= clock:
             raise HistoryError("events are loaded in order of `at`, after all that are there")
-        clock, stamp = at, at.to_bytes(8)
+        clock = event.at
         for visit in online.visits(event):
-            if not any(visit.joins):
-                continue
-            layout = LAYOUTS[visit.card.id]
-            name = layout.prefix + visit.token
-            card = held.get(name)
-            if card is None:
-                card = opened(bytes(get(name + b"T") or b"") or None, layout)
-            firsts: list[bytes] = []
-            if visit.joins[1]:
-                firsts = [
-                    b""
-                    if other is None or not pair.plan.aged
-                    else (written.get(key := name + pair.suffix + other) or get(key) or b"")[:8]
-                    for pair, other in zip(layout.pairs, visit.others, strict=True)
-                ]
-            if enter(put, name, visit, card, firsts, at, stamp, amount):
-                held[name] = card
-    for name, card in held.items():
-        written[name + b"T"] = closed(card, LAYOUTS[name[1]])
+            if any(visit.joins):
+                name = LAYOUTS[visit.card.id].prefix + visit.token
+                met.setdefault(name, []).append((event, visit))
+    written: dict[bytes, bytes] = {}
+    for name in sorted(met):
+        entries = _entries_of(get, name, met[name])
+        for key in sorted(entries):
+            written[key] = entries[key]
     return written
+
+
+def _entries_of(get: Get, name: bytes, met: Sequence[tuple[Event, Visit]]) -> dict[bytes, bytes]:
+    """Return what is to be written of one entity so that these events are in its card."""
+    layout = LAYOUTS[name[1]]
+    card = opened(bytes(get(name + b"T") or b"") or None, layout)
+    entries: dict[bytes, bytes] = {}
+    entered = False
+    for event, visit in met:
+        firsts: list[bytes] = []
+        if visit.joins[1]:
+            firsts = [
+                b""
+                if other is None or not pair.plan.aged
+                else (entries.get(key := name + pair.suffix + other) or get(key) or b"")[:8]
+                for pair, other in zip(layout.pairs, visit.others, strict=True)
+            ]
+        at, amount = event.at, event.amount or 0
+        put = entries.__setitem__
+        entered |= enter(put, name, visit, card, firsts, at, at.to_bytes(8), amount)
+    if entered:
+        entries[name + b"T"] = closed(card, layout)
+    return entries
 
 
 # --- for a retry --------------------------------------------------------------------------------

@@ -234,14 +234,20 @@ class RedisVelocity:
             for visit in filter(lambda visit: any(visit.joins), online.visits(event)):
                 name = cards.LAYOUTS[visit.card.id].prefix + visit.token
                 wanted.setdefault(name, {}).update(dict.fromkeys(hand.fields(visit)))
-        clock, *found = ask(("GET", _CLOCK), *(("HMGET", n, *f) for n, f in wanted.items()))
-        kept = {
-            name + field: value
-            for (name, fields), values in zip(wanted.items(), found, strict=True)
-            for field, value in zip(fields, values, strict=True)
-        }
-        written = cards.gathered(kept.get, lot, -1 if clock is None else int(clock))
-        ask(("MULTI",), *hand.puts(written), ("SET", _CLOCK, lot[-1].at), ("EXEC",))
+        done = None
+        while done is None:  # whoever is erased meanwhile stays so: then it is gathered again
+            _, clock, *found = ask(
+                ("WATCH", _META, *wanted),
+                ("GET", _CLOCK),
+                *(("HMGET", name, *fields) for name, fields in wanted.items()),
+            )
+            kept = {
+                name + field: value
+                for (name, fields), values in zip(wanted.items(), found, strict=True)
+                for field, value in zip(fields, values, strict=True)
+            }
+            written = cards.gathered(kept.get, lot, -1 if clock is None else int(clock))
+            *_, done = ask(("MULTI",), *hand.puts(written), ("SET", _CLOCK, lot[-1].at), ("EXEC",))
 
     def clear(self) -> None:
         with self._server.asking() as ask:
