@@ -452,6 +452,32 @@ def test_while_a_load_is_under_way_nobody_is_scored(store):
     assert purchases(store) == 3
 
 
+@pytest.mark.parametrize("when", [1, 2])
+@pytest.mark.parametrize("how", ["emptied", "made anew by another"])
+def test_a_load_during_which_the_rest_went_does_not_make_whole(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch, how: str, when: int
+) -> None:
+    monkeypatch.setattr(redis_store, "LOT", 1)
+    store, other = open_velocity(server.url(), new=True), open_velocity(server.url())
+    lots: list[int] = []
+
+    def meanwhile(count: int) -> None:
+        lots.append(count)
+        if len(lots) == when and how == "emptied":
+            with server.client() as client:
+                client.flushall()
+        elif len(lots) == when:
+            other.clear()
+
+    store.clear()
+    with pytest.raises(NotReady):
+        store.load([an_event(1), an_event(2, START + 1)], meanwhile)
+    assert not store.fresh
+    open_velocity(server.url()).close()  # and is still ours
+    store.close()
+    other.close()
+
+
 def test_an_opening_that_is_no_beginning_is_not_fresh(redis, tmp_path):
     store = open_velocity(redis(tmp_path))
     assert not store.fresh

@@ -7,7 +7,7 @@ its own there.
     A                   at                              the clock
     H                   who asks the others to wait     for two seconds at most
     M                   what this store was made by: its form, the catalog, the run of a server
-                        that may lose what it has, a number of its own; empty where not whole
+                        that may lose what it has, a number of its own; else it is not whole
 
 A step watches the cards that it visits, reads them, is given its instant by the server, and is
 carried out only if nobody else has been at one of them since; else it is done again. So of the
@@ -217,18 +217,23 @@ class RedisVelocity:
     ) -> int:
         whole, self._cleared = self.fresh or self._cleared, False
         rest = iter(events)
-        number = 0
+        number, mine = 0, secrets.token_bytes(8)
         with self._server.asking() as ask:
-            ask(("SET", _META, b""))
+            ask(("SET", _META, mine))
             while lot := list(islice(rest, LOT)):
-                self._load(ask, lot)
+                self._load(ask, lot, mine)
                 number += len(lot)
                 progress(len(lot))
             if whole:
-                ask(("SET", _META, self._made()))
+                _, meta = ask(("WATCH", _META), ("GET", _META))
+                done = None
+                if meta == mine:
+                    *_, done = ask(("MULTI",), ("SET", _META, self._made()), ("EXEC",))
+                if done is None:
+                    raise NotReady(_NOT_WHOLE)
         return number
 
-    def _load(self, ask: Ask, lot: Sequence[Event]) -> None:
+    def _load(self, ask: Ask, lot: Sequence[Event], mine: bytes) -> None:
         wanted: dict[bytes, dict[bytes, None]] = {}
         for event in lot:
             for visit in filter(lambda visit: any(visit.joins), online.visits(event)):
@@ -236,11 +241,14 @@ class RedisVelocity:
                 wanted.setdefault(name, {}).update(dict.fromkeys(hand.fields(visit)))
         done = None
         while done is None:  # whoever is erased meanwhile stays so: then it is gathered again
-            _, clock, *found = ask(
+            _, meta, clock, *found = ask(
                 ("WATCH", _META, *wanted),
+                ("GET", _META),
                 ("GET", _CLOCK),
                 *(("HMGET", name, *fields) for name, fields in wanted.items()),
             )
+            if meta != mine:  # emptied meanwhile, or somebody else fills it
+                raise NotReady(_NOT_WHOLE)
             kept = {
                 name + field: value
                 for (name, fields), values in zip(wanted.items(), found, strict=True)
