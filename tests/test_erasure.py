@@ -611,7 +611,7 @@ def test_an_older_ledger_that_is_put_back_is_erased_again(
     if by == "upkeep":
         kept_up(app)
     elif by == "service":
-        _prepared(settings)
+        _prepared(settings, older_ledger=True)
     else:
         where = {f"SECTIONFOUR_{n.upper()}": str(getattr(settings, n)) for n in ("home", "models")}
         command = [sys.executable, "-m", "sectionfour.cli", "erase", "--again"]

@@ -227,7 +227,7 @@ def test_an_older_copy_of_the_ledger_is_found_by_the_witness(
 
 
 @pytest.mark.sqlite
-def test_a_service_says_at_its_start_that_the_ledger_is_an_older_one(
+def test_a_service_starts_on_an_older_ledger_only_where_it_is_told_to(
     lived: Parts, settings: Settings, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     signs = notary(settings, lived)
@@ -244,9 +244,14 @@ def test_a_service_says_at_its_start_that_the_ledger_is_an_older_one(
     for name in ("ledger.db-wal", "ledger.db-shm"):
         (settings.home / name).unlink(missing_ok=True)
     shutil.copy(tmp_path / "ledger.db", settings.home / "ledger.db")
-    _prepare(settings)
+    with pytest.raises(SystemExit) as ended:
+        _prepare(settings)
+    assert ended.value.code == 1
     told = capsys.readouterr().err
-    assert "the ledger is an older one: 2 entries" in told
+    assert "the ledger is an older one: 2 witnessed entries are not in it" in told
+    assert "`serve --older-ledger`" in told
+    _prepare(settings, older_ledger=True)
+    assert "2 witnessed entries are not in it, and do not count" in capsys.readouterr().err
 
 
 def test_a_checkpoint_signed_again_under_another_key_is_found(

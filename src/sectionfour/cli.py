@@ -41,7 +41,19 @@ def main() -> None:
     show_default=True,
     help="Keep each worker to one CPU, where there is a worker for each.",
 )
-def serve(bind: str, workers: int, ledger: str | None, velocity: str | None, pin: bool) -> None:
+@click.option(
+    "--older-ledger",
+    is_flag=True,
+    help="Go on with a ledger put back from a copy, without what it lacks: withdrawals, too.",
+)
+def serve(
+    bind: str,
+    workers: int,
+    ledger: str | None,
+    velocity: str | None,
+    pin: bool,
+    older_ledger: bool,
+) -> None:
     """Run the service until it is told to stop.
 
     Example: sectionfour serve --bind 0.0.0.0:8400 --workers 4
@@ -52,7 +64,14 @@ def serve(bind: str, workers: int, ledger: str | None, velocity: str | None, pin
     if not host or not port.isdigit():
         raise click.BadParameter("HOST:PORT is needed, like 127.0.0.1:8400", param_hint="--bind")
     settings = from_environment(ledger=ledger, velocity=velocity)
-    run(settings, host=host.strip("[]"), port=int(port), workers=workers, pin=pin)
+    run(
+        settings,
+        host=host.strip("[]"),
+        port=int(port),
+        workers=workers,
+        pin=pin,
+        older_ledger=older_ledger,
+    )
 
 
 @main.group()

@@ -6,6 +6,7 @@ they start is looked at in a short-lived process of its own.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import functools
 import gc
@@ -18,12 +19,15 @@ import threading
 from collections.abc import Callable
 from multiprocessing.util import Finalize
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from sectionfour.errors import SectionFourError, SettingsError
+from sectionfour.errors import NotReady, SectionFourError, SettingsError
 from sectionfour.settings import Settings
+
+if TYPE_CHECKING:
+    from sectionfour.parts import Parts
 
 #: A checkout's row is too small to share out: numpy and onnxruntime get one thread each.
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -37,10 +41,19 @@ GARBAGE = 20_000
 PATIENCE = 20
 
 
-def serve(settings: Settings, *, host: str, port: int, workers: int, pin: bool = True) -> None:
+def serve(
+    settings: Settings,
+    *,
+    host: str,
+    port: int,
+    workers: int,
+    pin: bool = True,
+    older_ledger: bool = False,
+) -> None:
     """Serve until SIGTERM or SIGINT. Raises SettingsError where it cannot start.
 
-    With `pin`, and a worker or more for each CPU, each keeps to one.
+    With `pin`, and a worker or more for each CPU, each keeps to one. A ledger that lacks entries
+    which were witnessed is served with `older_ledger` alone: it may lack a withdrawal.
     """
     for name in _ONE_THREAD:
         os.environ[name] = "1"
@@ -48,7 +61,7 @@ def serve(settings: Settings, *, host: str, port: int, workers: int, pin: bool =
     from granian.constants import Interfaces
     from granian.log import LogLevels
 
-    _prepared(settings)
+    _prepared(settings, older_ledger)
     counters = _counters(settings.home / "metrics")
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(counters)
     server = Granian(
@@ -79,48 +92,56 @@ def serve(settings: Settings, *, host: str, port: int, workers: int, pin: bool =
 # --- before the workers
 
 
-def _prepared(settings: Settings) -> None:
+def _prepared(settings: Settings, older_ledger: bool = False) -> None:
     """Open everything once, elsewhere; the windows are made anew where they are not fresh."""
-    process = multiprocessing.get_context("spawn").Process(target=_prepare, args=(settings,))
+    process = multiprocessing.get_context("spawn").Process(
+        target=_prepare, args=(settings, older_ledger)
+    )
     process.start()
     process.join()
     if process.exitcode:
         raise SettingsError("the service cannot start: see above")
 
 
-def _prepare(settings: Settings) -> None:
-    from sectionfour.bootstrap import open_notary, open_parts
+def _prepare(settings: Settings, older_ledger: bool = False) -> None:
+    from sectionfour.bootstrap import open_parts
+
+    try:
+        with contextlib.closing(open_parts(settings)) as parts, parts.keys.ring.steady:
+            _look_over(parts, settings, older_ledger)
+    except SectionFourError as error:
+        click.echo(f"{error.code}: {error.detail}", err=True)
+        raise SystemExit(1) from None
+
+
+def _look_over(parts: Parts, settings: Settings, older_ledger: bool) -> None:
+    from sectionfour.bootstrap import open_notary
     from sectionfour.jobs.upkeep import fresh
     from sectionfour.learning import registry
     from sectionfour.privacy import erasure
 
-    try:
-        parts = open_parts(settings)
-        for name in registry.NAMES:
-            parts.models.get(name)
-        with parts.keys.ring.steady:
-            lacking = open_notary(settings, parts).lacking()
-            if lacking:
-                click.echo(
-                    f"the ledger is an older one: {lacking:,} entries that were witnessed are not"
-                    " in it. Withdrawals, revocations and holds among them have to be made again",
-                    err=True,
-                )
-            again = erasure.redo(parts, parts.clock())
-            if again:
-                click.echo(f"erasures that it lacks are done again: {again:,}", err=True)
-            if not fresh(parts):
-                from tqdm import tqdm
+    for name in registry.NAMES:
+        parts.models.get(name)
+    lacking = open_notary(settings, parts).lacking()
+    if lacking:
+        said = f"the ledger is an older one: {lacking:,} witnessed entries are not in it"
+        if not older_ledger:
+            raise NotReady(
+                f"{said}. Withdrawals, revocations and holds among them would not count;"
+                " `serve --older-ledger` goes on without them"
+            )
+        click.echo(f"{said}, and do not count", err=True)
+    again = erasure.redo(parts, parts.clock())
+    if again:
+        click.echo(f"erasures that it lacks are done again: {again:,}", err=True)
+    if not fresh(parts):
+        from tqdm import tqdm
 
-                from sectionfour.loading.replay import rebuild
+        from sectionfour.loading.replay import rebuild
 
-                click.echo("the windows are not those of the ledger: they are made anew", err=True)
-                with tqdm(unit="event", unit_scale=True, file=sys.stderr) as bar:
-                    rebuild(parts, bar.update)
-        parts.close()
-    except SectionFourError as error:
-        click.echo(f"{error.code}: {error.detail}", err=True)
-        raise SystemExit(1) from None
+        click.echo("the windows are not those of the ledger: they are made anew", err=True)
+        with tqdm(unit="event", unit_scale=True, file=sys.stderr) as bar:
+            rebuild(parts, bar.update)
 
 
 def _counters(folder: Path) -> Path:
