@@ -12,17 +12,15 @@ whose entry says what every series had before. Of the others of a pair only the 
 the longest window are kept: older ones cannot change a count that stops at 1,000. Which keys and
 values these are is known here; in what they are kept is the store's.
 
-What is past its time goes by `expire`; totals go on from where they are, since only differences of
-them are read. The first time of a series whose totals did not begin with it is marked CUT: what
-was before it has to be looked up.
+Totals go on from where they are when what is past its time goes (`leaving`). The first time of a
+series whose totals did not begin with it is marked CUT: what was before it has to be looked up.
 """
 
 from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Callable, Iterator, Sequence
-from itertools import takewhile
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -31,7 +29,7 @@ import msgspec
 from sectionfour.domain import Event
 from sectionfour.errors import HistoryError
 from sectionfour.features import online
-from sectionfour.features.catalog import DISTINCT_CAP, NEWEST, STREAMS
+from sectionfour.features.catalog import DISTINCT_CAP, NEWEST
 from sectionfour.features.online import (
     CARDS,
     JOINS,
@@ -48,18 +46,16 @@ from sectionfour.features.online import (
 
 Get = Callable[[bytes], bytes | None]
 Put = Callable[[bytes, bytes], object]
-#: (entity, token, types) -> (at, member) of the events that are kept
-OthersOf = Callable[[str, bytes, Sequence[str]], Sequence[tuple[int, bytes]]]
 
-_WRAP = (1 << 64) - 1  # totals may wrap: their differences are right all the same
-_COUNT = struct.Struct(">Q")
-_ENTRY = 24
+WRAP = (1 << 64) - 1  # totals may wrap: their differences are right all the same
+COUNT = struct.Struct(">Q")
+ENTRY = 24
 _RECENT = struct.Struct(">QQ")
-_NAME = 18  # bytes of the name of an entity: W, card, token
+NAME = 18  # bytes of the name of an entity: W, card, token
 _NEVER = b""
 #: A bit of the first time of a series that had events before it, which went.
 CUT = 1 << 63
-_TIME = CUT - 1
+TIME = CUT - 1
 
 
 class _Series(NamedTuple):
@@ -137,7 +133,7 @@ def _layout(card: Card) -> Layout:
         recents=card.recents,
         lists=len(longest),
         sizes=struct.Struct(f">{len(longest) + len(card.recents)}H"),
-        entries=(_ENTRY,) * len(longest) + (_RECENT.size,) * len(card.recents),
+        entries=(ENTRY,) * len(longest) + (_RECENT.size,) * len(card.recents),
         prefix=b"W" + bytes([card.id]),
         enters={
             joins: _Enters(
@@ -219,7 +215,7 @@ def read(
         if not last:
             readings[place : place + len(nothing)] = nothing
             continue
-        readings[place] = first & _TIME
+        readings[place] = first & TIME
         readings[place + 1] = last
         place += 2
         width = 3 if plan.summed else 1
@@ -240,8 +236,8 @@ def read(
                 before = found[cutoff]
             readings[place] = count - before[offset]
             if width == 3:
-                readings[place + 1] = (numbers[head + 3] - before[offset + 1]) & _WRAP
-                readings[place + 2] = (numbers[head + 4] - before[offset + 2]) & _WRAP
+                readings[place + 1] = (numbers[head + 3] - before[offset + 1]) & WRAP
+                readings[place + 2] = (numbers[head + 4] - before[offset + 2]) & WRAP
             place += width
         for over, other in runs:
             after = max(at - over, numbers[other])
@@ -258,7 +254,7 @@ def read(
                 out += 1
             if pair.overs:
                 others = lists[place]
-                size = len(others) // _ENTRY
+                size = len(others) // ENTRY
                 for over in pair.overs:
                     readings[out] = size - _first_after(others, size, at - over) if size else 0
                     out += 1
@@ -285,7 +281,7 @@ def _run(
     if after < first < CUT:
         return count, first
     cursor.set_range(name + b"R" + bytes([plan.id]) + (after + 1).to_bytes(8))
-    return count - _COUNT.unpack(cursor.value())[0], int.from_bytes(cursor.key()[-8:])
+    return count - COUNT.unpack(cursor.value())[0], int.from_bytes(cursor.key()[-8:])
 
 
 def _first_after(others: bytes, size: int, cutoff: int) -> int:
@@ -298,7 +294,7 @@ def _first_after(others: bytes, size: int, cutoff: int) -> int:
     low, high = 1, size
     while low < high:
         middle = (low + high) // 2
-        if others[middle * _ENTRY : middle * _ENTRY + 8] <= bound:
+        if others[middle * ENTRY : middle * ENTRY + 8] <= bound:
             low = middle + 1
         else:
             high = middle
@@ -333,14 +329,14 @@ def enter(
         for head, runs, summed in series:
             count = numbers[head]
             if runs:
-                put(name + runs + stamp, _COUNT.pack(count))
+                put(name + runs + stamp, COUNT.pack(count))
             if not numbers[head + 1]:
                 numbers[head + 2] = at | CUT if count else at
             numbers[head] = count + 1
             numbers[head + 1] = at
             if summed and amount:
-                numbers[head + 3] = (numbers[head + 3] + amount) & _WRAP
-                numbers[head + 4] = (numbers[head + 4] + squared(amount)) & _WRAP
+                numbers[head + 3] = (numbers[head + 3] + amount) & WRAP
+                numbers[head + 4] = (numbers[head + 4] + squared(amount)) & WRAP
     for number, suffix, place, longest in pairs:
         other = visit.others[number]
         if other is not None:
@@ -362,15 +358,15 @@ def _seen(others: bytes, other: bytes, at: int, stamp: bytes, over: int) -> byte
     what is `over` or more ago, and the oldest beyond the cap."""
     if not others:
         return stamp + other
-    past = _first_after(others, len(others) // _ENTRY, at - over)
+    past = _first_after(others, len(others) // ENTRY, at - over)
     if past:
-        others = others[past * _ENTRY :]
+        others = others[past * ENTRY :]
     place = others.find(other)
-    while place >= 0 and (place - 8) % _ENTRY:  # bytes that only look like the token
+    while place >= 0 and (place - 8) % ENTRY:  # bytes that only look like the token
         place = others.find(other, place + 1)
     if place >= 0:
         others = others[: place - 8] + others[place + 16 :]
-    return (others + stamp + other)[-DISTINCT_CAP * _ENTRY :]
+    return (others + stamp + other)[-DISTINCT_CAP * ENTRY :]
 
 
 def gathered(get: Get, lot: Sequence[Event], clock: int) -> dict[bytes, bytes]:
@@ -435,222 +431,3 @@ def remembered(known: bytes, visits: Sequence[Visit]) -> tuple[int, Readings]:
     for place in itertools.chain.from_iterable(map(online.places, visits)):
         readings[place] = then[place]
     return int.from_bytes(known[:8]), readings
-
-
-# --- to forget --------------------------------------------------------------------------------
-
-
-def drop(txn: Any, card: Card, token: bytes) -> int:
-    """Delete all that is kept under an entity; return how many keys there were."""
-    name, count = LAYOUTS[card.id].prefix + token, 0
-    with txn.cursor() as cursor:
-        cursor.set_range(name)
-        while cursor.key().startswith(name):  # of a cursor past the end it is empty
-            cursor.delete()  # and stands on the next one
-            count += 1
-    return count
-
-
-def leave(
-    txn: Any, card: Card, token: bytes, ats: set[int], member: bytes, others_of: OthersOf
-) -> int:
-    """Take a member, and the events at `ats`, out of an entity's card and of all entries after
-    them; who was beyond the cap may come back in. Returns how many entries changed."""
-    layout = LAYOUTS[card.id]
-    name = layout.prefix + token
-    kept = txn.get(name + b"T")
-    held = opened(None if kept is None else bytes(kept), layout)
-    changed = 0
-    if layout.series and kept is not None:
-        changed += _leave_series(txn, layout, name, held.numbers, ats)
-    for pair, _, place, suffix in layout.pairs:
-        assert pair.what == "member", "a pair without a member is not forgotten"
-        changed += int(txn.delete(name + suffix + member))
-        if place >= 0:
-            others = _without(held.lists[place], pair, token, member, others_of)
-            changed += others != held.lists[place]
-            held.lists[place] = others
-    if kept is None or not changed:
-        return changed
-    _put_back(txn, layout, name, held)
-    return changed
-
-
-def _put_back(txn: Any, layout: Layout, name: bytes, card: Opened) -> None:
-    if any(card.numbers[plan.head + 1] for plan in layout.series) or any(card.lists):
-        txn.put(name + b"T", closed(card, layout))
-    else:
-        txn.delete(name + b"T")
-
-
-def _leave_series(txn: Any, layout: Layout, name: bytes, numbers: list[int], ats: set[int]) -> int:
-    """Take the events at `ats` out of the totals in `numbers` and in the entries."""
-    entries = name + b"E"
-    rows = _entries(txn, entries + min(ats).to_bytes(8), entries, layout.totals)
-    lost, changed = _rewritten(txn, rows, layout.totals_of(numbers), layout.totals, ats)
-    for plan, _, head, total, _, runs in layout.series:
-        if not lost[total]:
-            continue
-        if runs:
-            own_name = name + b"R" + bytes([plan.id])
-            own = _entries(txn, own_name + min(ats).to_bytes(8), own_name, _COUNT)
-            changed += _rewritten(txn, own, (numbers[head],), _COUNT, ats)[1]
-        numbers[head] -= lost[total]
-        if plan.summed:
-            numbers[head + 3] = (numbers[head + 3] - lost[total + 1]) & _WRAP
-            numbers[head + 4] = (numbers[head + 4] - lost[total + 2]) & _WRAP
-    if changed:
-        _times(layout, numbers, _entries(txn, entries, entries, layout.totals), ats)
-    return changed
-
-
-def _entries(
-    txn: Any, start: bytes, prefix: bytes, totals: struct.Struct
-) -> list[tuple[bytes, tuple[int, ...]]]:
-    rows = []
-    with txn.cursor() as cursor:
-        if cursor.set_range(start):
-            for key, value in cursor:
-                if not key.startswith(prefix):
-                    break
-                rows.append((bytes(key), totals.unpack(value)))
-    return rows
-
-
-def _rewritten(
-    txn: Any,
-    rows: list[tuple[bytes, tuple[int, ...]]],
-    now: tuple[int, ...],
-    totals: struct.Struct,
-    ats: set[int],
-) -> tuple[tuple[int, ...], int]:
-    """Delete the entries at `ats` and take what they added out of the later ones.
-
-    Returns what was added by all of them, and how many entries changed.
-    """
-    after = [before for _, before in rows[1:]] + [now]
-    lost, changed = (0,) * len(now), 0
-    for (key, before), later in zip(rows, after, strict=True) if rows else ():
-        if int.from_bytes(key[-8:]) in ats:
-            txn.delete(key)
-            lost = tuple((x + y - z) & _WRAP for x, y, z in zip(lost, later, before, strict=True))
-            changed += 1
-        elif changed:
-            txn.put(key, totals.pack(*((x - y) & _WRAP for x, y in zip(before, lost, strict=True))))
-            changed += 1
-    return lost, changed
-
-
-def _times(
-    layout: Layout,
-    numbers: list[int],
-    rows: list[tuple[bytes, tuple[int, ...]]],
-    ats: set[int],
-) -> None:
-    """Find anew when the first and the last event of each series was, where it was one of `ats`."""
-    after = [before for _, before in rows[1:]] + [layout.totals_of(numbers)]
-    for _, _, head, total, _, _ in layout.series:
-        last, first = numbers[head + 1], numbers[head + 2]
-        if not ats & {last, first & _TIME}:
-            continue
-        own = [
-            (int.from_bytes(key[-8:]), before[total])
-            for (key, before), later in (zip(rows, after, strict=True) if rows else ())
-            if later[total] != before[total]
-        ]
-        if not own:
-            numbers[head + 1] = numbers[head + 2] = 0
-            continue
-        numbers[head + 1] = own[-1][0]
-        if first & _TIME in ats:
-            numbers[head + 2] = own[0][0] | (CUT if own[0][1] else 0)
-
-
-def _without(others: bytes, plan: Pair, token: bytes, member: bytes, others_of: OthersOf) -> bytes:
-    seen = {
-        others[place + 8 : place + _ENTRY]: others[place : place + 8]
-        for place in range(0, len(others), _ENTRY)
-    }
-    if seen.pop(member, None) is None:
-        return others
-    if len(others) == DISTINCT_CAP * _ENTRY:
-        for at, other in others_of(plan.by, token, tuple(STREAMS[plan.of])):
-            if other != member:
-                seen[other] = max(seen.get(other, b""), at.to_bytes(8))
-    kept = sorted((stamp, other) for other, stamp in seen.items())[-DISTINCT_CAP:]
-    return b"".join(stamp + other for stamp, other in kept)
-
-
-# --- what is past its time --------------------------------------------------------------------
-
-
-def aging(txn: Any, name: bytes, cutoff: int, most: int) -> tuple[list[bytes], bytes]:
-    """Return the keys under which the next `most` entities from `name` on keep anything of before
-    `cutoff`, and where to go on: empty at the end."""
-    keys: list[bytes] = []
-    with txn.cursor() as cursor:
-        for _ in range(most):
-            if not cursor.set_range(name) or cursor.key()[:1] != b"W":
-                return keys, b""
-            name = cursor.key()[:_NAME]
-            keys += aged(txn, cursor, name, cutoff)
-            name += b"\xff"
-    return keys, name
-
-
-def aged(txn: Any, cursor: Any, name: bytes, cutoff: int) -> Iterator[bytes]:
-    """Yield the keys of one entity under which anything of before `cutoff` is kept, `T` last."""
-    layout, bound = LAYOUTS[name[1]], cutoff.to_bytes(8)
-    for space in (b"E", *(b"R" + bytes([s.plan.id]) for s in layout.series if s.runs)):
-        for key, _ in between(cursor, name + space, name + space + bound):
-            yield key
-    for key, value in between(cursor, name + b"F", name + b"G"):
-        if value[:8] < bound:
-            yield key
-    value = txn.get(name + b"T")
-    if value is not None:
-        numbers, lists = opened(value, layout)
-        firsts = [numbers[s.head + 2] & _TIME for s in layout.series]
-        firsts += [int.from_bytes(others[:8]) for others in lists]
-        if any(0 < first < cutoff for first in firsts):
-            yield name + b"T"
-
-
-def between(cursor: Any, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield keys and values from `start` on, in order, as far as before `end`."""
-    if cursor.set_range(start):
-        yield from takewhile(lambda item: item[0] < end, cursor)
-
-
-def expire(txn: Any, key: bytes, cutoff: int) -> bool:
-    """Let go of what is kept under one of these keys of before `cutoff`; return whether there was
-    anything.
-
-    What was first seen before counts as first seen then, as long as it has been met since; else as
-    never seen. An entity's keys can go one by one: no window reaches them, so every reading in
-    between is right, and `T`, which says when the first event was, is the last of them.
-    """
-    value = txn.get(key)
-    if value is None:
-        return False
-    bound, space = cutoff.to_bytes(8), key[_NAME : _NAME + 1]
-    if space in (b"E", b"R") or key[:1] != b"W":
-        return bool(txn.delete(key))
-    if space == b"F":
-        return bool(txn.delete(key) if value[8:] < bound else txn.put(key, bound + value[8:]))
-    layout = LAYOUTS[key[1]]
-    card = opened(value, layout)
-    for plan in layout.series:
-        last, first = card.numbers[plan.head + 1 : plan.head + 3]
-        if last < cutoff:
-            card.numbers[plan.head + 1] = card.numbers[plan.head + 2] = 0
-        elif first & _TIME < cutoff:
-            card.numbers[plan.head + 2] = cutoff  # no window begins before
-    for place, entry in enumerate(layout.entries):
-        kept = card.lists[place]
-        past = 0
-        while kept[past : past + 8] and kept[past : past + 8] < bound:
-            past += entry
-        card.lists[place] = kept[past:]
-    _put_back(txn, layout, key[:_NAME], card)
-    return True

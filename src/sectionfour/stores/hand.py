@@ -16,9 +16,8 @@ from itertools import chain
 
 from sectionfour.features.online import Visit
 from sectionfour.redis import Command
-from sectionfour.stores import cards
+from sectionfour.stores import cards, leaving
 
-NAME = 18  # bytes of the key of an entity
 Range = tuple[bytes, bytes]
 EVERYTHING: Sequence[Range] = [(b"-", b"+")]
 
@@ -36,7 +35,7 @@ def puts(written: Mapping[bytes, bytes]) -> list[Command]:
     hashes: dict[bytes, list[bytes]] = {}
     ordered: dict[bytes, list[bytes | int]] = {}
     for key, value in written.items():
-        name, rest = key[:NAME], key[NAME:]
+        name, rest = key[: cards.NAME], key[cards.NAME :]
         if rest[0] in b"ER":
             ordered.setdefault(name + b"E", []).extend((0, rest + value))
         else:
@@ -47,8 +46,8 @@ def puts(written: Mapping[bytes, bytes]) -> list[Command]:
 
 
 def deletes(name: bytes, gone: Mapping[bytes, bytes]) -> list[Command]:
-    ordered = [key[NAME:] + gone[key] for key in gone if key[NAME] in b"ER"]
-    fields = [key[NAME:] for key in gone if key[NAME] not in b"ER"]
+    ordered = [key[cards.NAME :] + gone[key] for key in gone if key[cards.NAME] in b"ER"]
+    fields = [key[cards.NAME :] for key in gone if key[cards.NAME] not in b"ER"]
     found: list[Command] = []
     if ordered:
         found.append(("ZREM", name + b"E", *ordered))
@@ -68,7 +67,7 @@ def _length(key: bytes) -> int:
 
 
 def first_from(key: bytes) -> Command:
-    name, rest = key[:NAME], key[NAME:]
+    name, rest = key[: cards.NAME], key[cards.NAME :]
     return "ZRANGEBYLEX", name + b"E", b"[" + rest, after(rest[:-8]), "LIMIT", 0, 1
 
 
@@ -93,7 +92,9 @@ class LookUps:
         found = self.found.get(self._key)
         if found is not None:
             return found[_length(found) :]
-        return bytes(8 if self._key[NAME] in b"R" else cards.LAYOUTS[self._key[1]].totals.size)
+        return bytes(
+            8 if self._key[cards.NAME] in b"R" else cards.LAYOUTS[self._key[1]].totals.size
+        )
 
 
 # --- an entity in the hand ------------------------------------------------------------------------
@@ -149,8 +150,8 @@ class _Cursor:
 
 def aged(name: bytes, cutoff: int, held: Hand) -> list[bytes]:
     with held.cursor() as cursor:
-        return list(cards.aged(held, cursor, name, cutoff))
+        return list(leaving.aged(held, cursor, name, cutoff))
 
 
 def expired(name: bytes, cutoff: int, held: Hand) -> int:
-    return sum(cards.expire(held, key, cutoff) for key in aged(name, cutoff, held))
+    return sum(leaving.expire(held, key, cutoff) for key in aged(name, cutoff, held))

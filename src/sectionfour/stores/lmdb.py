@@ -27,7 +27,7 @@ from sectionfour.errors import FailClosed
 from sectionfour.features import online
 from sectionfour.features.catalog import fingerprint
 from sectionfour.features.online import CARDS, WIDTH, Card, Readings, Visit
-from sectionfour.stores import cards
+from sectionfour.stores import cards, leaving
 
 #: What the keys and values look like; a store of another form is made anew.
 FORM = 4
@@ -185,10 +185,10 @@ class LmdbVelocity:
         with _closed(), self._env.begin(write=True) as txn:
             for card in CARDS:
                 if card.by == "member":
-                    changed += cards.drop(txn, card, member)
+                    changed += leaving.drop(txn, card, member)
         for (_, token), (card, ats) in met.items():  # one by one: a checkout waits for each
             with _closed(), self._env.begin(write=True) as txn:
-                changed += cards.leave(txn, card, token, ats, member, others_of)
+                changed += leaving.leave(txn, card, token, ats, member, others_of)
         with _closed(), self._env.begin(write=True) as txn:
             for event in events:
                 key = online.key_of(event.event_id)
@@ -199,7 +199,7 @@ class LmdbVelocity:
     def expire(self, cutoff: int, progress: Callable[[int], object] = lambda count: None) -> int:
         with _closed(), self._env.begin() as txn, txn.cursor() as cursor:
             # Readings for a retry of what nobody was answered; those of others go when settled.
-            steps = cards.between(cursor, b"I", b"J")
+            steps = leaving.between(cursor, b"I", b"J")
             keys = [key for key, value in steps if value[:8] < cutoff.to_bytes(8)]
         gone, name = 0, b"W"
         while keys or name:
@@ -207,13 +207,13 @@ class LmdbVelocity:
                 for start in range(0, len(keys), EXPIRED):
                     with self._env.begin(write=True) as txn:
                         lot = keys[start : start + EXPIRED]
-                        count = sum(cards.expire(txn, key, cutoff) for key in lot)
+                        count = sum(leaving.expire(txn, key, cutoff) for key in lot)
                     gone += count
                     progress(count)
                 keys = []
                 if name:
                     with self._env.begin() as txn:
-                        keys, name = cards.aging(txn, name, cutoff, LOOKED_AT)
+                        keys, name = leaving.aging(txn, name, cutoff, LOOKED_AT)
         return gone
 
     def close(self) -> None:

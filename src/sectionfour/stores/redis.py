@@ -42,7 +42,7 @@ from sectionfour.features import online
 from sectionfour.features.catalog import fingerprint
 from sectionfour.features.online import CARDS, WIDTH, Card, Readings, Visit
 from sectionfour.redis import Ask, Command, Server
-from sectionfour.stores import cards, hand
+from sectionfour.stores import cards, hand, leaving
 
 #: What the keys and values look like; a database of another form is made anew.
 FORM = 1
@@ -314,7 +314,7 @@ class RedisVelocity:
         for (_, token), (card, ats) in met.items():  # one by one: a checkout waits for each
             name = cards.LAYOUTS[card.id].prefix + token
             leave = partial(
-                cards.leave, card=card, token=token, ats=ats, member=member, others_of=others_of
+                leaving.leave, card=card, token=token, ats=ats, member=member, others_of=others_of
             )
             changed += self._change(name, hand.EVERYTHING, leave)
         steps = [(event.at.to_bytes(8), online.key_of(event.event_id)) for event in events]
@@ -336,7 +336,7 @@ class RedisVelocity:
                 values = ask(*(("GET", key) for key in steps))
                 old = [k for k, v in zip(steps, values, strict=True) if v and v[:8] < bound]
                 gone = sum(ask(*(("DEL", key) for key in old)))
-                names = [key for key in keys if key[:1] == b"W" and len(key) == hand.NAME]
+                names = [key for key in keys if key[:1] == b"W" and len(key) == cards.NAME]
                 reads = [hand.reads(name, hand.before(name, bound)) for name in names]
                 found = iter(ask(*chain.from_iterable(reads)))
                 due = [
