@@ -22,6 +22,7 @@ from sectionfour.domain import CLEARED, FRAUD
 from sectionfour.errors import HistoryError
 from sectionfour.features import history
 from sectionfour.features.catalog import DAY
+from sectionfour.learning import dataset
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -171,10 +172,11 @@ def run(
         progress(f"{regime} {start}")
         rows = fold(day, customer, fraud, (start - date(1970, 1, 1)).days, regime)
         score = np.zeros(len(rows.test))
+        learn = dataset.levelled(matrix[rows.train], fraud[rows.train])
         for seed in range(SEEDS):
             model = HistGradientBoostingClassifier(
                 **SETTINGS[regime], early_stopping=False, random_state=seed
-            ).fit(matrix[rows.train], fraud[rows.train])
+            ).fit(learn, fraud[rows.train])
             score += model.predict_proba(matrix[rows.test])[:, 1] / SEEDS
         bad = fraud[rows.test]
         found[start] = Scores(
