@@ -68,7 +68,8 @@ FEATURES_USED = (
     "amount", "payee_frauds_7d", "payee_frauds_14d", "payee_frauds_30d", "payee_since_fraud",
     "payee_since_cleared", "payee_fraud_share", "payee_fraud_share_7d", "amount_to_cleared_mean",
     "cleared_mean", "member_purchases_7d", "spending_excess_7d", "spending_squares_7d",
-    "payee_fraud_run", "payee_fraud_run_age",
+    "payee_fraud_run", "payee_fraud_run_age", "payee_fraud_mean_7d", "payee_fraud_mean_30d",
+    "member_cleared_1y",
 )  # fmt: skip
 
 
