@@ -46,15 +46,19 @@ def market(events: int) -> None:
         of_model = dataset.model_rows(found.events, name, scores)
         split = dataset.split(found.events, found.labels, of_model, delay_days=14, test_days=28)
         learn = np.concatenate([split.learn, split.choose])
+        rows = dataset.levelled(matrix[learn], split.labels[learn])
 
         def judge(
-            places: list[int], split: dataset.Split = split, learn: Places = learn
+            places: list[int],
+            split: dataset.Split = split,
+            learn: Places = learn,
+            rows: dataset.Matrix = rows,
         ) -> tuple[float, float]:
             total = np.zeros(len(split.test))
             for seed in SEEDS:
                 model = HistGradientBoostingClassifier(
                     **fit.FIRST, early_stopping=False, random_state=seed
-                ).fit(matrix[np.ix_(learn, places)], split.labels[learn])
+                ).fit(rows[:, places], split.labels[learn])
                 total += model.predict_proba(matrix[np.ix_(split.test, places)])[:, 1]
             truth = split.labels[split.test]
             return float(roc_auc_score(truth, total)), float(average_precision_score(truth, total))

@@ -36,6 +36,9 @@ MASKABLE = (
 
 #: Shares of the labels above which they are no slips any more, and nothing is learnt from them.
 MOST_BEFORE, MOST_UNKNOWN = 0.05, 0.5
+#: As many values of a column as trees tell apart (scikit-learn has 255 bins), and how many honest
+#: rows are looked at for them, as many as it looks at.
+LEVELS, LEVELS_FROM = 254, 200_000
 #: A day on which nothing happened is quiet; so many in a row are a gap.
 GAP_DAYS = 2
 
@@ -269,6 +272,43 @@ def fill_empty(matrix: Matrix) -> Matrix:
     never split on, and bins need a value."""
     matrix[:, np.isnan(matrix).all(axis=0)] = 0.0
     return matrix
+
+
+def levelled(matrix: Matrix, labels: NDArray[np.int8] | NDArray[np.bool_]) -> Matrix:
+    """Return a copy in which a column has at most LEVELS values, half of them those of frauds.
+
+    Boosted trees split between quantiles of all rows. Where few rows are frauds, all that sets
+    these apart is in the last quantile or two, and cannot be told from what borders on it. So the
+    levels of a column are quantiles of honest rows and as many of frauds, and each value goes to
+    the nearest. Trees then split halfway between two levels, which parts raw values as it parts the
+    levels: they score rows as they are. Missing stays missing.
+    """
+    bad = labels.astype(np.bool_)
+    copy = np.empty_like(matrix)
+    honest = np.flatnonzero(~bad)
+    some = honest[:: max(1, len(honest) // LEVELS_FROM)]
+    for place in range(matrix.shape[1]):
+        column = matrix[:, place]
+        levels = _levels(column[some], column[bad])
+        borders = (levels[1:] + levels[:-1]) / 2
+        if len(levels):
+            nearest = levels[np.searchsorted(borders, column)]
+            copy[:, place] = np.where(np.isnan(column), np.nan, nearest)
+        else:
+            copy[:, place] = column
+    return copy
+
+
+def _levels(*kinds: Matrix) -> Matrix:
+    """Return all values, ascending, or where they are too many quantiles, as many of each kind."""
+    there = [np.sort(kind[~np.isnan(kind)]) for kind in kinds]
+    found = np.unique(np.concatenate(there))
+    if len(found) <= LEVELS:
+        return found
+    each = LEVELS // len(kinds)
+    places = [np.linspace(0, len(kind) - 1, each).round().astype(np.intp) for kind in there]
+    picked = [kind[at] for kind, at in zip(there, places, strict=True) if len(kind)]
+    return np.unique(np.concatenate(picked))
 
 
 def even_weights(

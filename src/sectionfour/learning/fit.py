@@ -105,6 +105,8 @@ def search(
     rows = dataset.fill_empty(dataset.drop_at_random(_rounded(learn), places, plan.drop_share, rng))
     held_out = _rounded(choose)
     weights = dataset.even_weights(rows, y_learn, places)
+    usual = _percentile(rows, 95)
+    rows = dataset.levelled(rows, y_learn)
     some = sampled(y_learn, TRIED_ON, np.random.default_rng(plan.seed))
     drawn = ParameterSampler(SPACE, plan.candidates - 1, random_state=plan.seed)
     candidates = [FIRST, *drawn] if plan.candidates > 1 else [FIRST]
@@ -148,7 +150,7 @@ def search(
         agreement=_agreement(onnx_bytes, expected, held_out),
         usual={
             NAMES[place]: float(value)
-            for place, value in zip(places, _percentile(rows, 95), strict=True)
+            for place, value in zip(places, usual, strict=True)
             if np.isfinite(value)
         },
     )
@@ -182,8 +184,23 @@ def _try(
         classifier = HistGradientBoostingClassifier(
             **settings, early_stopping=False, random_state=seed
         ).fit(rows, labels, sample_weight=weights)
+        round_down(classifier)
         scores = classifier.predict_proba(held_out)[:, 1]
     return float(average_precision_score(held_out_labels, scores)), classifier
+
+
+def round_down(classifier: HistGradientBoostingClassifier) -> None:
+    """Bring each threshold to the float32 at or below it.
+
+    ONNX has no other and would take the nearest: a value just above the threshold could be equal to
+    that, and go the other way. At or below, every value in float32 goes where it went.
+    """
+    for (tree,) in classifier._predictors:
+        exact = tree.nodes["num_threshold"]
+        with np.errstate(over="ignore"):  # beyond what float32 has is infinite
+            near = exact.astype(np.float32)
+        below = np.nextafter(near, np.float32(-np.inf))
+        tree.nodes["num_threshold"] = np.where(near > exact, below, near)
 
 
 def _rounded(matrix: Matrix) -> Matrix:

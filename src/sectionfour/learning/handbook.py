@@ -23,6 +23,7 @@ from sectionfour.domain import CLEARED, FRAUD
 from sectionfour.errors import HistoryError
 from sectionfour.features import history
 from sectionfour.features.catalog import DAY
+from sectionfour.learning import dataset
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -68,7 +69,8 @@ FEATURES_USED = (
     "amount", "payee_frauds_7d", "payee_frauds_14d", "payee_frauds_30d", "payee_since_fraud",
     "payee_since_cleared", "payee_fraud_share", "payee_fraud_share_7d", "amount_to_cleared_mean",
     "cleared_mean", "member_purchases_7d", "spending_excess_7d", "spending_squares_7d",
-    "payee_fraud_run", "payee_fraud_run_age",
+    "payee_fraud_run", "payee_fraud_run_age", "payee_fraud_mean_7d", "payee_fraud_mean_30d",
+    "member_cleared_1y",
 )  # fmt: skip
 
 
@@ -177,10 +179,11 @@ def run(
         progress(f"{regime} {start}")
         rows = fold(day, customer, fraud, (start - date(1970, 1, 1)).days, regime)
         score = np.zeros(len(rows.test))
+        learn = dataset.levelled(matrix[rows.train], fraud[rows.train])
         for seed in range(SEEDS):
             model = HistGradientBoostingClassifier(
                 **SETTINGS[regime], early_stopping=False, random_state=seed
-            ).fit(matrix[rows.train], fraud[rows.train])
+            ).fit(learn, fraud[rows.train])
             score += model.predict_proba(matrix[rows.test])[:, 1] / SEEDS
         bad = fraud[rows.test]
         found[start] = Scores(

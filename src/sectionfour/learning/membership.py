@@ -114,7 +114,7 @@ def fitted_scores(
     with threadpool_limits(1):
         classifier = HistGradientBoostingClassifier(
             **settings, early_stopping=False, random_state=seed
-        ).fit(dropped, labels, sample_weight=weights)
+        ).fit(dataset.levelled(dropped, labels), labels, sample_weight=weights)
         found: Matrix = classifier.decision_function(seen)
     return found
 
