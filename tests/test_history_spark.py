@@ -20,7 +20,7 @@ import pytest
 from ibis.backends.sql.compilers import pyspark as dialect
 
 from sectionfour.domain import KNOWN
-from sectionfour.features import history
+from sectionfour.features import history, windows
 from sectionfour.features.catalog import ENTITIES, NAMES, WINDOWS
 
 from .test_features import ONE_THREAD, a_busy_past, as_table, assert_same
@@ -40,9 +40,9 @@ def test_every_window_is_said_in_sparks_sql(monkeypatch: pytest.MonkeyPatch) -> 
     )
     for window in WINDOWS:
         if window.agg == "distinct":
-            found = history._distinct(table, window)
+            found = windows.distinct(table, window)
         else:
-            found = history._of_entity(table, window.by, [window])
+            found = windows.of_entity(table, window.by, [window])
         assert window.name in in_sparks_sql(found)
     assert "ORDER BY" in in_sparks_sql(history._given(table))
 

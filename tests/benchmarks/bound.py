@@ -24,10 +24,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import norm
+from sectionfour.imports import read_handbook
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from sectionfour.features.catalog import DAY
-from sectionfour.imports import read_handbook
 from sectionfour.learning import handbook
 
 Bools = NDArray[np.bool_]
