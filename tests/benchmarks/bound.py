@@ -24,11 +24,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import norm
-from sectionfour.imports import read_handbook
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from sectionfour.features.catalog import DAY
 from sectionfour.learning import handbook
+from sectionfour.loading.imports import read_handbook
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
