@@ -39,7 +39,7 @@ from sectionfour.privacy.exceptions import Grant
 from sectionfour.privacy.pseudonym import Keys
 from sectionfour.privacy.regime import Regime
 
-BATCH = 10_000
+BATCH = 25_000
 #: Tokens that are remembered: those of payees, devices and addresses come again.
 KNOWN = 100_000
 EVENT_COLUMNS = Event.__struct_fields__

@@ -115,7 +115,8 @@ def open_keys(home: Path, region: str = "CN") -> Keys:
 
 
 def _plain(text: str) -> str:
-    return unicodedata.normalize("NFC", text.strip())
+    text = text.strip()
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def phone(text: str, region: str = "CN") -> str:
