@@ -39,6 +39,7 @@ from sectionfour.privacy.exceptions import Grant
 from sectionfour.privacy.pseudonym import Keys
 from sectionfour.privacy.regime import Regime
 
+#: Events a transaction: the ledger is locked while it lasts, about half a second.
 BATCH = 25_000
 #: Tokens that are remembered: those of payees, devices and addresses come again.
 KNOWN = 100_000
