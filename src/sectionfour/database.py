@@ -49,6 +49,8 @@ class Database:
         fcntl.flock(self._lock_file, fcntl.LOCK_EX)
         try:
             self._writer = self._connect()
+            # In KiB: an import writes all over its indexes, which outgrow the 2 MiB there are.
+            self._writer.execute("PRAGMA cache_size = -65536")
             self._file = _identity(path)
         finally:
             fcntl.flock(self._lock_file, fcntl.LOCK_UN)

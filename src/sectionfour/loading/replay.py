@@ -39,7 +39,8 @@ from sectionfour.privacy.exceptions import Grant
 from sectionfour.privacy.pseudonym import Keys
 from sectionfour.privacy.regime import Regime
 
-BATCH = 10_000
+#: Events a transaction: the ledger is locked while it lasts, about half a second.
+BATCH = 25_000
 #: Tokens that are remembered: those of payees, devices and addresses come again.
 KNOWN = 100_000
 EVENT_COLUMNS = Event.__struct_fields__

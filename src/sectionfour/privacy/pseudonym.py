@@ -116,7 +116,8 @@ def open_keys(home: Path, region: str = "CN", currency: str | None = None) -> Ke
 
 
 def _plain(text: str) -> str:
-    return unicodedata.normalize("NFC", text.strip())
+    text = text.strip()
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def phone(text: str, region: str = "CN") -> str:
