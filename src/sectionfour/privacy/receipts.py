@@ -184,7 +184,10 @@ class Notary:
         if ledger and not seen.intersection(note for _, note in ledger):
             yield "the witness file has no checkpoint, the ledger has"
         if size and not ledger:
-            yield "the ledger has entries and no checkpoint"
+            yield (
+                "the ledger has entries and no checkpoint: a service signs the first soon after its"
+                " start; had one been running, they were taken away"
+            )
 
     def _nodes(self, size: int, get: merkle.Get) -> Iterator[str]:
         """Compare the stored tree, from which proofs are made, with that of the leaves."""
