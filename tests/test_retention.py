@@ -264,7 +264,8 @@ def test_a_row_taken_beside_a_sweep_is_still_found(
     make(parts, [Case(number, *row) for number, row in enumerate(matrix, 1)])
     sweep.sweep(parts, NOW)
     notary = bootstrap.open_notary(settings, parts)
-    assert list(verify(parts, notary)) == ["the ledger has entries and no checkpoint"]
+    (found,) = verify(parts, notary)
+    assert found.startswith("the ledger has entries and no checkpoint")
     with parts.ledger.transaction() as connection:
         connection.execute(sql)
     assert len(list(verify(parts, notary))) > 1
