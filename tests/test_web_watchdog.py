@@ -60,13 +60,15 @@ def test_sound(a_request, a_consent, notice, client):
 def test_a_leak_of_any_kind_fails_its_test_and_nothing_else_does(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    folder = tmp_path_factory.mktemp("watched")
-    shutil.copy(Path(__file__).with_name("conftest.py"), folder)
+    folder = tmp_path_factory.mktemp("watched") / "tests"
+    folder.mkdir()
+    for name in ("conftest.py", "redis_server.py"):
+        shutil.copy(Path(__file__).with_name(name), folder)
     for name, text in LEAKS.items():
         (folder / f"test_{name}.py").write_text(text)
     (folder / "test_sound.py").write_text(SOUND)
     command = [sys.executable, "-m", "pytest", str(folder), "-q", "-p", "no:cacheprovider"]
-    command += ["-c", "/dev/null", "--rootdir", str(folder), "--import-mode=importlib", "-rA"]
+    command += ["-c", "/dev/null", "--rootdir", str(folder.parent), "--import-mode=importlib", "-rA"]
     command += ["--basetemp", str(folder / "temporary")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     summary = done.stdout[done.stdout.index("short test summary") :]
