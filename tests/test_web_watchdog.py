@@ -68,7 +68,14 @@ def test_a_leak_of_any_kind_fails_its_test_and_nothing_else_does(
         (folder / f"test_{name}.py").write_text(text)
     (folder / "test_sound.py").write_text(SOUND)
     command = [sys.executable, "-m", "pytest", str(folder), "-q", "-p", "no:cacheprovider"]
-    command += ["-c", "/dev/null", "--rootdir", str(folder.parent), "--import-mode=importlib", "-rA"]
+    command += [
+        "-c",
+        "/dev/null",
+        "--rootdir",
+        str(folder.parent),
+        "--import-mode=importlib",
+        "-rA",
+    ]
     command += ["--basetemp", str(folder / "temporary")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     summary = done.stdout[done.stdout.index("short test summary") :]
