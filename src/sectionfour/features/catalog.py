@@ -356,14 +356,27 @@ ROWS: tuple[Row, ...] = (
 FEATURES: tuple[Window | Row, ...] = WINDOWS + ROWS
 
 
+#: What is counted, of one.
+_ONE = {
+    "addresses": "address", "changes": "change", "devices": "device", "events": "event",
+    "frauds": "fraud", "instruments": "instrument", "items": "item", "logins": "login",
+    "members": "member", "pages": "page", "payees": "payee", "payouts": "payout",
+    "purchases": "purchase", "registrations": "registration", "searches": "search",
+}  # fmt: skip
+
+
 def say(feature: Window | Row, value: float) -> str:
     """Return what `feature` says to a person, at this value.
 
     >>> say(next(f for f in WINDOWS if f.name == "device_age"), 7260.0)
     'this device was first seen 2 hours ago'
+    >>> say(next(f for f in WINDOWS if f.name == "member_purchases_7d"), 1.0)
+    '1 purchase by this member in 7 days'
     """
     if feature.unit != "s":
-        return feature.says.format(value)
+        said = feature.says.format(value)
+        alone = said.startswith("1 ") and not said.startswith("1 of ") and feature.unit in _ONE
+        return said.replace(feature.unit, _ONE[feature.unit], 1) if alone else said
     for name, seconds in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
         if value >= seconds:
             count = int(value // seconds)
