@@ -129,6 +129,8 @@ class Visit(NamedTuple):
     joins: Joins
 
 
+#: (entity, token, types) -> (at, member) of the events that are kept
+OthersOf = Callable[[str, bytes, Sequence[str]], Sequence[tuple[int, bytes]]]
 #: What was read, each at its place, WIDTH in all; None where the event does not say whose.
 Readings = list[int | None]
 
@@ -165,12 +167,7 @@ class Velocity(Protocol):
     def unsettled(self, before: int) -> Sequence[tuple[int, bytes, bytes]]:
         """Return (at, key, payload) of what was added before `before` and not yet settled."""
 
-    def forget(
-        self,
-        member: bytes,
-        events: Sequence[Event],
-        others_of: Callable[[str, bytes, Sequence[str]], Sequence[tuple[int, bytes]]],
-    ) -> int:
+    def forget(self, member: bytes, events: Sequence[Event], others_of: OthersOf) -> int:
         """Take a member out of all windows; return how many entries changed.
 
         One entity after the other, each in an atomic step beside scoring; broken off in between, it

@@ -7,12 +7,14 @@ and a cursor over keys in order.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from typing import Any
 
+from sectionfour.domain import Event
+from sectionfour.features import online
 from sectionfour.features.catalog import DISTINCT_CAP, STREAMS
-from sectionfour.features.online import Card, Pair
+from sectionfour.features.online import Card, OthersOf, Pair
 from sectionfour.stores.cards import (
     COUNT,
     CUT,
@@ -27,10 +29,19 @@ from sectionfour.stores.cards import (
     opened,
 )
 
-#: (entity, token, types) -> (at, member) of the events that are kept
-OthersOf = Callable[[str, bytes, Sequence[str]], Sequence[tuple[int, bytes]]]
-
 # --- a member ---------------------------------------------------------------------------------
+
+
+def met(events: Sequence[Event]) -> list[tuple[Card, bytes, set[int]]]:
+    """Return each card that any of `events` is in, but those of their member: with its token, and
+    the instants of these events."""
+    found: dict[tuple[int, bytes], tuple[Card, bytes, set[int]]] = {}
+    for event in events:
+        for visit in online.visits(event):
+            if visit.card.by != "member" and any(visit.joins):
+                place = visit.card.id, visit.token
+                found.setdefault(place, (visit.card, visit.token, set()))[2].add(event.at)
+    return list(found.values())
 
 
 def drop(txn: Any, card: Card, token: bytes) -> int:

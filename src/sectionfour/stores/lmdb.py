@@ -26,7 +26,7 @@ from sectionfour.domain import Event
 from sectionfour.errors import FailClosed
 from sectionfour.features import online
 from sectionfour.features.catalog import fingerprint
-from sectionfour.features.online import CARDS, WIDTH, Card, Readings, Visit
+from sectionfour.features.online import CARDS, WIDTH, OthersOf, Readings, Visit
 from sectionfour.stores import cards, leaving
 
 #: What the keys and values look like; a store of another form is made anew.
@@ -169,24 +169,13 @@ class LmdbVelocity:
                 if forget:
                     txn.delete(b"I" + key)
 
-    def forget(
-        self,
-        member: bytes,
-        events: Sequence[Event],
-        others_of: Callable[[str, bytes, Sequence[str]], Sequence[tuple[int, bytes]]],
-    ) -> int:
-        met: dict[tuple[int, bytes], tuple[Card, set[int]]] = {}
-        for event in events:
-            for visit in online.visits(event):
-                if visit.card.by != "member" and any(visit.joins):
-                    place = visit.card.id, visit.token
-                    met.setdefault(place, (visit.card, set()))[1].add(event.at)
+    def forget(self, member: bytes, events: Sequence[Event], others_of: OthersOf) -> int:
         changed = 0
         with _closed(), self._env.begin(write=True) as txn:
             for card in CARDS:
                 if card.by == "member":
                     changed += leaving.drop(txn, card, member)
-        for (_, token), (card, ats) in met.items():  # one by one: a checkout waits for each
+        for card, token, ats in leaving.met(events):  # one by one: a checkout waits for each
             with _closed(), self._env.begin(write=True) as txn:
                 changed += leaving.leave(txn, card, token, ats, member, others_of)
         with _closed(), self._env.begin(write=True) as txn:

@@ -40,7 +40,7 @@ from sectionfour.domain import Event
 from sectionfour.errors import FailClosed, NotReady, SettingsError
 from sectionfour.features import online
 from sectionfour.features.catalog import fingerprint
-from sectionfour.features.online import CARDS, WIDTH, Card, Readings, Visit
+from sectionfour.features.online import CARDS, WIDTH, OthersOf, Readings, Visit
 from sectionfour.redis import Ask, Command, Server
 from sectionfour.stores import cards, hand, leaving
 
@@ -292,18 +292,7 @@ class RedisVelocity:
 
     # --- to forget
 
-    def forget(
-        self,
-        member: bytes,
-        events: Sequence[Event],
-        others_of: Callable[[str, bytes, Sequence[str]], Sequence[tuple[int, bytes]]],
-    ) -> int:
-        met: dict[tuple[int, bytes], tuple[Card, set[int]]] = {}
-        for event in events:
-            for visit in online.visits(event):
-                if visit.card.by != "member" and any(visit.joins):
-                    place = visit.card.id, visit.token
-                    met.setdefault(place, (visit.card, set()))[1].add(event.at)
+    def forget(self, member: bytes, events: Sequence[Event], others_of: OthersOf) -> int:
         changed = 0
         for card in CARDS:
             if card.by == "member":
@@ -311,7 +300,7 @@ class RedisVelocity:
                 gone = ("HLEN", name), ("ZCARD", name + b"E"), ("DEL", name, name + b"E")
                 with self._server.asking() as ask:
                     changed += sum(ask(("MULTI",), *gone, ("EXEC",))[-1][:2])
-        for (_, token), (card, ats) in met.items():  # one by one: a checkout waits for each
+        for card, token, ats in leaving.met(events):  # one by one: a checkout waits for each
             name = cards.LAYOUTS[card.id].prefix + token
             leave = partial(
                 leaving.leave, card=card, token=token, ats=ats, member=member, others_of=others_of
