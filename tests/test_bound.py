@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
-
 import numpy as np
 import pandas as pd
 import pytest
 
 from sectionfour.features.catalog import DAY
 
+from .benchmarks import bound
+
 DAYS = 40
 
 
 @pytest.fixture(scope="module")
-def bound() -> ModuleType:
-    path = Path(__file__).parent / "benchmarks" / "bound.py"
-    spec = importlib.util.spec_from_file_location("bound", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def table(bound) -> pd.DataFrame:
+def table() -> pd.DataFrame:
     """Transactions labelled as the published ones are, by a loop: a day begins, all its days."""
     rng = np.random.default_rng(1)
     day = np.sort(rng.integers(0, DAYS, 20_000))
@@ -54,7 +41,7 @@ def table(bound) -> pd.DataFrame:
     )
 
 
-def test_a_terminal_is_told_of_a_week_after_it_has_gone_bad(bound, table):
+def test_a_terminal_is_told_of_a_week_after_it_has_gone_bad(table):
     states = bound.hidden(table)
     assert (states.bad == (table["began"] >= 0)).all()
     week_ago = (table["began"] >= 0) & (table["day"] - table["began"] >= 7)
@@ -64,7 +51,7 @@ def test_a_terminal_is_told_of_a_week_after_it_has_gone_bad(bound, table):
     assert 0 < states.known.sum() < states.bad.sum()
 
 
-def test_raters_see_all_but_the_first_week(bound, table):
+def test_raters_see_all_but_the_first_week(table):
     states = bound.hidden(table)
     fraud = table["TX_FRAUD"].to_numpy() == 1
     seer, genie = bound.seer(table, states), bound.genie(table, states)
@@ -76,7 +63,7 @@ def test_raters_see_all_but_the_first_week(bound, table):
     assert len(np.unique(genie[told])) == 1
 
 
-def test_transactions_of_other_seeds_are_refused(bound, table):
+def test_transactions_of_other_seeds_are_refused(table):
     quiet = table.copy()
     row = np.flatnonzero(table["began"] >= 0)[0]
     quiet.loc[row, "TX_FRAUD"] = 0

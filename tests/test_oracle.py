@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 from datetime import date, timedelta
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pandas as pd
-import pytest
 from sklearn.metrics import average_precision_score
 
 from sectionfour.features.catalog import DAY
 from sectionfour.learning import handbook
+
+from .benchmarks import oracle
 
 ORIGIN = date(2018, 4, 1)
 DAYS, CUSTOMERS, TERMINALS = 60, 300, 400
@@ -22,18 +20,7 @@ JUDGED = DAYS - handbook.TEST_DAYS
 START = ORIGIN + timedelta(days=JUDGED - handbook.TRAIN_DAYS - handbook.DELAY_DAYS)
 
 
-@pytest.fixture(scope="module")
-def oracle() -> ModuleType:
-    path = Path(__file__).parent / "benchmarks" / "oracle.py"
-    spec = importlib.util.spec_from_file_location("oracle", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def a_world(oracle: ModuleType, seed: int = 5) -> pd.DataFrame:
+def a_world(seed: int = 5) -> pd.DataFrame:
     """Return transactions made as the published ones were, of fewer people and terminals."""
     rng = np.random.default_rng(seed)
     mean = rng.uniform(5, 100, CUSTOMERS)
@@ -72,10 +59,10 @@ def day_of(table: pd.DataFrame) -> np.ndarray:
     return (table["at"] // DAY - table["at"].min() // DAY).to_numpy()
 
 
-def test_nothing_that_comes_later_changes_what_it_says(oracle):
+def test_nothing_that_comes_later_changes_what_it_says():
     """Of the first day judged: labels that are not yet seven days old, and amounts of the days
     after it, may be others; and labels that are old enough may not."""
-    table = a_world(oracle)
+    table = a_world()
     day = day_of(table)
     today = day == JUDGED
     said = oracle.chance_of_fraud(table, [START])[today]
@@ -94,10 +81,10 @@ def test_nothing_that_comes_later_changes_what_it_says(oracle):
         assert not np.array_equal(oracle.chance_of_fraud(earlier, [START])[today], said)
 
 
-def test_it_counts_on_as_many_frauds_as_there_are_and_ranks_them(oracle):
+def test_it_counts_on_as_many_frauds_as_there_are_and_ranks_them():
     expected = found = spread = 0.0
     for seed in (1, 2, 3):
-        table = a_world(oracle, seed)
+        table = a_world(seed)
         chance = oracle.chance_of_fraud(table, [START])
         judged = np.isfinite(chance)
         assert np.array_equal(judged, day_of(table) >= JUDGED)
@@ -113,8 +100,8 @@ def test_it_counts_on_as_many_frauds_as_there_are_and_ranks_them(oracle):
     assert abs(found - expected) < 6 * np.sqrt(spread)
 
 
-def test_who_is_who_by_number_does_not_matter(oracle):
-    table = a_world(oracle)
+def test_who_is_who_by_number_does_not_matter():
+    table = a_world()
     other = table.copy()
     rng = np.random.default_rng(0)
     other["CUSTOMER_ID"] = rng.permutation(CUSTOMERS)[table["CUSTOMER_ID"]]

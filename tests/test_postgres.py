@@ -411,7 +411,7 @@ def test_a_statement_that_takes_too_long_is_ended_and_the_room_is_freed_at_leisu
                 ledger.rows("SELECT pg_sleep(20)")
             assert ledger.rows("SELECT 1") == [(1,)]
             assert ledger.cut()
-        with ledger._database.read.unhurried():  # type: ignore[attr-defined]
+        with ledger._database.read.unhurried():
             ledger.rows("SELECT pg_sleep(3)")
         assert ledger.rows("SHOW statement_timeout") == [("2s",)]
         assert ledger.rows("SHOW lock_timeout") == [("2s",)]
