@@ -2,6 +2,11 @@
 
 Writers queue on a file lock, first come first served: SQLite's own busy handler sleeps and polls,
 which costs a checkout tens of milliseconds as soon as two worker processes write.
+
+A commit is put on disk after that lock is let go, so that the next writer need not wait for the
+disk: SQLite leaves its write-ahead log unflushed (NORMAL), and whoever committed flushes it. One
+flush serves all who committed before it began. Others may see a commit that is not on disk yet;
+but whatever they commit upon it comes later in the same log, and is flushed with it.
 """
 
 from __future__ import annotations
@@ -29,19 +34,30 @@ FAULTS = (sqlite3.Error, Fault)
 CLASHES = (sqlite3.IntegrityError, Clash)
 
 
+#: Flushes what a file holds, not when it was written to; where there is no such call, both.
+_flush = getattr(os, "fdatasync", os.fsync)
+
+
 class Database:
     """A SQLite file: a reading connection a thread, one writing connection a process.
 
     Reads see the newest commit of any process: no statement is left open between calls.
+    `synchronous`: FULL, a commit is on disk when `write` returns; NORMAL, a power cut may lose it;
+    OFF, and a power cut may ruin the file.
     """
 
     def __init__(self, path: Path, schema: str, *, version: int, synchronous: str = "FULL") -> None:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.path = path
-        self._synchronous = synchronous
+        self._pragma = "OFF" if synchronous == "OFF" else "NORMAL"
+        self._flushes = synchronous == "FULL"
         self._local = threading.local()
         self._turn = threading.RLock()
         self._lock_file = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._log_file: int | None = None
+        self._commits = self._flushed = 0
+        self._flushing = threading.Lock()
+        self._lost = False
         self._opened: list[sqlite3.Connection] = []
         self._file: tuple[int, int] | None = None
         # Where two give a new file its log at once, SQLite lets one wait no moment for the other,
@@ -77,7 +93,7 @@ class Database:
                 raise
         os.chmod(self.path, 0o600)
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+        connection.execute(f"PRAGMA synchronous = {self._pragma}")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA secure_delete = ON")  # what is erased is overwritten
         connection.execute("PRAGMA busy_timeout = 5000")  # for writers that are not ours
@@ -103,6 +119,8 @@ class Database:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX)
             try:
                 self._check_file()
+                if self._lost:
+                    raise sqlite3.OperationalError("the disk has failed: open the file anew")
                 self._writer.execute("BEGIN IMMEDIATE")
                 try:
                     yield self._writer
@@ -111,8 +129,29 @@ class Database:
                     if self._writer.in_transaction:  # some errors have rolled it back already
                         self._writer.execute("ROLLBACK")
                     raise
+                self._commits += 1
+                mine = self._commits
             finally:
                 fcntl.flock(self._lock_file, fcntl.LOCK_UN)
+        if self._flushes:
+            self._flush(mine)
+
+    def _flush(self, mine: int) -> None:
+        """Return once the commit of this number is on disk. Whoever comes while another flushes
+        waits for it, and of those who have waited the first flushes for all."""
+        with self._flushing:
+            if self._flushed >= mine:
+                return
+            upto = self._commits
+            try:
+                if self._log_file is None:  # by now it is there, and stays while the file is open
+                    self._log_file = os.open(f"{self.path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+                _flush(self._log_file)
+            except OSError as error:
+                # What the kernel could not write it may forget, and a second flush would succeed.
+                self._lost = True
+                raise sqlite3.OperationalError("the disk does not take the log") from error
+            self._flushed = upto
 
     def cut(self) -> bool:
         """Bring the write-ahead log into the file and empty it: it still holds, until then, what
@@ -131,6 +170,8 @@ class Database:
             connection.close()
         if self._opened:
             os.close(self._lock_file)
+            if self._log_file is not None:
+                os.close(self._log_file)
         self._opened.clear()
 
 
