@@ -11,8 +11,8 @@ import msgspec
 from sectionfour.domain import Leaf, micros
 from sectionfour.parts import Parts
 from sectionfour.privacy import entries
+from sectionfour.privacy.holds import Hold
 from sectionfour.stores.ledger.cessation import notified
-from sectionfour.stores.ledger.retention import Hold
 from sectionfour.stores.ledger.tallied import COLUMNS
 from sectionfour.verify.books import MISSING, Books
 
