@@ -19,8 +19,8 @@ import msgspec
 import pytest
 
 from sectionfour import bootstrap
-from sectionfour.domain import Given
 from sectionfour.errors import Ceased
+from sectionfour.given import Given
 from sectionfour.jobs import cessation, rotation, sweep
 from sectionfour.jobs.upkeep import upkeep
 from sectionfour.loading import imports

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sectionfour.domain import Device, Location
 from sectionfour.errors import BadRequest, RegimeError
+from sectionfour.given import Device, Location
 from sectionfour.privacy.regime import Regime, assemble, load, parse
 
 PACKAGED = resources.files("sectionfour.privacy").joinpath("regime.toml").read_bytes()

@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 
 from sectionfour.bootstrap import open_notary, open_parts
 from sectionfour.cli import main
-from sectionfour.domain import Event, Given
+from sectionfour.domain import Event
 from sectionfour.errors import Conflict, KeyringError, NotReady
 from sectionfour.features import online
+from sectionfour.given import Given
 from sectionfour.jobs import cessation, rotation, upkeep
 from sectionfour.loading import imports
 from sectionfour.loading.replay import Consent, Known, replay

@@ -17,7 +17,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sectionfour.domain import (
+from sectionfour.domain import Notice
+from sectionfour.errors import HistoryError
+from sectionfour.features.catalog import DAY, SECOND
+from sectionfour.given import (
     Consignee,
     Device,
     Given,
@@ -28,12 +31,9 @@ from sectionfour.domain import (
     Log,
     Member,
     MemberOptional,
-    Notice,
     Transaction,
     What,
 )
-from sectionfour.errors import HistoryError
-from sectionfour.features.catalog import DAY, SECOND
 from sectionfour.loading.replay import Consent, Known, Step
 from sectionfour.simulate import Market, read
 

@@ -15,8 +15,9 @@ from msgspec import Struct
 
 from sectionfour.decisions import cases
 from sectionfour.decisions.cases import Measure, Verdict
-from sectionfour.domain import Event, Raw, instant
+from sectionfour.domain import Event, instant
 from sectionfour.errors import BadRequest, Conflict, Forbidden, NotFound
+from sectionfour.given import Raw
 from sectionfour.parts import Parts
 from sectionfour.privacy import entries
 from sectionfour.privacy.rights import WORDS

@@ -11,8 +11,9 @@ from typing import Annotated
 from flask import Response
 from msgspec import Meta, Struct
 
-from sectionfour.domain import Identifier, Leaf, Raw, instant
+from sectionfour.domain import Leaf, instant
 from sectionfour.errors import BadRequest, NotFound
+from sectionfour.given import Identifier, Raw
 from sectionfour.privacy import entries
 from sectionfour.privacy.holds import Hold, lifted
 from sectionfour.web import body

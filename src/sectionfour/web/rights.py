@@ -7,9 +7,10 @@ from typing import Any, Literal
 from flask import Response
 from msgspec import Struct
 
-from sectionfour.domain import Raw, instant
+from sectionfour.domain import instant
 from sectionfour.errors import NotFound
 from sectionfour.features.catalog import NAMES
+from sectionfour.given import Raw
 from sectionfour.parts import Parts
 from sectionfour.privacy import erasure, rights
 from sectionfour.web import body
