@@ -18,13 +18,11 @@ from sectionfour.privacy.exceptions import (
     Document,
     Grant,
     Scope,
-    approve,
     covers,
     in_vain,
-    requested,
-    revoke,
     standing,
 )
+from sectionfour.privacy.granting import approve, requested, revoke
 from sectionfour.privacy.regime import load
 
 REGIME = load()
