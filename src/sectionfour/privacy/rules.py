@@ -153,14 +153,6 @@ class ExceptionRule:
     def live_score(self) -> bool:
         return "score" in self.operations
 
-    @property
-    def training_allowed(self) -> bool:
-        return "train" in self.operations
-
-    @property
-    def disposal_allowed(self) -> bool:
-        return "dispose" in self.operations
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Umbrella:
