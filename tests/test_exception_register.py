@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from sectionfour.domain import Leaf, Permit, Request, Use
+from sectionfour.domain import DAY, HOUR, Leaf, Permit, Request, Use
 from sectionfour.errors import BadRequest, Conflict, Forbidden
 from sectionfour.privacy import exceptions, gate, granting
-from sectionfour.privacy.exceptions import DAY, HOUR, Attempt, Document, Grant, Scope
+from sectionfour.privacy.exceptions import Attempt, Document, Grant, Scope
 from sectionfour.privacy.regime import load
 from sectionfour.stores.ledger.rooms import Ledger
 

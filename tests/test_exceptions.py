@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sectionfour.domain import DAY, HOUR
 from sectionfour.errors import BadRequest, Conflict, Forbidden
 from sectionfour.privacy.exceptions import (
-    DAY,
-    HOUR,
     Attempt,
     Document,
     Grant,

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from sectionfour import bootstrap
 from sectionfour.cli import main
-from sectionfour.domain import Event, Label
+from sectionfour.domain import DAY, Event, Label
 from sectionfour.errors import SettingsError
 from sectionfour.jobs import sweep, upkeep
 from sectionfour.parts import Parts
@@ -25,7 +25,6 @@ from sectionfour.privacy import entries, inventory, retention
 from sectionfour.privacy.consent import ConsentEvent
 from sectionfour.privacy.exceptions import Grant, Scope
 from sectionfour.privacy.holds import Hold
-from sectionfour.privacy.retention import DAY
 from sectionfour.privacy.tally import Tally
 from sectionfour.settings import Settings
 from sectionfour.stores import open_velocity

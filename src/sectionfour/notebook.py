@@ -17,9 +17,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from sectionfour.domain import micros
+from sectionfour.domain import DAY, MINUTE, micros
 from sectionfour.errors import HistoryError, RegistryError
-from sectionfour.features.catalog import DAY, ENTITIES, FEATURES, INPUTS, MINUTE, NAMES
+from sectionfour.features.catalog import ENTITIES, FEATURES, INPUTS, NAMES
 from sectionfour.settings import Settings, from_environment
 
 if TYPE_CHECKING:

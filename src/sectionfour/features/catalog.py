@@ -14,11 +14,20 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sectionfour.domain import CLEARED, EVENT_TYPES, FRAUD, PLACE_BITS, PLACE_KM
+from sectionfour.domain import (
+    CLEARED,
+    DAY,
+    EVENT_TYPES,
+    FRAUD,
+    HOUR,
+    MINUTE,
+    PLACE_BITS,
+    PLACE_KM,
+    SECOND,
+    WEEK,
+)
 
-SECOND = 1_000_000
-MINUTE, HOUR, DAY = 60 * SECOND, 3600 * SECOND, 86_400 * SECOND
-WEEK, MONTH, YEAR = 7 * DAY, 30 * DAY, 365 * DAY
+MONTH, YEAR = 30 * DAY, 365 * DAY
 
 #: The largest number of others that a distinct count tells apart.
 DISTINCT_CAP = 1_000

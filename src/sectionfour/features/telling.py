@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sectionfour.features.catalog import SECOND, Row, Window
+from sectionfour.domain import SECOND
+from sectionfour.features.catalog import Row, Window
 
 #: What says nothing about the event's risk by itself is never given as a reason.
 NO_REASON = frozenset({"event_context"})

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from sectionfour.domain import Event
+from sectionfour.domain import DAY, MINUTE, Event
 from sectionfour.errors import Conflict, NotFound
 from sectionfour.privacy import entries, inventory, retention
 from sectionfour.privacy.halves import Erased
@@ -27,11 +27,10 @@ from sectionfour.privacy.pseudonym import _plain
 if TYPE_CHECKING:
     from sectionfour.parts import Parts
 
-DAY = 86_400_000_000
 #: By when all is to be done, the models' retraining included.
 DUE = 30 * DAY
 #: How long a request may be on its way to the ledger: as in `upkeep`.
-ARRIVED = 60_000_000
+ARRIVED = MINUTE
 #: How long a request for an erasure that is sent again is known for the same one.
 RETRY = DAY
 EVER = 1 << 62

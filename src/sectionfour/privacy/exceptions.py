@@ -11,10 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from sectionfour.domain import DAY, HOUR
 from sectionfour.privacy.rules import LEGAL_MEMO, ExceptionRule
-
-HOUR = 3_600_000_000
-DAY = 24 * HOUR
 
 State = Literal["requested", "live", "revoked"]
 #: Live, but the time is over, nobody ratified it in time, or a review is overdue.

@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from itertools import chain
 
+from sectionfour.domain import DAY
 from sectionfour.errors import BadRequest, Conflict, Forbidden
-from sectionfour.privacy.exceptions import DAY, Attempt, Document, Grant, Scope, ratified, standing
+from sectionfour.privacy.exceptions import Attempt, Document, Grant, Scope, ratified, standing
 from sectionfour.privacy.regime import Regime
 from sectionfour.privacy.rules import OPERATIONS, ExceptionRule
 

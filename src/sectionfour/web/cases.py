@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from sectionfour.decisions import cases
 from sectionfour.decisions.cases import Measure, Verdict
-from sectionfour.domain import Event, instant
+from sectionfour.domain import DAY, MINUTE, Event, instant
 from sectionfour.errors import BadRequest, Conflict, Forbidden, NotFound
 from sectionfour.given import Raw
 from sectionfour.parts import Parts
@@ -27,8 +27,7 @@ from sectionfour.web.routes import Route, Service, answer
 
 MOST = 500
 #: How long one may take from asking who it is to being told, in microseconds.
-LIFE = 24 * 3600 * 1_000_000
-MINUTE = 60_000_000
+LIFE = DAY
 
 
 class VerdictBody(Raw, frozen=True, kw_only=True):
