@@ -28,7 +28,8 @@ from sectionfour.jobs import cessation, rotation, upkeep
 from sectionfour.loading import imports
 from sectionfour.loading.replay import Consent, Known, replay
 from sectionfour.privacy import entries, kek
-from sectionfour.privacy.keys import DESTROYED, Keyring, epoch_key, load_kek
+from sectionfour.privacy.kek import load_kek
+from sectionfour.privacy.keys import DESTROYED, Keyring, epoch_key
 from sectionfour.privacy.pseudonym import open_keys
 from sectionfour.verify import verify
 from sectionfour.web.keys import create_key

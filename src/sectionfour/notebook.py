@@ -63,7 +63,8 @@ def open_home(
         raise HistoryError(f"{settings.home} holds no ledger; import a past, or name another home")
     if trusted is None:
         from sectionfour.bootstrap import trusted_keys
-        from sectionfour.privacy.keys import Keyring, load_kek
+        from sectionfour.privacy.kek import load_kek
+        from sectionfour.privacy.keys import Keyring
 
         trusted = trusted_keys(Keyring(settings.home / "keys", load_kek(settings.home)))
     return _read(settings, trusted, seed=None, purpose=purpose)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -34,7 +34,8 @@ ARRIVED = MINUTE
 #: How long a request for an erasure that is sent again is known for the same one.
 RETRY = DAY
 EVER = 1 << 62
-TRIGGERS = ("cancellation", "subject_request")
+#: Why somebody is to be forgotten.
+Trigger = Literal["cancellation", "subject_request"]
 
 _event = msgspec.msgpack.Decoder(Event).decode
 
