@@ -33,7 +33,8 @@ from flask.testing import FlaskClient
 from sectionfour import bootstrap
 from sectionfour.learning import registry
 from sectionfour.parts import Parts, now
-from sectionfour.privacy.keys import Keyring, load_kek
+from sectionfour.privacy.kek import load_kek
+from sectionfour.privacy.keys import Keyring
 from sectionfour.privacy.regime import load
 from sectionfour.settings import Settings
 from sectionfour.stores import open_ledger

@@ -70,8 +70,9 @@ def test_the_document_is_sound(contract):
             assert found["summary"]
             assert "withhold" not in found["description"] or "Raw" not in found["description"]
     assert len(names) == len(set(names))
-    for schema in contract["components"]["schemas"].values():
+    for name, schema in contract["components"]["schemas"].items():
         jsonschema.Draft202012Validator.check_schema(schema)
+        assert "." not in name, "two structs of one name are told apart by their modules"
     known = {f"#/components/schemas/{name}" for name in contract["components"]["schemas"]}
     used = set(re.findall(r'"\$ref": ?"([^"]+)"', json.dumps(contract)))
     assert used <= known

@@ -28,7 +28,8 @@ from hypothesis.stateful import (
 )
 
 from sectionfour.decide import decide
-from sectionfour.domain import Given, Leaf, Notice, Permit, Request, Use
+from sectionfour.domain import Leaf, Notice, Permit, Request, Use
+from sectionfour.given import Given
 from sectionfour.parts import Parts, never_back
 from sectionfour.privacy import consent, gate
 from sectionfour.privacy.consent import ConsentEvent

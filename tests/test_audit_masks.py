@@ -15,7 +15,8 @@ import pytest
 
 from sectionfour.decide import decide
 from sectionfour.decisions import answers
-from sectionfour.domain import EVENT_TYPES, Given, Leaf, Notice, Outcome, Permit, Request, Use
+from sectionfour.domain import EVENT_TYPES, Leaf, Notice, Outcome, Permit, Request, Use
+from sectionfour.given import Given
 from sectionfour.parts import Parts
 from sectionfour.privacy import consent, gate, merkle, pseudonym, receipts, regime
 from sectionfour.privacy.consent import ConsentEvent

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sectionfour.features.catalog import DAY
+from sectionfour.domain import DAY
 
 from .benchmarks import bound
 

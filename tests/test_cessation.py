@@ -19,14 +19,15 @@ import msgspec
 import pytest
 
 from sectionfour import bootstrap
-from sectionfour.domain import Given
+from sectionfour.domain import DAY
 from sectionfour.errors import Ceased
+from sectionfour.given import Given
 from sectionfour.jobs import cessation, rotation, sweep
 from sectionfour.jobs.upkeep import upkeep
 from sectionfour.loading import imports
 from sectionfour.loading.replay import Consent, Known, replay
 from sectionfour.parts import Parts
-from sectionfour.privacy import entries, erasure, notes, retention
+from sectionfour.privacy import entries, erasure, notes
 from sectionfour.settings import Settings
 from sectionfour.stores import open_ledger
 from sectionfour.stores.ledger.cessation import STAYS, Ending
@@ -244,7 +245,7 @@ def test_in_whatever_order_things_go_the_log_matches_and_at_the_end_too(
         "erase": lambda: erase("raw-member-1"),
         "erase it": lambda: erase(imported),
         "rotate": rotate,
-        "sweep": lambda: sweep.sweep(parts, parts.clock() + 4 * 365 * retention.DAY),
+        "sweep": lambda: sweep.sweep(parts, parts.clock() + 4 * 365 * DAY),
         "cease": lambda: cessation.cease(parts, notary, settings, announcement="x", by="shell"),
     }
     for step in (*order, "cease"):

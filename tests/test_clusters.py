@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from sectionfour import simulate
 from sectionfour.bootstrap import open_parts
 from sectionfour.cli import main
-from sectionfour.domain import FRAUD, Event, known_as
+from sectionfour.domain import DAY, FRAUD, Event, known_as
 from sectionfour.errors import Ceased, Conflict, NotReady
 from sectionfour.features import history, online
-from sectionfour.features.catalog import CLUSTER_OVER, DAY, HUB_MEMBERS, NAMES
+from sectionfour.features.catalog import CLUSTER_OVER, HUB_MEMBERS, NAMES
 from sectionfour.jobs import clustering, sweep
 from sectionfour.learning import clusters, past
 from sectionfour.learning.permitted import permit

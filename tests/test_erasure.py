@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from sectionfour.cli import main
-from sectionfour.domain import Event, known_event
+from sectionfour.domain import DAY, Event, known_event
 from sectionfour.errors import KeyringError
 from sectionfour.features import online
 from sectionfour.features.catalog import DISTINCT_CAP, WINDOWS
@@ -298,7 +298,7 @@ def a_grant(parts, exception: int, **changes: Any) -> Grant:
     at = parts.clock()
     grant = Grant(
         grant_id=f"xg_{exception}", exception=exception, documents=(), necessity="so it is",
-        scope=scope, not_before=at - 2, expires_at=at + erasure.DAY, max_uses=1,
+        scope=scope, not_before=at - 2, expires_at=at + DAY, max_uses=1,
         requested_by="k_1", requested_at=at - 2, sealed=exception == 3, state="live",
         live_at=at - 1,
     )  # fmt: skip
@@ -349,7 +349,7 @@ def test_nothing_is_left_of_one_and_all_of_the_other(app, client, lived):
     said = client("privacy").get(f"/v1/erasures/{name}").json
     assert said["state"] == "running"
     kept_up(app, after=LATER)
-    kept_up(app, after=2 * erasure.DAY)
+    kept_up(app, after=2 * DAY)
     assert left(lived, mine) == []
     assert lived.keys.subject("raw-member-1") is None  # no row from which a token could be made
     assert lived.ledger.rows("SELECT * FROM events") == before
@@ -372,7 +372,7 @@ def test_the_log_still_matches_and_a_receipt_is_still_proven(app, client, lived)
     kept_up(app)
     erase(client)
     notary = app.extensions["sectionfour.notary"]
-    for after in (0, LATER, 2 * erasure.DAY):
+    for after in (0, LATER, 2 * DAY):
         kept_up(app, after=after)
         assert list(verify(lived, notary)) == []
     assert client("privacy").get(f"/v1/receipts/{asked}").status_code == 200
@@ -443,7 +443,7 @@ def test_killed_anywhere_it_goes_on(app, client, lived, monkeypatch, step):
                 begin_or_go_on(lived, after)
     kept_up(app)
     kept_up(app, after=LATER)
-    kept_up(app, after=2 * erasure.DAY)
+    kept_up(app, after=2 * DAY)
     assert left(lived, mine) == []
     assert len(lived.ledger.rows("SELECT * FROM erasures")) == 1
     assert list(verify(lived, app.extensions["sectionfour.notary"])) == []
@@ -459,7 +459,7 @@ def test_again_it_is_the_same_and_who_comes_back_is_somebody_new(app, client, li
     assert not set(tokens(lived)) & set(old)
     again = erase(client)
     assert again != first
-    kept_up(app, after=3 * erasure.DAY)
+    kept_up(app, after=3 * DAY)
     path = "/v1/members/raw-member-1/erasure"
     answer = client("privacy").post(path, json={"trigger": "cancellation"})
     assert answer.status_code == 404
@@ -509,7 +509,7 @@ def test_while_it_is_asked_about_it_is_before_or_after(app, client, lived, a_req
         thread.join()
     assert set(statuses) <= {200}
     kept_up(app, after=LATER)
-    kept_up(app, after=2 * erasure.DAY)
+    kept_up(app, after=2 * DAY)
     assert left(lived, mine) == []
     assert list(verify(lived, app.extensions["sectionfour.notary"])) == []
     windows = dump(lived.velocity)
@@ -619,7 +619,7 @@ def test_an_older_ledger_that_is_put_back_is_erased_again(
         assert told.stdout == b"2 erasures are done again\n"
     assert older(verify(lived, notary)) == []
     kept_up(app, after=LATER)
-    kept_up(app, after=2 * erasure.DAY)
+    kept_up(app, after=2 * DAY)
     assert left(lived, mine) == []
     assert lived.keys.vault.row_of("raw-member-1") is None
     assert lived.ledger.rows("SELECT * FROM events") == before
@@ -649,7 +649,7 @@ def test_what_is_noted_of_an_erasure_goes_in_its_time(client, lived):
     erase(client)
     (noted,) = lived.keys.vault.erased()
     assert noted.mark not in (lived.keys.vault.place("raw-member-1"), noted.half)
-    kept = (retention.load().classes["audit_3y"].days or 0) * erasure.DAY
+    kept = (retention.load().classes["audit_3y"].days or 0) * DAY
     assert "persons.erased" not in sweep(lived, noted.requested_at + kept)
     assert sweep(lived, noted.requested_at + kept + 1)["persons.erased"] == 1
     assert lived.keys.vault.erased() == []
@@ -701,7 +701,7 @@ def test_of_many_nothing_is_left(app, client, notice, a_request, a_consent, part
         path = f"/v1/members/raw-member-{number}/erasure"
         assert privacy.post(path, json={"trigger": "subject_request"}).status_code == 202
     kept_up(app, after=LATER)
-    kept_up(app, after=2 * erasure.DAY)
+    kept_up(app, after=2 * DAY)
     assert left(parts, found) == []
     assert parts.keys.vault.clear() == 0
     assert parts.ledger.rows("SELECT COUNT(*) FROM events") == [(0,)]

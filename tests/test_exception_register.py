@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from sectionfour.domain import Leaf, Permit, Request, Use
+from sectionfour.domain import DAY, HOUR, Leaf, Permit, Request, Use
 from sectionfour.errors import BadRequest, Conflict, Forbidden
-from sectionfour.privacy import exceptions, gate
-from sectionfour.privacy.exceptions import DAY, HOUR, Attempt, Document, Grant, Scope
+from sectionfour.privacy import exceptions, gate, granting
+from sectionfour.privacy.exceptions import Attempt, Document, Grant, Scope
 from sectionfour.privacy.regime import load
 from sectionfour.stores.ledger.rooms import Ledger
 
@@ -70,13 +70,13 @@ def asked(number: int, **changes: Any) -> Grant:
         "controller_type": CONTROLLERS.get(number, "marketplace"),
         "consent_attempts": [Attempt(at=NOON, channel="call", result="no_answer")],
     }
-    return exceptions.requested(REGIME, **(wanted | changes))
+    return granting.requested(REGIME, **(wanted | changes))
 
 
 def live(number: int, **changes: Any) -> Grant:
     grant, rule = asked(number, **changes), REGIME.exceptions[number]
     for place, office in enumerate(rule.approvers or (None,)):
-        grant = exceptions.approve(grant, rule, by=f"k{place}", at=NOON, office=office)
+        grant = granting.approve(grant, rule, by=f"k{place}", at=NOON, office=office)
     return grant
 
 
@@ -95,7 +95,7 @@ def refused(what: Any) -> bool:
 def self_approval(number: int) -> bool:
     office = (REGIME.exceptions[number].approvers or (None,))[0]
     rule = REGIME.exceptions[number]
-    grant = exceptions.approve(asked(number), rule, by="asker", at=NOON, office=office)
+    grant = granting.approve(asked(number), rule, by="asker", at=NOON, office=office)
     return covered(grant, number)
 
 
@@ -104,16 +104,16 @@ def single_approver(number: int) -> bool:
     rule, grant = REGIME.exceptions[number], asked(number)
     offices = rule.approvers or (None,)
     if len(offices) > 1:
-        return covered(exceptions.approve(grant, rule, by="k", at=NOON, office=offices[0]), number)
+        return covered(granting.approve(grant, rule, by="k", at=NOON, office=offices[0]), number)
     if rule.approvers:
-        return covered(exceptions.approve(grant, rule, by="k", at=NOON, office="cook"), number)
+        return covered(granting.approve(grant, rule, by="k", at=NOON, office="cook"), number)
     return covered(grant, number)
 
 
 def same_key_for_two_offices(number: int) -> bool:
     rule, grant = REGIME.exceptions[number], asked(number)
     for office in (*rule.approvers, *rule.ratifiers, None, None)[:2]:
-        grant = exceptions.approve(grant, rule, by="k", at=NOON, office=office)
+        grant = granting.approve(grant, rule, by="k", at=NOON, office=office)
     return covered(grant, number, at=NOON + DAY + HOUR)
 
 
@@ -131,7 +131,7 @@ CASES: dict[str, Any] = {
     "single approver": single_approver,
     "the same key twice": same_key_for_two_offices,
     "over quota": lambda n: covered(live(n), n, uses=2),
-    "revoked": lambda n: covered(exceptions.revoke(live(n), by="x", at=NOON), n),
+    "revoked": lambda n: covered(granting.revoke(live(n), by="x", at=NOON), n),
     "wrong controller": lambda n: covered(
         live(n, controller_type="marketplace" if n == 10 else "news_agency"), n
     ),
@@ -209,8 +209,8 @@ def test_without_a_review_it_covers_nothing_from_then_on(number: int) -> None:
     office = rule.approvers[0]
     for by, of in (("asker", office), ("k9", "cook")):
         with pytest.raises((Conflict, Forbidden)):
-            exceptions.review(grant, rule, by=by, at=end, office=of)
-    assert covered(exceptions.review(grant, rule, by="k9", at=end, office=office), number, at=end)
+            granting.review(grant, rule, by=by, at=end, office=of)
+    assert covered(granting.review(grant, rule, by="k9", at=end, office=office), number, at=end)
 
 
 def test_other_law_scores_only_where_the_memo_says_so() -> None:
@@ -246,14 +246,14 @@ def test_every_use_is_shown_to_the_person_unless_it_is_under_seal(
     assert sealed is not None
     rule = REGIME.exceptions[3]
     with pytest.raises(Forbidden):
-        exceptions.unseal(sealed, rule, by="k7", at=NOON, office="cook")
-    lifted = exceptions.unseal(sealed, rule, by="k7", at=NOON, office="general_counsel")
+        granting.unseal(sealed, rule, by="k7", at=NOON, office="cook")
+    lifted = granting.unseal(sealed, rule, by="k7", at=NOON, office="general_counsel")
     ledger.put_grant(lifted, LEAF)
     used = ledger.rows("SELECT COUNT(*) FROM grant_uses")[0][0]
     assert used
     assert len(ledger.uses_of(ANN)) == used
     with pytest.raises(Conflict):
-        exceptions.unseal(lifted, rule, by="k7", at=NOON, office="general_counsel")
+        granting.unseal(lifted, rule, by="k7", at=NOON, office="general_counsel")
     ledger.close()
 
 

@@ -10,21 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sectionfour.domain import DAY, HOUR
 from sectionfour.errors import BadRequest, Conflict, Forbidden
 from sectionfour.privacy.exceptions import (
-    DAY,
-    HOUR,
     Attempt,
     Document,
     Grant,
     Scope,
-    approve,
     covers,
     in_vain,
-    requested,
-    revoke,
     standing,
 )
+from sectionfour.privacy.granting import approve, requested, revoke
 from sectionfour.privacy.regime import load
 
 REGIME = load()

@@ -21,21 +21,17 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from sectionfour.domain import CLEARED, EVENT_TYPES, FRAUD, KNOWN, Event
+from sectionfour.domain import CLEARED, DAY, EVENT_TYPES, FRAUD, HOUR, KNOWN, MINUTE, SECOND, Event
 from sectionfour.errors import FailClosed, HistoryError
 from sectionfour.features import catalog, counted, history
 from sectionfour.features.catalog import (
-    DAY,
     ENTITIES,
     FEATURES,
-    HOUR,
     INPUTS,
-    MINUTE,
     MONTH,
     NAMES,
     REASONS,
     RUNS,
-    SECOND,
     SQUARED_CAP,
     WINDOWS,
     YEAR,

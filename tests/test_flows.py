@@ -14,10 +14,11 @@ import pytest
 from sectionfour import simulate
 from sectionfour.bootstrap import open_parts, trusted_keys
 from sectionfour.decide import decide
-from sectionfour.domain import Given, Label, Leaf, known_as
+from sectionfour.domain import DAY, Label, Leaf, known_as
 from sectionfour.errors import BadRequest, HistoryError
 from sectionfour.features import history, online
-from sectionfour.features.catalog import DAY, NAMES, columns
+from sectionfour.features.catalog import NAMES, columns
+from sectionfour.given import Given
 from sectionfour.jobs import clustering
 from sectionfour.learning import dataset, past, registry
 from sectionfour.learning.permitted import permit

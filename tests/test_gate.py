@@ -24,8 +24,9 @@ from hypothesis import strategies as st
 
 import sectionfour
 from sectionfour.decide import decide
-from sectionfour.domain import Given, Leaf, Notice, Permit, Refusal, Request, Use
+from sectionfour.domain import Leaf, Notice, Permit, Refusal, Request, Use
 from sectionfour.errors import BadRequest, FailClosed
+from sectionfour.given import Given
 from sectionfour.parts import Parts
 from sectionfour.privacy import gate, regime
 from sectionfour.privacy.consent import ConsentEvent

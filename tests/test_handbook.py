@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sectionfour.domain import DAY
 from sectionfour.errors import HistoryError
-from sectionfour.features.catalog import DAY
 from sectionfour.learning import handbook
 
 START = (date(2018, 7, 25) - date(1970, 1, 1)).days

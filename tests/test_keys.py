@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sectionfour.errors import KeyringError
-from sectionfour.privacy.keys import DOMAINS, Keyring, keyed, load_kek
+from sectionfour.privacy.kek import load_kek
+from sectionfour.privacy.keys import DOMAINS, Keyring, keyed
 
 KEK, OTHER_KEK = b"k" * 32, b"o" * 32
 

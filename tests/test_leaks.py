@@ -26,7 +26,8 @@ from rich.console import Console
 from rich.pretty import pretty_repr
 from rich.traceback import Traceback
 
-from sectionfour.domain import GUARD, Given, Member, Raw, Request
+from sectionfour.domain import Request
+from sectionfour.given import GUARD, Given, Member, Raw
 from sectionfour.privacy import pseudonym
 from sectionfour.privacy.keys import Keyring
 

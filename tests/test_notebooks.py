@@ -23,8 +23,9 @@ import pytest
 from sectionfour import notebook
 from sectionfour.bootstrap import open_parts
 from sectionfour.decisions import policy
+from sectionfour.domain import DAY
 from sectionfour.errors import HistoryError, RegistryError
-from sectionfour.features.catalog import DAY, ENTITIES, FEATURES
+from sectionfour.features.catalog import ENTITIES, FEATURES
 from sectionfour.learning import evaluate, paying
 from sectionfour.loading import imports
 from sectionfour.loading.replay import Consent, replay

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score
 
-from sectionfour.features.catalog import DAY
+from sectionfour.domain import DAY
 from sectionfour.learning import handbook
 
 from .benchmarks import oracle

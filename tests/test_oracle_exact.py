@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from sectionfour.features.catalog import DAY
+from sectionfour.domain import DAY
 from sectionfour.learning import handbook
 
 from .benchmarks import oracle

@@ -20,10 +20,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sectionfour import domain
-from sectionfour.domain import Event, Given, Permit, Raw, Use
+from sectionfour import given as what_is_given
+from sectionfour.domain import Event, Permit, Use
 from sectionfour.errors import BadRequest
 from sectionfour.features.catalog import Numbers, distance
+from sectionfour.given import Given, Raw
 from sectionfour.privacy import gate, pseudonym
 from sectionfour.privacy.consent import ConsentEvent
 from sectionfour.privacy.keys import DOMAINS
@@ -250,7 +251,7 @@ def test_kind_and_number_of_an_instrument_do_not_run_together(
     tokens = set()
     body = a_purchase()
     for kind, number in (one, other):
-        instrument = domain.Instrument(kind=kind, id=number)
+        instrument = what_is_given.Instrument(kind=kind, id=number)
         transaction = msgspec.structs.replace(body.transaction, instrument=instrument)
         body = msgspec.structs.replace(body, transaction=transaction)
         tokens.add(sealed(keys, body, ["payment"]).instrument)
@@ -614,7 +615,9 @@ def test_an_event_holds_tokens_and_no_raw_identifier(keys: Keys) -> None:
 # --- nothing prints --------------------------------------------------------------------------
 
 RAW_KINDS = [
-    kind for kind in vars(domain).values() if isinstance(kind, type) and issubclass(kind, Raw)
+    kind
+    for kind in vars(what_is_given).values()
+    if isinstance(kind, type) and issubclass(kind, Raw)
 ]
 
 
@@ -626,7 +629,7 @@ def instances(value: Any) -> Iterator[Any]:
 
 
 def test_what_is_given_neither_prints_nor_formats_nor_is_pickled_or_copied() -> None:
-    found = [*instances(a_purchase()), domain.Spelt(phone="+8613800138000")]
+    found = [*instances(a_purchase()), what_is_given.Spelt(phone="+8613800138000")]
     assert {type(value) for value in found} == {*RAW_KINDS} - {Raw}
     for value in [*found, Person(b"u" * 16, "m_secret")]:
         withheld = f"<{type(value).__name__} withheld>"

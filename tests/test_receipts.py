@@ -21,9 +21,10 @@ import pytest
 
 from sectionfour import bootstrap
 from sectionfour.decide import decide
-from sectionfour.domain import Assessed, Given, Label, Leaf, Permit
+from sectionfour.domain import Assessed, Label, Leaf, Permit
 from sectionfour.errors import Conflict, FailClosed
 from sectionfour.features import online
+from sectionfour.given import Given
 from sectionfour.jobs import upkeep
 from sectionfour.parts import Parts
 from sectionfour.privacy import entries, gate, merkle, notes, pseudonym, receipts
@@ -437,7 +438,7 @@ from pathlib import Path
 import msgspec
 from sectionfour import bootstrap
 from sectionfour.decide import decide
-from sectionfour.domain import Given
+from sectionfour.given import Given
 from sectionfour.settings import Settings
 settings = Settings(home=Path(sys.argv[1]), models=Path(sys.argv[2]), velocity_gib=0.05,
                     durability="normal", ledger=sys.argv[4] or None)

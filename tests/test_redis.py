@@ -21,9 +21,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from sectionfour.domain import EVENT_TYPES, FRAUD, KNOWN, Event
+from sectionfour.domain import DAY, EVENT_TYPES, FRAUD, HOUR, KNOWN, SECOND, Event
 from sectionfour.errors import FailClosed, HistoryError, NotReady, SettingsError
-from sectionfour.features.catalog import DAY, HOUR, NAMES, SECOND, YEAR
+from sectionfour.features.catalog import NAMES, YEAR
 from sectionfour.features.online import Velocity, read_and_observe
 from sectionfour.privacy import inventory
 from sectionfour.stores import open_velocity

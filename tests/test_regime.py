@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sectionfour.domain import Device, Location
 from sectionfour.errors import BadRequest, RegimeError
+from sectionfour.given import Device, Location
 from sectionfour.privacy.regime import Regime, assemble, load, parse
 
 PACKAGED = resources.files("sectionfour.privacy").joinpath("regime.toml").read_bytes()
@@ -231,8 +231,7 @@ def test_what_is_special_to_single_exceptions(regime):
     assert numbers("ratifiers") == [4]
     assert regime.exceptions[4].ratify_within_hours == 24
     assert numbers("live_score") == [4, 5, 6, 7, 11]
-    assert not regime.exceptions[8].training_allowed
-    assert not regime.exceptions[8].disposal_allowed
+    assert regime.exceptions[8].operations.isdisjoint({"train", "dispose"})
     places = {key for key in CATEGORIES if key.startswith("location")}
     assert regime.exceptions[8].categories == {"device", "log"} | places
     assert regime.exceptions[5].sources == regime.exceptions[6].sources == {"public"}

@@ -17,18 +17,17 @@ from click.testing import CliRunner
 
 from sectionfour import bootstrap
 from sectionfour.cli import main
-from sectionfour.domain import Event, Label
+from sectionfour.domain import DAY, Event, Label
 from sectionfour.errors import SettingsError
 from sectionfour.jobs import sweep, upkeep
 from sectionfour.parts import Parts
 from sectionfour.privacy import entries, inventory, retention
 from sectionfour.privacy.consent import ConsentEvent
 from sectionfour.privacy.exceptions import Grant, Scope
-from sectionfour.privacy.retention import DAY
+from sectionfour.privacy.holds import Hold
 from sectionfour.privacy.tally import Tally
 from sectionfour.settings import Settings
 from sectionfour.stores import open_velocity
-from sectionfour.stores.ledger.retention import Hold
 from sectionfour.stores.ledger.tallied import COLUMNS
 from sectionfour.verify import verify
 

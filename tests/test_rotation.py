@@ -20,14 +20,16 @@ from hypothesis import strategies as st
 
 from sectionfour.bootstrap import open_notary, open_parts
 from sectionfour.cli import main
-from sectionfour.domain import Event, Given
+from sectionfour.domain import Event
 from sectionfour.errors import Conflict, KeyringError, NotReady
 from sectionfour.features import online
+from sectionfour.given import Given
 from sectionfour.jobs import cessation, rotation, upkeep
 from sectionfour.loading import imports
 from sectionfour.loading.replay import Consent, Known, replay
 from sectionfour.privacy import entries, kek
-from sectionfour.privacy.keys import DESTROYED, Keyring, epoch_key, load_kek
+from sectionfour.privacy.kek import load_kek
+from sectionfour.privacy.keys import DESTROYED, Keyring, epoch_key
 from sectionfour.privacy.pseudonym import open_keys
 from sectionfour.verify import verify
 from sectionfour.web.keys import create_key

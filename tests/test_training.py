@@ -22,8 +22,9 @@ from sectionfour import simulate
 from sectionfour.bootstrap import open_parts, trusted_keys
 from sectionfour.cli import main
 from sectionfour.decisions import policy
+from sectionfour.domain import DAY
 from sectionfour.errors import HistoryError, RegistryError, SettingsError
-from sectionfour.features.catalog import DAY, columns
+from sectionfour.features.catalog import columns
 from sectionfour.learning import dataset, evaluate, past, registry
 from sectionfour.learning.plan import Plan
 from sectionfour.loading import imports

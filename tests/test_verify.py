@@ -16,9 +16,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sectionfour import bootstrap
 from sectionfour.database import Fault
-from sectionfour.domain import Given, Leaf
+from sectionfour.domain import Leaf
 from sectionfour.errors import FailClosed
 from sectionfour.features import online
+from sectionfour.given import Given
 from sectionfour.jobs import upkeep
 from sectionfour.loading import imports
 from sectionfour.loading.replay import Consent, Known, replay

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import msgspec
 
 from sectionfour.decisions import answers, cases
-from sectionfour.domain import Assessed, Given, Leaf, Refusal
+from sectionfour.domain import Assessed, Leaf, Refusal
 from sectionfour.errors import Conflict
 from sectionfour.features import online
+from sectionfour.given import Given
 from sectionfour.parts import Parts
 from sectionfour.privacy import gate, merkle, pseudonym, receipts
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from sectionfour.domain import micros
+from sectionfour.domain import DAY, MINUTE, micros
 from sectionfour.errors import HistoryError, RegistryError
-from sectionfour.features.catalog import DAY, ENTITIES, FEATURES, INPUTS, MINUTE, NAMES
+from sectionfour.features.catalog import ENTITIES, FEATURES, INPUTS, NAMES
 from sectionfour.settings import Settings, from_environment
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ def open_home(
         raise HistoryError(f"{settings.home} holds no ledger; import a past, or name another home")
     if trusted is None:
         from sectionfour.bootstrap import trusted_keys
-        from sectionfour.privacy.keys import Keyring, load_kek
+        from sectionfour.privacy.kek import load_kek
+        from sectionfour.privacy.keys import Keyring
 
         trusted = trusted_keys(Keyring(settings.home / "keys", load_kek(settings.home)))
     return _read(settings, trusted, seed=None, purpose=purpose)

@@ -27,8 +27,8 @@ os.environ |= THREADS
 
 from sectionfour.bootstrap import open_parts
 from sectionfour.decide import decide
-from sectionfour.domain import Event, Given
-from sectionfour.features.catalog import MINUTE, SECOND
+from sectionfour.domain import MINUTE, SECOND, Event
+from sectionfour.given import Given
 from sectionfour.parts import Parts
 from sectionfour.privacy import gate, pseudonym
 from sectionfour.settings import Settings

@@ -34,7 +34,7 @@ from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 from tqdm import tqdm
 
-from sectionfour.features.catalog import DAY
+from sectionfour.domain import DAY
 from sectionfour.learning import handbook
 from sectionfour.loading.imports import read_handbook
 

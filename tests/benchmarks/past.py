@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from sectionfour.domain import DAY
 from sectionfour.features import counted, history
-from sectionfour.features.catalog import DAY, Window
+from sectionfour.features.catalog import Window
 from sectionfour.learning import handbook
 from sectionfour.loading import imports
 

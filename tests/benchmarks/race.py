@@ -32,8 +32,9 @@ import pandas as pd
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from sectionfour.bootstrap import open_parts
-from sectionfour.domain import Given, Notice
-from sectionfour.features.catalog import DAY, SECOND, columns
+from sectionfour.domain import DAY, SECOND, Notice
+from sectionfour.features.catalog import columns
+from sectionfour.given import Given
 from sectionfour.loading.replay import Consent, replay
 from sectionfour.settings import Settings
 from sectionfour.trial import bench, demo

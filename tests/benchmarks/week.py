@@ -26,8 +26,7 @@ import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 from tqdm import tqdm
 
-from sectionfour.domain import instant, micros
-from sectionfour.features.catalog import DAY
+from sectionfour.domain import DAY, instant, micros
 from sectionfour.learning import handbook
 from sectionfour.loading.imports import HANDBOOK_DELAY, read_handbook
 from sectionfour.trial import demo

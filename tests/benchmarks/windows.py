@@ -29,8 +29,7 @@ os.environ |= THREADS
 
 from redis_server import RedisServer
 from sectionfour.bootstrap import open_parts
-from sectionfour.domain import Event
-from sectionfour.features.catalog import SECOND
+from sectionfour.domain import SECOND, Event
 from sectionfour.features.online import Velocity, read_and_observe
 from sectionfour.settings import Settings
 from sectionfour.stores import open_velocity

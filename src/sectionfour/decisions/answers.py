@@ -7,18 +7,9 @@ from typing import Any
 
 from msgspec import to_builtins
 
-from sectionfour.domain import (
-    Answer,
-    Event,
-    Given,
-    Outcome,
-    Permit,
-    Rating,
-    Refusal,
-    Request,
-    instant,
-)
+from sectionfour.domain import Answer, Event, Outcome, Permit, Rating, Refusal, Request, instant
 from sectionfour.errors import PROBLEMS
+from sectionfour.given import Given
 
 NO_BASIS = f"{PROBLEMS}no-lawful-basis"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 from sectionfour.domain import FRAUD_LABELS, Answer
 from sectionfour.errors import BadRequest
@@ -14,7 +14,6 @@ OPENING = frozenset({"review", "block"})
 Verdict = Literal["confirmed_fraud", "account_takeover", "suspected_fraud", "legitimate"]
 #: What is done about it. `release` takes back what was done before.
 Measure = Literal["none", "release", "block_transaction", "limit_account", "freeze_account"]
-MEASURES: tuple[str, ...] = get_args(Measure)
 #: Measures against a person: each carries reasons, an appeal and a receipt (R-29).
 AGAINST = frozenset({"block_transaction", "limit_account", "freeze_account"})
 

@@ -14,11 +14,20 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sectionfour.domain import CLEARED, EVENT_TYPES, FRAUD, PLACE_BITS, PLACE_KM
+from sectionfour.domain import (
+    CLEARED,
+    DAY,
+    EVENT_TYPES,
+    FRAUD,
+    HOUR,
+    MINUTE,
+    PLACE_BITS,
+    PLACE_KM,
+    SECOND,
+    WEEK,
+)
 
-SECOND = 1_000_000
-MINUTE, HOUR, DAY = 60 * SECOND, 3600 * SECOND, 86_400 * SECOND
-WEEK, MONTH, YEAR = 7 * DAY, 30 * DAY, 365 * DAY
+MONTH, YEAR = 30 * DAY, 365 * DAY
 
 #: The largest number of others that a distinct count tells apart.
 DISTINCT_CAP = 1_000
@@ -354,51 +363,6 @@ ROWS: tuple[Row, ...] = (
 # fmt: on
 
 FEATURES: tuple[Window | Row, ...] = WINDOWS + ROWS
-
-
-#: What is counted, of one.
-_ONE = {
-    "addresses": "address", "changes": "change", "devices": "device", "events": "event",
-    "frauds": "fraud", "instruments": "instrument", "items": "item", "logins": "login",
-    "members": "member", "pages": "page", "payees": "payee", "payouts": "payout",
-    "purchases": "purchase", "registrations": "registration", "searches": "search",
-}  # fmt: skip
-
-
-def say(feature: Window | Row, value: float) -> str:
-    """Return what `feature` says to a person, at this value.
-
-    >>> say(next(f for f in WINDOWS if f.name == "device_age"), 7260.0)
-    'this device was first seen 2 hours ago'
-    >>> say(next(f for f in WINDOWS if f.name == "member_purchases_7d"), 1.0)
-    '1 purchase by this member in 7 days'
-    """
-    if feature.unit != "s":
-        said = feature.says.format(value)
-        alone = said.startswith("1 ") and not said.startswith("1 of ") and feature.unit in _ONE
-        return said.replace(feature.unit, _ONE[feature.unit], 1) if alone else said
-    for name, seconds in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
-        if value >= seconds:
-            count = int(value // seconds)
-            return feature.says.format(f"{count} {name}{'s' if count > 1 else ''}")
-    return feature.says.format(f"{value:.0f} seconds")
-
-
-def tells(feature: Window | Row, value: float) -> bool:
-    """Whether a value is a fact worth telling: not a missing one, not a count of nothing, and not
-    "none within the window", which a time since the last one says by being the whole window.
-    """
-    if value != value:
-        return False
-    if isinstance(feature, Window):
-        if feature.agg == "since_last":
-            return value * SECOND < feature.over
-        return feature.agg in {"age", "distance_age"} or value > 0
-    return feature.untold is None or value > feature.untold
-
-
-#: What says nothing about the event's risk by itself is never given as a reason.
-NO_REASON = frozenset({"event_context"})
 NAMES: tuple[str, ...] = tuple(feature.name for feature in FEATURES)
 
 #: Categories that an account event has none of; an account model learns without their features.

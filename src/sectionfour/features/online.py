@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from sectionfour.domain import EVENT_TYPES, Event
+from sectionfour.domain import EVENT_TYPES, SECOND, Event
 from sectionfour.features.catalog import (
     ALONE,
     CLUSTER_BY,
@@ -28,7 +28,6 @@ from sectionfour.features.catalog import (
     RECENT,
     ROWS,
     RUNS,
-    SECOND,
     SQUARED_CAP,
     STREAMS,
     WINDOWS,

@@ -14,16 +14,13 @@ from typing import Any
 
 import ibis
 
-from sectionfour.domain import KNOWN
+from sectionfour.domain import DAY, HOUR, KNOWN, SECOND
 from sectionfour.features.catalog import (
-    DAY,
     DISTINCT_CAP,
     ENTITIES,
-    HOUR,
     NEWEST,
     RECENT,
     RUNS,
-    SECOND,
     SQUARED_CAP,
     STREAMS,
     Window,

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from sectionfour.domain import DAY, SECOND
 from sectionfour.errors import Ceased
-from sectionfour.features.catalog import ALONE, CLUSTER_BY, CLUSTER_OVER, DAY, ENTITIES, SECOND
+from sectionfour.features.catalog import ALONE, CLUSTER_BY, CLUSTER_OVER, ENTITIES
 from sectionfour.learning import clusters, past
 from sectionfour.learning.permitted import permit
 from sectionfour.parts import Parts

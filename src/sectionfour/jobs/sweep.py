@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
+from sectionfour.domain import DAY
 from sectionfour.errors import SettingsError
 from sectionfour.features import catalog
 from sectionfour.learning import audit
 from sectionfour.parts import Parts
 from sectionfour.privacy import retention
-from sectionfour.privacy.retention import DAY, Retention
+from sectionfour.privacy.retention import Retention
 
 #: Days beyond the longest window that an event is kept at least: no window may miss one.
 MARGIN = 7

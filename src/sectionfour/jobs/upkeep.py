@@ -19,7 +19,7 @@ from typing import IO
 
 import msgspec
 
-from sectionfour.domain import KNOWN, Event
+from sectionfour.domain import KNOWN, MINUTE, Event
 from sectionfour.errors import SectionFourError
 from sectionfour.jobs.sweep import sweep
 from sectionfour.learning.shadow import Shadow
@@ -33,7 +33,7 @@ from sectionfour.stores.ledger.log import GROWTH
 log = logging.getLogger("sectionfour")
 
 #: How long a step may be on its way to the ledger, in microseconds.
-SETTLE_AFTER = 60_000_000
+SETTLE_AFTER = MINUTE
 #: Entries a transaction: the windows are locked while it lasts, about a millisecond.
 BATCH = 200
 #: Seconds between two sweeps of what is past its time; the first comes an hour after the start.

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sectionfour.domain import FRAUD_LABELS, instant
+from sectionfour.domain import DAY, FRAUD_LABELS, instant
 from sectionfour.errors import HistoryError
-from sectionfour.features.catalog import DAY, FEATURES
+from sectionfour.features.catalog import FEATURES
 
 Matrix = NDArray[np.float64]
 Mask = NDArray[np.bool_]

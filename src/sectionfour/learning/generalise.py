@@ -18,6 +18,8 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from sectionfour.domain import DAY, HOUR, WEEK
+
 Matrix = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
@@ -26,7 +28,6 @@ MISSING = -1
 AMOUNT_BUCKETS = 64
 #: Account ages end a band at so many days.
 AGE_DAYS = (1, 7, 30, 90, 365, 1095)
-HOUR, DAY, WEEK = 3_600_000_000, 86_400_000_000, 604_800_000_000
 
 #: A quasi-identifier's steps, finest first: by how much its code is divided; 0 takes it away.
 LADDERS: dict[str, tuple[int, ...]] = {

@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from sectionfour.domain import CLEARED, FRAUD
+from sectionfour.domain import CLEARED, DAY, FRAUD
 from sectionfour.errors import HistoryError
 from sectionfour.features import history
-from sectionfour.features.catalog import DAY
 from sectionfour.learning import dataset
 
 Ints = NDArray[np.int64]

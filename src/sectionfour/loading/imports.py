@@ -17,7 +17,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sectionfour.domain import (
+from sectionfour.domain import SECOND, WEEK, Notice
+from sectionfour.errors import HistoryError
+from sectionfour.given import (
     Consignee,
     Device,
     Given,
@@ -28,12 +30,9 @@ from sectionfour.domain import (
     Log,
     Member,
     MemberOptional,
-    Notice,
     Transaction,
     What,
 )
-from sectionfour.errors import HistoryError
-from sectionfour.features.catalog import DAY, SECOND
 from sectionfour.loading.replay import Consent, Known, Step
 from sectionfour.simulate import Market, read
 
@@ -42,7 +41,7 @@ EVERYTHING = (
     *BASIC, "member.optional", "location.gps", "identity.document", "biometric.face",
 )  # fmt: skip
 Times = NDArray[np.int64]
-HANDBOOK_DELAY = 7 * DAY
+HANDBOOK_DELAY = WEEK
 HANDBOOK_COLUMNS = ("TX_DATETIME", "CUSTOMER_ID", "TERMINAL_ID", "TX_AMOUNT", "TX_FRAUD")
 
 

@@ -19,7 +19,6 @@ import msgspec
 
 from sectionfour.domain import (
     Event,
-    Given,
     Label,
     LabelName,
     Leaf,
@@ -31,6 +30,7 @@ from sectionfour.domain import (
     known_event,
 )
 from sectionfour.errors import Ceased, HistoryError
+from sectionfour.given import Given
 from sectionfour.parts import Parts
 from sectionfour.privacy import consent, entries, gate, pseudonym
 from sectionfour.privacy.attestations import SourceAttestation, ThirdPerson

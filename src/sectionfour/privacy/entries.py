@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -18,6 +18,7 @@ from sectionfour.domain import Label, Leaf, Notice, instant
 from sectionfour.privacy.attestations import SourceAttestation, ThirdPerson
 from sectionfour.privacy.consent import ConsentEvent
 from sectionfour.privacy.exceptions import Grant
+from sectionfour.privacy.holds import Hold
 from sectionfour.privacy.pseudonym import Keys
 from sectionfour.privacy.receipts import canonical
 from sectionfour.privacy.regime import Regime
@@ -258,26 +259,7 @@ def attested(note: str, at: int) -> Leaf:
     return Leaf("cessation", "attested", canonical(said))
 
 
-class Held(Protocol):
-    """A legal hold, as far as its entry speaks of it."""
-
-    @property
-    def hold_id(self) -> str: ...
-    @property
-    def subject(self) -> bytes | None: ...
-    @property
-    def order_ref(self) -> bytes | None: ...
-    @property
-    def law(self) -> str: ...
-    @property
-    def placed_by(self) -> str: ...
-    @property
-    def lift_asked_by(self) -> str | None: ...
-    @property
-    def lifted_by(self) -> str | None: ...
-
-
-def hold(keys: Keys, kept: Held, action: str, at: int) -> Leaf:
+def hold(keys: Keys, kept: Hold, action: str, at: int) -> Leaf:
     """Return the entry of a legal hold as it stands once `action` was taken at `at`."""
     said = {
         "kind": "hold",

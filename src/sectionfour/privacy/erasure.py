@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from sectionfour.domain import Event
+from sectionfour.domain import DAY, MINUTE, Event
 from sectionfour.errors import Conflict, NotFound
 from sectionfour.privacy import entries, inventory, retention
 from sectionfour.privacy.halves import Erased
@@ -27,15 +27,15 @@ from sectionfour.privacy.pseudonym import _plain
 if TYPE_CHECKING:
     from sectionfour.parts import Parts
 
-DAY = 86_400_000_000
 #: By when all is to be done, the models' retraining included.
 DUE = 30 * DAY
 #: How long a request may be on its way to the ledger: as in `upkeep`.
-ARRIVED = 60_000_000
+ARRIVED = MINUTE
 #: How long a request for an erasure that is sent again is known for the same one.
 RETRY = DAY
 EVER = 1 << 62
-TRIGGERS = ("cancellation", "subject_request")
+#: Why somebody is to be forgotten.
+Trigger = Literal["cancellation", "subject_request"]
 
 _event = msgspec.msgpack.Decoder(Event).decode
 

@@ -47,6 +47,7 @@ def in_file() -> bool:
 
 
 def decode(text: str) -> bytes:
+    """Return the 32 bytes that `text` is the base64 of; KeyringError where it is not."""
     try:
         kek = base64.b64decode(text.strip(), validate=True)
     except ValueError as error:
@@ -71,8 +72,8 @@ def _asked(command: str) -> str:
 
 def _from_file(path: Path) -> str:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    # The file comes before the ring: where there is a ring, there was a file.
-    if not path.exists() and path.with_name("ring.json").exists() and not path.exists():
+    # The file comes before the ring: where a ring is seen, there is a file by then.
+    if path.with_name("ring.json").exists() and not path.exists():
         raise KeyringError(
             "the key-encryption key is gone, and the keys that it wraps are there:"
             " restore keys/kek from a copy"

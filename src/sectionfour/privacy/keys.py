@@ -29,7 +29,6 @@ from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from sectionfour.errors import KeyringError, NotReady
-from sectionfour.privacy.kek import load_kek as load_kek
 from sectionfour.privacy.kek import replace_private
 from sectionfour.privacy.steady import Turns
 from sectionfour.privacy.successors import Successors
@@ -37,8 +36,9 @@ from sectionfour.privacy.successors import Successors
 DOMAINS = ("serve", "train", "analyst", "audit", "partner", "export")
 #: Each has domains of its own below it: `partner:ACME`, `export:CASE`.
 _DIVIDED = ("partner", "export")
+#: Of 10^9 tokens of 128 bits two are the same with probability n^2 / 2^129, about 1.5e-21.
 TOKEN_BYTES = 16
-#: 10^9 tokens of 128 bits collide with probability n^2 / 2^129, about 1.5e-21.
+#: The epoch that every domain begins with.
 FIRST = "e01"
 #: While the key-encryption key is replaced: the new one under the old one, and the other way round.
 NEXT_KEK, LAST_KEK = "kek:next", "kek:last"
@@ -163,6 +163,7 @@ class Keyring:
         return _wrap(self._keks[0], key, name)
 
     def unwrap(self, sealed: bytes, name: bytes) -> bytes:
+        """Return the key; KeyringError where no key-encryption key that is known opens it."""
         for kek in self._keks:
             found = _unwrapped(kek, sealed, name)
             if found is not None:
@@ -256,9 +257,9 @@ class Keyring:
         return digest(value)[:TOKEN_BYTES]
 
     def _token_key(self, domain: str, kind: str, epoch: str | None) -> tuple[bytes, bytes]:
-        name = epoch or self.epoch(checked_domain(domain))
+        name = epoch or self.epoch(domain)
         info = f"v1|{domain}|{kind}".encode()
-        root = self.key(f"epoch:{checked_domain(domain)}:{name}")
+        root = self.key(epoch_key(checked_domain(domain), name))
         key = HKDFExpand(SHA256(), 32, info).derive(root)
         prefix = b"".join(
             len(p).to_bytes(2) + p for p in (domain.encode(), kind.encode(), name.encode())

@@ -18,20 +18,11 @@ from pathlib import Path
 import msgspec
 import phonenumbers
 
-from sectionfour.domain import (
-    PLACE_BITS,
-    PLACE_KM,
-    Device,
-    Event,
-    Given,
-    Permit,
-    Request,
-    Spelt,
-    Use,
-    micros,
-)
+from sectionfour.domain import PLACE_BITS, PLACE_KM, Event, Permit, Request, Use, micros
 from sectionfour.errors import BadRequest, KeyringError
-from sectionfour.privacy.keys import FIRST, Keyring, load_kek
+from sectionfour.given import Device, Given, Spelt
+from sectionfour.privacy.kek import load_kek
+from sectionfour.privacy.keys import FIRST, Keyring
 from sectionfour.privacy.regime import Regime
 from sectionfour.privacy.vault import Vault
 

@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Any, get_args
 
 from sectionfour.errors import BadRequest, RegimeError
-from sectionfour.privacy import rules
+from sectionfour.privacy import contradictions, reading
 from sectionfour.privacy.rules import (
     Admission,
     BasisStep,
@@ -31,18 +31,6 @@ from sectionfour.privacy.rules import (
     Umbrella,
     Why,
 )
-
-__all__ = [
-    "Admission",
-    "CategoryRule",
-    "ExceptionRule",
-    "PurposeRule",
-    "Regime",
-    "ServiceRule",
-    "SourceRule",
-    "load",
-    "parse",
-]
 
 LISTS = ("purposes", "categories", "sources", "services", "controllers", "threats")
 TABLES = ("purposes", "categories", "sources", "services", "exceptions")
@@ -240,26 +228,26 @@ def parse(data: bytes) -> Regime:
 
 def assemble(file: Mapping[str, Any], *, digest: str) -> Regime:
     """Return the regime that the tables of a file make, or raise RegimeError."""
-    rules.same_names("", file, ("bases", "lists", "umbrella", "masked", "permissions", *TABLES))
-    bases = rules.convert(tuple[BasisStep, ...], file["bases"], "bases")
-    rules.no_name_twice("bases", bases)
-    rules.same_names("bases", bases, get_args(BasisStep))
-    masked = rules.read_plain(str, file["masked"], "masked", get_args(Why))
-    permissions = rules.read_plain(str, file["permissions"], "permissions", TOLD_BY_A_DEVICE)
+    reading.same_names("", file, ("bases", "lists", "umbrella", "masked", "permissions", *TABLES))
+    bases = reading.convert(tuple[BasisStep, ...], file["bases"], "bases")
+    reading.no_name_twice("bases", bases)
+    reading.same_names("bases", bases, get_args(BasisStep))
+    masked = reading.read_plain(str, file["masked"], "masked", get_args(Why))
+    permissions = reading.read_plain(str, file["permissions"], "permissions", TOLD_BY_A_DEVICE)
     for told, needed in permissions.items():
         if not needed:
             raise RegimeError(f"permissions.{told}: is empty; write 'none' where none is needed")
     names = _names(file["lists"])
 
-    umbrella = rules.read(Umbrella, file["umbrella"], "umbrella", names, {})
-    if umbrella.name in rules.WORDS.union(names["purposes"]):
+    umbrella = reading.read(Umbrella, file["umbrella"], "umbrella", names, {})
+    if umbrella.name in reading.WORDS.union(names["purposes"]):
         raise RegimeError(f"umbrella.name: {umbrella.name!r} has a meaning already")
     words = {umbrella.name: umbrella.stands_for}
-    purposes = rules.read_all(PurposeRule, file, "purposes", names, words)
-    categories = rules.read_all(CategoryRule, file, "categories", names, words)
-    sources = rules.read_all(SourceRule, file, "sources", names, words)
-    services = rules.read_all(ServiceRule, file, "services", names, words)
-    exceptions = rules.read_all(ExceptionRule, file, "exceptions", names, words)
+    purposes = reading.read_all(PurposeRule, file, "purposes", names, words)
+    categories = reading.read_all(CategoryRule, file, "categories", names, words)
+    sources = reading.read_all(SourceRule, file, "sources", names, words)
+    services = reading.read_all(ServiceRule, file, "services", names, words)
+    exceptions = reading.read_all(ExceptionRule, file, "exceptions", names, words)
 
     training = _the_only("trains", "purposes", purposes)
     contract = exceptions[_the_only("auto", "exceptions", exceptions)]
@@ -306,10 +294,10 @@ def assemble(file: Mapping[str, Any], *, digest: str) -> Regime:
 
 
 def _names(lists: Any) -> dict[str, tuple[str, ...]]:
-    names = rules.read_plain(tuple[str, ...], lists, "lists", LISTS)
+    names = reading.read_plain(tuple[str, ...], lists, "lists", LISTS)
     for key, listed in names.items():
-        rules.no_name_twice(f"lists.{key}", listed)
-        for word in rules.WORDS.intersection(listed):
+        reading.no_name_twice(f"lists.{key}", listed)
+        for word in reading.WORDS.intersection(listed):
             raise RegimeError(f"lists.{key}: {word!r} has a meaning already")
     for key in set(names["categories"]).intersection(names["sources"]):
         raise RegimeError(f"lists.sources: {key!r} is a category")  # a refusal names either
@@ -340,23 +328,23 @@ def _admitted(purpose: PurposeRule, source: SourceRule) -> dict[str, Admission]:
 
 def _refuse_contradictions(regime: Regime, umbrella: Umbrella, file: Mapping[str, Any]) -> None:
     purposes, categories, services = regime.purposes, regime.categories, regime.services
-    found = [("umbrella", rules.in_umbrella(umbrella, purposes))]
+    found = [("umbrella", contradictions.in_umbrella(umbrella, purposes))]
     for purpose in purposes.values():
-        found.append((f"purposes.{purpose.id}", rules.in_purpose(purpose)))
+        found.append((f"purposes.{purpose.id}", contradictions.in_purpose(purpose)))
     for category in categories.values():
         where = f"categories.{category.key}"
-        found.append((where, rules.in_category(category, categories, purposes)))
-        found.append((where, rules.in_refusal(category, services)))
+        found.append((where, contradictions.in_category(category, categories, purposes)))
+        found.append((where, contradictions.in_refusal(category, services)))
     for source in regime.sources.values():
-        found.append((f"sources.{source.key}", rules.in_refusal(source, services)))
+        found.append((f"sources.{source.key}", contradictions.in_refusal(source, services)))
     for service in services.values():
-        found.append((f"services.{service.key}", rules.in_service(service, file)))
+        found.append((f"services.{service.key}", contradictions.in_service(service, file)))
     for exception in regime.exceptions.values():
-        found.append((f"exceptions.{exception.key}", rules.in_exception(exception)))
+        found.append((f"exceptions.{exception.key}", contradictions.in_exception(exception)))
     found.append(
-        (f"exceptions.{regime.contract.key}", rules.in_contract(regime.contract, purposes))
+        (f"exceptions.{regime.contract.key}", contradictions.in_contract(regime.contract, purposes))
     )
-    found.append(("lists", rules.in_models(purposes)))
+    found.append(("lists", contradictions.in_models(purposes)))
     for where, faults in found:
         for key, why in faults:
             raise RegimeError(f"{where}.{key}: {why}")

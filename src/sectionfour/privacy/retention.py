@@ -14,9 +14,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from sectionfour.domain import DAY
 from sectionfour.errors import SettingsError
-
-DAY = 86_400_000_000
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -21,13 +21,13 @@ from sectionfour.errors import NotFound
 from sectionfour.privacy import entries
 from sectionfour.privacy.exceptions import hidden
 from sectionfour.privacy.inventory import Kept
+from sectionfour.privacy.keys import TOKEN_BYTES
 from sectionfour.privacy.pseudonym import _plain
 
 if TYPE_CHECKING:
     from sectionfour.parts import Parts
     from sectionfour.privacy.receipts import Notary
 
-TOKEN = 16
 #: The key under which an analyst's own words are sealed, and where they are: each for its row.
 WORDS = "cases:words"
 _SEALED = {
@@ -118,7 +118,7 @@ def _value(parts: Parts, column: str, value: Any, names: tuple[str, ...]) -> Any
     if column == "vector":
         numbers = struct.unpack(f"={len(value) // 8}d", value)
         return {n: None if math.isnan(x) else x for n, x in zip(names, numbers, strict=False)}
-    if len(value) == TOKEN:
+    if len(value) == TOKEN_BYTES:
         return parts.keys.alias(value, "audit").hex()
     return value.hex()
 

@@ -6,7 +6,6 @@ it is there, tokens of both epochs can be joined. It holds tokens alone.
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,10 +63,9 @@ class Successors:
         """Overwrite what was noted and remove the file."""
         if self._path.exists():
             with closed("successors"):
-                connection: sqlite3.Connection
                 with self._open().write() as connection:
                     connection.execute("DELETE FROM successors")  # secure_delete: overwritten
-                self._open().read.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                self._open().cut()
         self.forget()
         for path in self._path.parent.glob(f"{self._path.name}*"):
             path.unlink(missing_ok=True)

@@ -19,23 +19,23 @@ _MODULUS = 1 << 256
 
 
 class Tally:
-    """A sum that rows and entries are added to and taken from. `count` goes with it."""
+    """A sum that rows and entries are added to and taken from."""
 
-    __slots__ = ("_ring", "count", "total")
+    __slots__ = ("_ring", "total")
 
     def __init__(self, ring: Keyring) -> None:
-        self._ring, self.count, self.total = ring, 0, 0
+        self._ring, self.total = ring, 0
 
     def row(self, table: str, values: Sequence[Any], *, taken: bool = False) -> None:
         """Add a row of `table`, by its values in the order of the columns; or take it away."""
         self._digest(table.encode() + b"\0" + msgspec.msgpack.encode(values), taken)
 
     def rows(self, table: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Add many rows of `table`, as `row` does one."""
         digest, head = self._ring.digest, b"tally\0" + table.encode() + b"\0"
         encode = msgspec.msgpack.Encoder().encode
         for values in rows:
             self.total += int.from_bytes(digest(head + encode(values)))
-            self.count += 1
         self.total %= _MODULUS
 
     def entry(self, body: bytes) -> None:
@@ -51,7 +51,6 @@ class Tally:
 
     def _change(self, value: int, taken: bool) -> None:
         self.total = (self.total - value if taken else self.total + value) % _MODULUS
-        self.count += -1 if taken else 1
 
     def text(self) -> str:
         """Return the sum in hexadecimal: 64 digits."""

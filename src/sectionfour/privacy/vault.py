@@ -241,7 +241,7 @@ class Vault:
         with closed("vault"), self._database.write() as connection:
             connection.execute("DELETE FROM aliases WHERE epoch <> ?", (but,))
         with closed("vault"):
-            self._database.read.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._database.cut()
 
     def _lookup(self, member_id: str) -> bytes:
         return hmac.digest(self._index_key, member_id.encode(), "sha256")

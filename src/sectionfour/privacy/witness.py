@@ -28,6 +28,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sectionfour.privacy import merkle, notes, receipts
+from sectionfour.privacy.kek import write_private
 from sectionfour.privacy.notes import LogError
 
 #: Seconds that a witness has to answer.
@@ -145,11 +146,7 @@ def _parsed(text: str) -> tuple[int, list[bytes], str]:
 
 def _own_key(path: Path) -> Ed25519PrivateKey:
     if not path.exists():
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(base64.b64encode(secrets.token_bytes(32)))
-            file.flush()
-            os.fsync(file.fileno())
+        write_private(path, base64.b64encode(secrets.token_bytes(32)))
     seed = base64.b64decode(path.read_bytes())
     if len(seed) != 32:
         raise LogError("the witness's key is damaged: restore it from a copy")

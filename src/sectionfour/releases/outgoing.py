@@ -22,9 +22,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sectionfour.domain import EVENT_TYPES, instant
+from sectionfour.domain import DAY, EVENT_TYPES, HOUR, instant
 from sectionfour.errors import BadRequest, HistoryError, ReleaseError
-from sectionfour.features.catalog import DAY, NAMES, columns
+from sectionfour.features.catalog import NAMES, columns
 from sectionfour.learning import attacks, dataset, datasheet, generalise, past
 from sectionfour.learning.audit import PURPOSE
 from sectionfour.learning.generalise import Generalised
@@ -141,7 +141,7 @@ def drawn(parts: Parts, terms: Terms, stages: Stages) -> tuple[Drawn, list[bytes
         features=found.matrix[np.ix_(rows, np.array(columns(terms.model)))],
         labels=dataset.labels_at(events, labels, end)[rows],
         member=member,
-        points=np.column_stack([when // generalise.HOUR, payee]).astype(np.float64)[rows],
+        points=np.column_stack([when // HOUR, payee]).astype(np.float64)[rows],
         held_back=np.isin(member, held),
         counts={
             "events": len(events),

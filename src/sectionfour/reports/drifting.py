@@ -16,16 +16,14 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from sectionfour.domain import instant, micros
+from sectionfour.domain import DAY, WEEK, instant, micros
 from sectionfour.errors import HistoryError, SettingsError
-from sectionfour.features.catalog import DAY
 from sectionfour.learning import drift, evaluate, registry
 from sectionfour.learning.challengers import LEAST_FRAUDS
 from sectionfour.parts import Parts
 from sectionfour.reports import period
 
 FILE = "drift.json"
-WEEK = 7 * DAY
 RECENT_DAYS = 30
 
 

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sectionfour.decisions.policy import ACTIONS, Costs, expected_costs, thresholds
-from sectionfour.domain import instant, micros
+from sectionfour.domain import DAY, instant, micros
 from sectionfour.errors import HistoryError, RegistryError
 from sectionfour.features import history
-from sectionfour.features.catalog import DAY, NAMES
+from sectionfour.features.catalog import NAMES
 from sectionfour.learning import challengers, dataset, evaluate, past, paying, registry
 from sectionfour.learning.permitted import permit
 from sectionfour.parts import Parts

@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 from sectionfour import simulate
 from sectionfour.bootstrap import open_parts, trusted_keys
-from sectionfour.domain import Raw
 from sectionfour.errors import SettingsError
+from sectionfour.given import Raw
 from sectionfour.jobs import clustering
 from sectionfour.learning.plan import Plan
 from sectionfour.loading import imports

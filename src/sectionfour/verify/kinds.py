@@ -11,8 +11,9 @@ import msgspec
 from sectionfour.domain import Leaf, micros
 from sectionfour.parts import Parts
 from sectionfour.privacy import entries
+from sectionfour.privacy.holds import Hold
+from sectionfour.stores.ledger.cases import VerdictRow
 from sectionfour.stores.ledger.cessation import notified
-from sectionfour.stores.ledger.retention import Hold
 from sectionfour.stores.ledger.tallied import COLUMNS
 from sectionfour.verify.books import MISSING, Books
 
@@ -137,32 +138,32 @@ def _verdict(
     if not rows:
         yield MISSING
     else:
-        words_gone = rows[0][5] is None and parts.ledger.was_erased("verdict", ref)
+        kept = VerdictRow._make(rows[0])
+        words_gone = kept.note is None and parts.ledger.was_erased("verdict", ref)
         digest = said["note_sha256"] if words_gone else None
-        yield from same(entries.verdict(*rows[0], digest=digest), body)
+        yield from same(entries.verdict(*kept, digest=digest), body)
 
 
 def _reidentification(
     parts: Parts, books: Books, ref: str, body: bytes, said: dict[str, Any]
 ) -> Iterator[str]:
-    row = parts.ledger.reidentification(ref)
-    if row is None:
+    kept = parts.ledger.reidentification(ref)
+    if kept is None:
         yield MISSING
         return
-    name, case, asked_at, purpose, reason, asked_by, _, approved_by, approved_at, answered_at = row
     steps = {
-        "requested": (asked_at, asked_by),
-        "approved": (approved_at, approved_by),
-        "answered": (answered_at, asked_by),
+        "requested": (kept.at, kept.asked_by),
+        "approved": (kept.approved_at, kept.approved_by),
+        "answered": (kept.answered_at, kept.asked_by),
     }
     action = said["action"]
     at, by = steps[action]
-    if at is None:
+    if at is None or by is None:
         yield f"it was {action}, and its row does not say so"
     else:
-        words_gone = not reason and parts.ledger.was_erased("reidentification", ref)
+        words_gone = not kept.reason and parts.ledger.was_erased("reidentification", ref)
         leaf = entries.reidentification(
-            name, case, action, at, by, purpose, reason,
+            ref, kept.case_id, action, at, by, kept.purpose, kept.reason,
             digest=said["reason_sha256"] if words_gone else None,
         )  # fmt: skip
         yield from same(leaf, body)

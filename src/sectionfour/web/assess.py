@@ -13,7 +13,6 @@ import msgspec
 from flask import Response, request
 
 from sectionfour.decide import decide
-from sectionfour.domain import Given
 from sectionfour.errors import (
     BadRequest,
     Ceased,
@@ -22,6 +21,7 @@ from sectionfour.errors import (
     TooLarge,
     WrongMediaType,
 )
+from sectionfour.given import Given
 from sectionfour.parts import Parts
 from sectionfour.privacy import entries
 from sectionfour.web import body, problems, schemas

@@ -13,8 +13,9 @@ from flask import Response
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from sectionfour.domain import Identifier, Instant, Leaf, Raw, Text, instant, micros
+from sectionfour.domain import Leaf, instant, micros
 from sectionfour.errors import BadRequest, Conflict, NotFound
+from sectionfour.given import Identifier, Instant, Raw, Text
 from sectionfour.privacy import attestations, entries
 from sectionfour.privacy.attestations import SourceAttestation, ThirdPerson
 from sectionfour.privacy.rules import Ground

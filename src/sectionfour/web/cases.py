@@ -15,19 +15,20 @@ from msgspec import Struct
 
 from sectionfour.decisions import cases
 from sectionfour.decisions.cases import Measure, Verdict
-from sectionfour.domain import Event, Raw, instant
+from sectionfour.domain import DAY, MINUTE, Event, instant
 from sectionfour.errors import BadRequest, Conflict, Forbidden, NotFound
+from sectionfour.given import Raw
 from sectionfour.parts import Parts
 from sectionfour.privacy import entries
 from sectionfour.privacy.rights import WORDS
+from sectionfour.stores.ledger.cases import CaseRow, ReidentificationRow, VerdictRow
 from sectionfour.web import body, labels, schemas
 from sectionfour.web.keys import Caller
 from sectionfour.web.routes import Route, Service, answer
 
 MOST = 500
 #: How long one may take from asking who it is to being told, in microseconds.
-LIFE = 24 * 3600 * 1_000_000
-MINUTE = 60_000_000
+LIFE = DAY
 
 
 class VerdictBody(Raw, frozen=True, kw_only=True):
@@ -63,7 +64,7 @@ class Cases(Struct):
     next: str | None = None
 
 
-class Given(Struct, kw_only=True):
+class VerdictGiven(Struct, kw_only=True):
     """A verdict that was given."""
 
     verdict_id: str
@@ -79,7 +80,7 @@ class CaseWhole(Case, kw_only=True):
     """`seen` are the event's values, with identifiers under tokens of this case alone."""
 
     seen: dict[str, Any]
-    verdicts: list[Given]
+    verdicts: list[VerdictGiven]
 
 
 class MeasureTaken(Struct):
@@ -133,11 +134,11 @@ def list_cases(service: Service, who: Caller) -> Response:
         found = None if "\0" in after else service.parts.ledger.case(after)
         if found is None:
             raise BadRequest("after is the id of a case", pointer="/after")
-        place = (found[2], found[0])
+        place = (found.at, found.case_id)
     rows = service.parts.ledger.cases(state, place, int(limit[:9]))
     said: dict[str, Any] = {"cases": [_case(row) for row in rows]}
     if len(rows) == int(limit[:9]):
-        said["next"] = rows[-1][0]
+        said["next"] = rows[-1].case_id
     return answer(said)
 
 
@@ -146,45 +147,46 @@ def read_case(service: Service, who: Caller, case_id: str) -> Response:
     parts, row = service.parts, _found(service.parts, case_id)
     given = [
         {
-            "verdict_id": name,
-            "at": instant(at),
-            "verdict": said,
-            "measure": measure,
-            "note": "" if note is None else parts.keys.ring.unseal(WORDS, note, name),
-            "decided_by": by,
-            "label_id": label,
+            "verdict_id": one.verdict_id,
+            "at": instant(one.at),
+            "verdict": one.verdict,
+            "measure": one.measure,
+            "note": ""
+            if one.note is None
+            else parts.keys.ring.unseal(WORDS, one.note, one.verdict_id),
+            "decided_by": one.decided_by,
+            "label_id": one.label_id,
         }
-        for name, at, said, measure, note, by, label in parts.ledger.verdicts(case_id)
+        for one in parts.ledger.verdicts(case_id)
     ]
     event = parts.ledger.event(_told(row)["event_id"])
     seen = {} if event is None else _seen(parts, event, case_id)
     return answer(_case(row) | {"seen": seen, "verdicts": given})
 
 
-def _found(parts: Parts, case_id: str) -> tuple[Any, ...]:
+def _found(parts: Parts, case_id: str) -> CaseRow:
     row = parts.ledger.case(case_id)
     if row is None:
         raise NotFound("there is no case of this id")
     return row
 
 
-def _told(row: tuple[Any, ...]) -> dict[str, Any]:
+def _told(row: CaseRow) -> dict[str, Any]:
     """Return the answer of a case's assessment; after an erasure there is nothing in it."""
-    found: dict[str, Any] = msgspec.json.decode(row[6] or b'{"event_id": ""}')
+    found: dict[str, Any] = msgspec.json.decode(row.answer or b'{"event_id": ""}')
     return found
 
 
-def _case(row: tuple[Any, ...]) -> dict[str, Any]:
-    case_id, assessment_id, at, why, state, _, said, _ = row
+def _case(row: CaseRow) -> dict[str, Any]:
     return {
-        "case_id": case_id,
-        "assessment_id": assessment_id,
-        "opened_at": instant(at),
-        "why": why,
-        "state": state,
-        "assessment": msgspec.Raw(said or b"{}"),
-        "receipt": f"/v1/receipts/{assessment_id}",
-        "appeal": f"/v1/assessments/{assessment_id}/review",
+        "case_id": row.case_id,
+        "assessment_id": row.assessment_id,
+        "opened_at": instant(row.at),
+        "why": row.why,
+        "state": row.state,
+        "assessment": msgspec.Raw(row.answer or b"{}"),
+        "receipt": f"/v1/receipts/{row.assessment_id}",
+        "appeal": f"/v1/assessments/{row.assessment_id}/review",
     }
 
 
@@ -216,11 +218,15 @@ def give_verdict(service: Service, who: Caller, case_id: str) -> Response:
     cases.check(given.verdict, given.measure)
     parts, row = service.parts, _found(service.parts, case_id)
     before = parts.ledger.verdicts(case_id)
-    if row[4] == "closed":
-        ours = (given.verdict, given.measure, who.key_id)
-        if not before or (*before[-1][2:4], before[-1][5]) != ours:
+    if row.state == "closed":
+        last = before[-1] if before else None
+        if last is None or (last.verdict, last.measure, last.decided_by) != (
+            given.verdict,
+            given.measure,
+            who.key_id,
+        ):
             raise Conflict("the case is closed; an appeal opens it again")
-        return answer(_kept(row, before[-1]) | {"warnings": warnings})
+        return answer(_kept(row, last) | {"warnings": warnings})
     told = _told(row)
     name = f"{case_id.replace('cs_', 'vd_')}.{len(before) + 1}"
     label_id = None
@@ -233,26 +239,23 @@ def give_verdict(service: Service, who: Caller, case_id: str) -> Response:
         )[0].label_id
     note = parts.keys.ring.seal(WORDS, given.note, name) if given.note else None
     at = parts.clock()
-    kept = (name, case_id, at, given.verdict, given.measure, note, who.key_id, label_id)
+    kept = VerdictRow(name, case_id, at, given.verdict, given.measure, note, who.key_id, label_id)
     parts.ledger.add_verdict(kept, entries.verdict(*kept))
-    said = _kept(row, (name, at, given.verdict, given.measure, note, who.key_id, label_id))
-    return answer(said | {"warnings": warnings}, 201)
+    return answer(_kept(row, kept) | {"warnings": warnings}, 201)
 
 
-def _kept(row: tuple[Any, ...], verdict: tuple[Any, ...]) -> dict[str, Any]:
-    name, _, said, measure, _, _, label_id = verdict
-    told = _told(row)
+def _kept(row: CaseRow, verdict: VerdictRow) -> dict[str, Any]:
     return {
-        "case_id": row[0],
+        "case_id": row.case_id,
         "state": "closed",
-        "verdict_id": name,
-        "verdict": said,
-        "label_id": label_id,
+        "verdict_id": verdict.verdict_id,
+        "verdict": verdict.verdict,
+        "label_id": verdict.label_id,
         "measure": {
-            "action": measure,
-            "reasons": [reason["code"] for reason in told.get("reasons", [])],
-            "receipt": f"/v1/receipts/{row[1]}",
-            "appeal": f"/v1/assessments/{row[1]}/review",
+            "action": verdict.measure,
+            "reasons": [reason["code"] for reason in _told(row).get("reasons", [])],
+            "receipt": f"/v1/receipts/{row.assessment_id}",
+            "appeal": f"/v1/assessments/{row.assessment_id}/review",
         },
     }
 
@@ -269,13 +272,15 @@ def ask_reidentification(service: Service, who: Caller, case_id: str) -> Respons
     if not given.reason.strip():
         raise BadRequest("say why", pointer="/reason")
     row = _found(parts, case_id)
-    if row[7] is None:
+    if row.subject is None:
         raise Conflict("this case is about nobody that is known")
-    if row[4] != "open":
+    if row.state != "open":
         raise Conflict("the case is closed; an appeal opens it again")
     at, name = parts.clock(), f"ri_{secrets.token_hex(12)}"
     reason = parts.keys.ring.seal(WORDS, given.reason, name)
-    kept = (name, case_id, at, given.purpose, reason, who.key_id, at + LIFE)
+    kept = ReidentificationRow(
+        name, case_id, at, given.purpose, reason, asked_by=who.key_id, expires_at=at + LIFE
+    )
     leaf = entries.reidentification(
         name, case_id, "requested", at, who.key_id, given.purpose, reason
     )
@@ -287,9 +292,9 @@ def approve_reidentification(service: Service, who: Caller, reidentification_id:
     """Let an analyst be told who a case is about. Not by the key that asked."""
     parts, at = service.parts, service.parts.clock()
     row = _live(parts, reidentification_id, at)
-    if row[5] == who.key_id:
+    if row.asked_by == who.key_id:
         raise Forbidden("whoever asks does not approve")
-    if row[7] is not None or not _step(parts, row, "approved", at, who.key_id):
+    if row.approved_by is not None or not _step(parts, row, "approved", at, who.key_id):
         raise Conflict("it is approved already")
     return answer(_asked(row, "approved"))
 
@@ -298,40 +303,41 @@ def tell_reidentification(service: Service, who: Caller, reidentification_id: st
     """Tell who a case is about: once, to the key that asked, once it is approved."""
     parts, at = service.parts, service.parts.clock()
     row = _live(parts, reidentification_id, at)
-    if row[5] != who.key_id:
+    if row.asked_by != who.key_id:
         raise Forbidden("only the key that asked is told")
-    if row[7] is None:
+    if row.approved_by is None:
         raise Conflict("it is not approved yet")
     # Recorded first: whoever breaks off after this has had the one answer.
-    if row[9] is not None or not _step(parts, row, "answered", at, who.key_id):
+    if row.answered_at is not None or not _step(parts, row, "answered", at, who.key_id):
         raise Conflict("it was told already, and is told once")
-    subject = _found(parts, row[1])[7]
+    subject = _found(parts, row.case_id).subject
     member = None if subject is None else parts.keys.member_of(subject)
     return answer(
-        {"reidentification_id": reidentification_id, "case_id": row[1], "member_id": member}
+        {"reidentification_id": reidentification_id, "case_id": row.case_id, "member_id": member}
     )
 
 
-def _live(parts: Parts, name: str, at: int) -> tuple[Any, ...]:
+def _live(parts: Parts, name: str, at: int) -> ReidentificationRow:
     row = parts.ledger.reidentification(name)
     if row is None:
         raise NotFound("there is no re-identification of this id")
-    if at >= row[6]:
+    if at >= row.expires_at:
         raise Conflict("it has expired: ask again")
     return row
 
 
-def _step(parts: Parts, row: tuple[Any, ...], step: str, at: int, by: str) -> bool:
-    leaf = entries.reidentification(row[0], row[1], step, at, by, row[3], row[4])
-    return parts.ledger.step_reidentification(row[0], step, at, leaf, by)
+def _step(parts: Parts, row: ReidentificationRow, step: str, at: int, by: str) -> bool:
+    name = row.reidentification_id
+    leaf = entries.reidentification(name, row.case_id, step, at, by, row.purpose, row.reason)
+    return parts.ledger.step_reidentification(name, step, at, leaf, by)
 
 
-def _asked(row: tuple[Any, ...], state: str) -> dict[str, Any]:
+def _asked(row: ReidentificationRow, state: str) -> dict[str, Any]:
     return {
-        "reidentification_id": row[0],
-        "case_id": row[1],
+        "reidentification_id": row.reidentification_id,
+        "case_id": row.case_id,
         "state": state,
-        "expires_at": instant(row[6]),
+        "expires_at": instant(row.expires_at),
     }
 
 

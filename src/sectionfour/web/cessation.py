@@ -7,8 +7,9 @@ from typing import Annotated
 from flask import Response
 from msgspec import Meta, Struct
 
-from sectionfour.domain import Raw, instant
+from sectionfour.domain import instant
 from sectionfour.errors import BadRequest, NotFound
+from sectionfour.given import Raw
 from sectionfour.jobs import cessation
 from sectionfour.web import body
 from sectionfour.web.keys import Caller

@@ -1,6 +1,6 @@
 """Grants under section Six: asked for by one key, approved by others, revoked by any.
 
-The rules are in `privacy.exceptions`. Members and orders become tokens here, and of the documents
+The rules are in `privacy.granting`. Members and orders become tokens here, and of the documents
 the log gets kinds and digests alone.
 """
 
@@ -15,7 +15,7 @@ from flask import Response
 from sectionfour.domain import Leaf, instant, micros
 from sectionfour.errors import NotFound
 from sectionfour.parts import Parts
-from sectionfour.privacy import entries, exceptions
+from sectionfour.privacy import entries, exceptions, granting
 from sectionfour.privacy.exceptions import Attempt, Document, Grant, Scope
 from sectionfour.web import body, schemas
 from sectionfour.web.keys import Caller
@@ -31,7 +31,7 @@ def ask_exception(service: Service, who: Caller) -> Response:
     given, _, warnings = body.read(schemas.ExceptionBody)
     parts, at = service.parts, service.parts.clock()
     scope = given.scope
-    grant = exceptions.requested(
+    grant = granting.requested(
         parts.regime,
         grant_id=f"xg_{secrets.token_hex(12)}",
         exception=given.exception,
@@ -88,17 +88,17 @@ def approve_exception(service: Service, who: Caller, grant_id: str) -> Response:
 
     Live once every office has; on a live grant that wants it, this is the ratification.
     """
-    return _done(service, who, grant_id, exceptions.approve, "approved")
+    return _done(service, who, grant_id, granting.approve, "approved")
 
 
 def review_exception(service: Service, who: Caller, grant_id: str) -> Response:
     """Say that a live grant is still needed, by an office that approves such: until the next."""
-    return _done(service, who, grant_id, exceptions.review, "reviewed")
+    return _done(service, who, grant_id, granting.review, "reviewed")
 
 
 def unseal_exception(service: Service, who: Caller, grant_id: str) -> Response:
     """Lift the seal of a grant: from now on the person sees it and each use of it."""
-    return _done(service, who, grant_id, exceptions.unseal, "unsealed")
+    return _done(service, who, grant_id, granting.unseal, "unsealed")
 
 
 def _done(
@@ -120,7 +120,7 @@ def revoke_exception(service: Service, who: Caller, grant_id: str) -> Response:
     parts, at = service.parts, service.parts.clock()
 
     def revoked(grant: Grant) -> tuple[Grant, Leaf]:
-        grant = exceptions.revoke(grant, by=who.key_id, at=at)
+        grant = granting.revoke(grant, by=who.key_id, at=at)
         return grant, entries.grant(parts.keys, grant, "revoked", at)
 
     return _said(parts, parts.ledger.change_grant(grant_id, revoked), at)

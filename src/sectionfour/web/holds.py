@@ -11,10 +11,11 @@ from typing import Annotated
 from flask import Response
 from msgspec import Meta, Struct
 
-from sectionfour.domain import Identifier, Leaf, Raw, instant
+from sectionfour.domain import Leaf, instant
 from sectionfour.errors import BadRequest, NotFound
+from sectionfour.given import Identifier, Raw
 from sectionfour.privacy import entries
-from sectionfour.stores.ledger.retention import Hold, lifted
+from sectionfour.privacy.holds import Hold, lifted
 from sectionfour.web import body
 from sectionfour.web.keys import Caller
 from sectionfour.web.routes import Route, Service, answer

@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 from flask import Response
 
-from sectionfour.domain import GUARD, Guard
 from sectionfour.errors import NotFound
+from sectionfour.given import GUARD, Guard
 from sectionfour.web import schemas
 from sectionfour.web.keys import Caller
 from sectionfour.web.problems import MEDIA_TYPE

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from flask import Response
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from sectionfour.errors import NotFound, NotReady, NotYet
 from sectionfour.jobs import upkeep
 from sectionfour.learning import registry
 from sectionfour.web import schemas
 from sectionfour.web.keys import Caller
-from sectionfour.web.metrics import CONTENT_TYPE_LATEST
 from sectionfour.web.routes import TEXT, Route, Service, answer
 
 

@@ -78,7 +78,7 @@ def problem(error: SectionFourError) -> Response:
 def invalid(error: Exception, kind: Any) -> BadRequest:
     """Return what is wrong with a body that is no `kind`.
 
-    >>> from sectionfour.domain import Given
+    >>> from sectionfour.given import Given
     >>> wrong = msgspec.ValidationError("Invalid enum value 'x' - at `$.mode`")
     >>> invalid(wrong, Given).pointer, invalid(wrong, Given).detail
     ('/mode', 'must be one of evaluate, protect')

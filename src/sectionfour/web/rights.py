@@ -7,11 +7,13 @@ from typing import Any, Literal
 from flask import Response
 from msgspec import Struct
 
-from sectionfour.domain import Raw, instant
+from sectionfour.domain import instant
 from sectionfour.errors import NotFound
 from sectionfour.features.catalog import NAMES
+from sectionfour.given import Raw
 from sectionfour.parts import Parts
 from sectionfour.privacy import erasure, rights
+from sectionfour.privacy.erasure import Trigger
 from sectionfour.web import body
 from sectionfour.web.keys import Caller
 from sectionfour.web.routes import JSON, Route, Service, answer
@@ -20,7 +22,7 @@ from sectionfour.web.routes import JSON, Route, Service, answer
 class ErasureBody(Raw, frozen=True, kw_only=True):
     """Why somebody is to be forgotten."""
 
-    trigger: Literal["cancellation", "subject_request"]
+    trigger: Trigger
 
 
 class ErasureAsked(Struct, frozen=True, kw_only=True):

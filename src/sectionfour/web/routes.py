@@ -77,7 +77,7 @@ def add(app: Flask, service: Service, route: Route) -> None:
     steady = service.parts.keys.ring.steady
     named = tuple(role for role in keys.ROLES if role in roles)
     if isinstance(route.body, type):
-        json.Decoder(route.body)  # worked out here, before there are threads: see domain.Given
+        json.Decoder(route.body)  # worked out here, before there are threads: see `given`
 
     def view(**values: str) -> Response:
         if not named:

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from sectionfour.domain import Basis, Identifier, Instant, LabelName, Masked, Raw, Reason, Text
+from sectionfour.domain import Basis, LabelName, Masked, Reason
+from sectionfour.given import Identifier, Instant, Raw, Text
 
 #: No control character, of which PostgreSQL has one in no text.
 LINE = r"^[^\x00-\x1f\x7f]+(?![\s\S])"

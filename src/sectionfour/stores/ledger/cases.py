@@ -5,7 +5,7 @@ Notes and reasons are an analyst's own words and may name somebody: they are kep
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
 from sectionfour.domain import Leaf
 from sectionfour.errors import Conflict
@@ -27,15 +27,53 @@ CREATE TABLE reidentifications (
   expires_at INTEGER NOT NULL, approved_by TEXT, approved_at INTEGER, answered_at INTEGER)
 """
 
-Row = tuple[Any, ...]
+
+class CaseRow(NamedTuple):
+    """A case, with the answer of its assessment (empty after an erasure) and whom that is of."""
+
+    case_id: str
+    assessment_id: str
+    at: int
+    why: str
+    state: str
+    answer: bytes
+    subject: bytes | None
+
+
+class VerdictRow(NamedTuple):
+    """A verdict; `note` is sealed, None where there is none."""
+
+    verdict_id: str
+    case_id: str
+    at: int
+    verdict: str
+    measure: str
+    note: bytes | None
+    decided_by: str
+    label_id: str | None
+
+
+class ReidentificationRow(NamedTuple):
+    """That somebody asked who a case is about, and what became of it; `reason` is sealed."""
+
+    reidentification_id: str
+    case_id: str
+    at: int
+    purpose: str
+    reason: bytes
+    asked_by: str
+    expires_at: int
+    approved_by: str | None = None
+    approved_at: int | None = None
+    answered_at: int | None = None
+
+
 _CASE = (
-    "SELECT c.case_id, c.assessment_id, c.at, c.why, c.state, a.http, a.answer, a.subject"
+    "SELECT c.case_id, c.assessment_id, c.at, c.why, c.state, a.answer, a.subject"
     " FROM cases c JOIN assessments a ON a.assessment_id = c.assessment_id"
 )
-_ASKED = (
-    "reidentification_id, case_id, at, purpose, reason, asked_by, expires_at, approved_by,"
-    " approved_at, answered_at"
-)
+_VERDICT = ", ".join(VerdictRow._fields)
+_ASKED = ", ".join(ReidentificationRow._fields)
 
 
 def case_id(assessment_id: str) -> str:
@@ -52,59 +90,61 @@ class Cases(Connected):
             (case_id(assessment_id), assessment_id, at, why),
         )
 
-    def cases(self, state: str, after: tuple[int, str], most: int) -> list[Row]:
-        return self.rows(
+    def cases(self, state: str, after: tuple[int, str], most: int) -> list[CaseRow]:
+        """Return at `most` so many cases of a state, oldest first, from behind `after`: the instant
+        and the id of a case."""
+        rows = self.rows(
             _CASE + " WHERE c.state = ? AND (c.at, c.case_id) > (?, ?)"
             " ORDER BY c.at, c.case_id LIMIT ?",
             state,
             *after,
             most,
         )
+        return [CaseRow._make(row) for row in rows]
 
-    def case(self, case_id: str) -> Row | None:
+    def case(self, case_id: str) -> CaseRow | None:
         rows = self.rows(_CASE + " WHERE c.case_id = ?", case_id)
-        return rows[0] if rows else None
+        return CaseRow._make(rows[0]) if rows else None
 
-    def verdicts(self, case_id: str) -> list[Row]:
-        """Return (id, at, verdict, measure, note, by, label) of each, oldest first."""
-        return self.rows(
-            "SELECT verdict_id, at, verdict, measure, note, decided_by, label_id FROM verdicts"
-            " WHERE case_id = ? ORDER BY at",
-            case_id,
-        )
+    def verdicts(self, case_id: str) -> list[VerdictRow]:
+        """Return the verdicts on a case, oldest first."""
+        rows = self.rows(f"SELECT {_VERDICT} FROM verdicts WHERE case_id = ? ORDER BY at", case_id)
+        return [VerdictRow._make(row) for row in rows]
 
-    def add_verdict(self, row: Row, leaf: Leaf) -> None:
-        """Close a case by a verdict, as `verdicts` has it. Conflict where it is not open."""
+    def add_verdict(self, row: VerdictRow, leaf: Leaf) -> None:
+        """Close a case by a verdict. Conflict where it is not open."""
         with self.transaction() as connection:
             closed = connection.execute(
-                "UPDATE cases SET state = 'closed' WHERE case_id = ? AND state = 'open'", (row[1],)
+                "UPDATE cases SET state = 'closed' WHERE case_id = ? AND state = 'open'",
+                (row.case_id,),
             )
             if not closed.rowcount:
                 raise Conflict("the case is closed; an appeal opens it again")
-            connection.execute("INSERT INTO verdicts VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+            connection.execute(
+                f"INSERT INTO verdicts ({_VERDICT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row
+            )
             connection.execute(
                 "UPDATE reviews SET state = 'decided' WHERE assessment_id ="
                 " (SELECT assessment_id FROM cases WHERE case_id = ?)",
-                (row[1],),
+                (row.case_id,),
             )
             self.log(connection, leaf)
 
     # --- who it is
 
-    def ask_reidentification(self, row: Row, leaf: Leaf) -> None:
+    def ask_reidentification(self, row: ReidentificationRow, leaf: Leaf) -> None:
         with self.transaction() as connection:
             connection.execute(
-                f"INSERT INTO reidentifications ({_ASKED})"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, NULL, NULL, NULL)",
+                f"INSERT INTO reidentifications ({_ASKED}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 row,
             )
             self.log(connection, leaf)
 
-    def reidentification(self, name: str) -> Row | None:
+    def reidentification(self, name: str) -> ReidentificationRow | None:
         rows = self.rows(
             f"SELECT {_ASKED} FROM reidentifications WHERE reidentification_id = ?", name
         )
-        return rows[0] if rows else None
+        return ReidentificationRow._make(rows[0]) if rows else None
 
     def step_reidentification(self, name: str, step: str, at: int, leaf: Leaf, by: str) -> bool:
         """Approve or answer once; False where somebody was first."""

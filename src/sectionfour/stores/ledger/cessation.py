@@ -14,7 +14,7 @@ from sectionfour.privacy import entries
 from sectionfour.privacy.pseudonym import Keys
 from sectionfour.privacy.retention import Retention
 from sectionfour.privacy.tally import Tally
-from sectionfour.stores.ledger import retention
+from sectionfour.stores.ledger import holds
 from sectionfour.stores.ledger.connected import Connected, Connection
 
 SCHEMA = """
@@ -87,7 +87,7 @@ class Cessation(Connected):
     def spoken_for(self, rules: Retention, at: int) -> int:
         """Return of how many persons and orders the law, or a live grant, forbids the deletion."""
         with self.transaction() as connection:
-            members, orders = retention._held(connection, rules, at)
+            members, orders = holds.held(connection, rules, at)
         return len(members) + len(orders)
 
     def take_everything(self, keys: Keys, at: int) -> Counter[str]:

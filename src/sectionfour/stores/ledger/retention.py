@@ -1,4 +1,4 @@
-"""Legal holds, and the taking away of what is due: nothing that is held, and nothing untold.
+"""The taking away of what is due: nothing that is held, and nothing untold.
 
 Each transaction that deletes rows leaves an entry in the log, with tallies of what went: so
 `verify` can tell a sweep from a loss.
@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
 
-from sectionfour.database import closed
 from sectionfour.domain import Event, Leaf
-from sectionfour.errors import Conflict
 from sectionfour.features.catalog import ALONE
 from sectionfour.privacy import consent, entries
 from sectionfour.privacy.consent import ConsentEvent
@@ -23,33 +21,14 @@ from sectionfour.privacy.exceptions import Grant
 from sectionfour.privacy.pseudonym import Keys
 from sectionfour.privacy.retention import Retention
 from sectionfour.privacy.tally import Tally
+from sectionfour.stores.ledger import holds
 from sectionfour.stores.ledger.connected import Connected, Connection
+from sectionfour.stores.ledger.holds import Held
 from sectionfour.stores.ledger.tallied import COLUMNS, counted
 from sectionfour.stores.ledger.unvouched import ASSESSED, step_of, vouches
 
-SCHEMA = """
-CREATE TABLE holds (
-  hold_id TEXT PRIMARY KEY, subject BLOB, order_ref BLOB, law TEXT NOT NULL,
-  placed_at INTEGER NOT NULL, placed_by TEXT NOT NULL, lift_asked_by TEXT, lifted_at INTEGER,
-  lifted_by TEXT)
-"""
-TOKENS = {"holds": ("subject", "order_ref")}
 #: Rows a transaction: a checkout waits for no more.
 BITE = 200
-
-
-class Hold(msgspec.Struct, frozen=True):
-    """The law forbids to delete what is of this person, or of this order (tokens)."""
-
-    hold_id: str
-    subject: bytes | None
-    order_ref: bytes | None
-    law: str
-    placed_at: int
-    placed_by: str
-    lift_asked_by: str | None = None
-    lifted_at: int | None = None
-    lifted_by: str | None = None
 
 
 class Gone:
@@ -100,48 +79,7 @@ class Gone:
         return entries.sweep(f"sw_{secrets.token_hex(12)}", dict(+self.deleted), gone, at)
 
 
-Held = tuple[set[bytes], set[bytes]]
-
-
 class Retained(Connected):
-    # --- holds
-
-    def holds(self) -> list[Hold]:
-        return [Hold(*row) for row in self.rows("SELECT * FROM holds ORDER BY placed_at, hold_id")]
-
-    def is_held(self, subject: bytes, rules: Retention, at: int) -> bool:
-        """Whether the law holds a person's data, or that of an order of theirs, at `at`: by a hold,
-        or by a live grant of an exception that keeps what it speaks of."""
-        with closed("ledger"):
-            members, orders = _held(self._database.read, rules, at)
-        if subject in members or not orders:
-            return subject in members
-        theirs = self.rows("SELECT DISTINCT order_ref FROM events WHERE member = ?", subject)
-        return not orders.isdisjoint(ref for (ref,) in theirs)
-
-    def add_hold(self, hold: Hold, leaf: Leaf) -> None:
-        with self.transaction() as connection:
-            marks = ", ".join("?" * len(Hold.__struct_fields__))
-            connection.execute(f"INSERT INTO holds VALUES ({marks})", msgspec.structs.astuple(hold))
-            self.log(connection, leaf)
-
-    def change_hold(self, hold_id: str, change: Callable[[Hold], tuple[Hold, Leaf]]) -> Hold | None:
-        """Put what `change` makes of a hold in its place; None where there is none."""
-        with self.transaction() as connection:
-            row = connection.execute("SELECT * FROM holds WHERE hold_id = ?", (hold_id,)).fetchone()
-            if row is None:
-                return None
-            hold, leaf = change(Hold(*row))
-            connection.execute(
-                "UPDATE holds SET lift_asked_by = ?, lifted_at = ?, lifted_by = ?"
-                " WHERE hold_id = ?",
-                (hold.lift_asked_by, hold.lifted_at, hold.lifted_by, hold_id),
-            )
-            self.log(connection, leaf)
-            return hold
-
-    # --- sweeping
-
     def sweep(self, keys: Keys, rules: Retention, at: int) -> Iterator[Counter[str]]:
         """Delete what is due at `at` and not held; yields what went, a transaction each.
 
@@ -174,7 +112,7 @@ class Retained(Connected):
     ) -> Counter[str]:
         with self.transaction() as connection:
             gone = Gone(keys, connection)
-            held = _held(connection, rules, at)
+            held = holds.held(connection, rules, at)
             for name in lot:
                 take(connection, gone, held, name, before)
             leaf = gone.leaf(at)
@@ -253,7 +191,9 @@ class Retained(Connected):
         return [ref for (ref,) in found]
 
     def _released(self, before: int) -> list[str]:
-        return [h.hold_id for h in self.holds() if h.lifted_at is not None and h.lifted_at < before]
+        return [
+            name for (name,) in self.rows("SELECT hold_id FROM holds WHERE lifted_at < ?", before)
+        ]
 
     # --- one by one, inside a transaction
 
@@ -263,12 +203,12 @@ class Retained(Connected):
         if row is None:
             return
         event = Event(**dict(zip(COLUMNS["events"], row, strict=True)))
-        if event.member in held[0] or event.order_ref in held[1]:
+        if event.member in held.members or event.order_ref in held.orders:
             return
         labels = _labels_of(connection, "event_id", event.event_id)
         assessed = connection.execute(ASSESSED, (event.event_id,)).fetchone()
         subject = None if assessed is None else assessed[2]
-        if subject in held[0] or any(label[1] >= before for label in labels):
+        if subject in held.members or any(label[1] >= before for label in labels):
             return
         if assessed is not None and assessed[1] >= before:
             return
@@ -286,7 +226,7 @@ class Retained(Connected):
             " (SELECT 1 FROM events e WHERE e.event_id = assessments.event_id)",
             (seq,),
         ).fetchone()
-        if row is None or row[2] in held[0]:
+        if row is None or row[2] in held.members:
             return
         decided = connection.execute(
             "SELECT 1 FROM verdicts JOIN cases USING (case_id) WHERE assessment_id = ?"
@@ -337,7 +277,7 @@ class Retained(Connected):
         for row in _labels_of(connection, "label_id", name):
             member, event_id = row[6], row[5]
             there = connection.execute("SELECT 1 FROM events WHERE event_id = ?", (event_id,))
-            if member not in held[0] and there.fetchone() is None:
+            if member not in held.members and there.fetchone() is None:
                 gone.label(row)
 
     def _consents(
@@ -347,7 +287,7 @@ class Retained(Connected):
         rows = connection.execute(
             f"SELECT {columns} FROM consent_events WHERE record_id = ? ORDER BY seq", (name,)
         ).fetchall()
-        if not rows or any(row[1] in held[0] or row[-1] >= before for row in rows):
+        if not rows or any(row[1] in held.members or row[-1] >= before for row in rows):
             return
         vouched = len(gone.entered("consent", name))
         for row in rows[: len(rows) - vouched]:
@@ -361,7 +301,7 @@ class Retained(Connected):
         if row is None:
             return
         scope = msgspec.json.decode(row[0], type=Grant).scope
-        if scope.members & held[0] or scope.order in held[1]:
+        if scope.members & held.members or scope.order in held.orders:
             return
         gone.entered("exception", name)
         gone.delete("grant_uses", "grant_id", name)
@@ -371,7 +311,7 @@ class Retained(Connected):
         self, connection: Connection, gone: Gone, held: Held, name: bytes, before: int
     ) -> None:
         """Those of a member that count for no event that is kept; what is in force stays."""
-        if name in held[0]:
+        if name in held.members:
             return
         in_force = connection.execute(
             "SELECT at, (size, frauds) = (?, ?) FROM clusters WHERE member = ? AND at < ?"
@@ -390,7 +330,7 @@ class Retained(Connected):
         of = connection.execute(
             "SELECT subject, order_ref FROM third_persons WHERE attestation_id = ?", (name,)
         ).fetchone()
-        if of is not None and of[0] not in held[0] and of[1] not in held[1]:
+        if of is not None and of[0] not in held.members and of[1] not in held.orders:
             gone.entered("third_person", name)
             gone.delete("third_persons", "attestation_id", name)
 
@@ -399,7 +339,7 @@ class Retained(Connected):
     ) -> None:
         """Whose a row was that left; it is known for as long as what it was made of."""
         of = connection.execute("SELECT member FROM release_rows WHERE row_ref = ?", (ref,))
-        if (row := of.fetchone()) is not None and row[0] not in held[0]:
+        if (row := of.fetchone()) is not None and row[0] not in held.members:
             gone.delete("release_rows", "row_ref", ref)
 
     def _lifted(
@@ -409,38 +349,9 @@ class Retained(Connected):
         gone.delete("holds", "hold_id", name)
 
 
-def _held(connection: Connection, rules: Retention, at: int) -> Held:
-    """Return the persons and the orders of which nothing may go."""
-    found = connection.execute("SELECT subject, order_ref FROM holds WHERE lifted_at IS NULL")
-    members: set[bytes] = set()
-    orders: set[bytes] = set()
-    for subject, order in found.fetchall():
-        members |= set() if subject is None else {subject}
-        orders |= set() if order is None else {order}
-    for (body,) in connection.execute(
-        "SELECT body FROM grants WHERE live_until > ?", (at,)
-    ).fetchall():
-        grant = msgspec.json.decode(body, type=Grant)
-        if rules.keeps(grant.exception):
-            members |= grant.scope.members
-            orders |= set() if grant.scope.order is None else {grant.scope.order}
-    return members, orders
-
-
 def _labels_of(connection: Connection, key: str, value: Any) -> list[tuple[Any, ...]]:
     columns = ", ".join(COLUMNS["labels"])
     return connection.execute(f"SELECT {columns} FROM labels WHERE {key} = ?", (value,)).fetchall()
-
-
-def lifted(hold: Hold, by: str, at: int) -> Hold:
-    """Return the hold once `by` asks for its lifting; the second key to ask lifts it."""
-    if hold.lifted_at is not None:
-        raise Conflict("the hold is lifted already")
-    if hold.lift_asked_by is None:
-        return msgspec.structs.replace(hold, lift_asked_by=by)
-    if hold.lift_asked_by == by:
-        raise Conflict("another key than the one that asked has to lift it")
-    return msgspec.structs.replace(hold, lifted_at=at, lifted_by=by)
 
 
 # The last two: when a newer notice, with a material change, came into force; when it was recorded.
