@@ -31,6 +31,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from sectionfour import bootstrap
+from sectionfour.decisions.policy import Thresholds
 from sectionfour.learning import registry
 from sectionfour.parts import Parts, now
 from sectionfour.privacy.kek import load_kek
@@ -39,6 +40,7 @@ from sectionfour.privacy.regime import load
 from sectionfour.settings import Settings
 from sectionfour.stores import open_ledger
 from sectionfour.stores.ledger.rooms import Ledger
+from sectionfour.verify import verify
 from sectionfour.web import create_app
 from sectionfour.web.keys import ROLES, create_key
 
@@ -511,6 +513,50 @@ def notice(client: Callable[..., Client]) -> dict[str, Any]:
     answer = client("consent").put("/v1/notices/pn_security", json=_notice())
     assert answer.status_code == 200, answer.json
     return dict(answer.json)
+
+
+# --- cases -----------------------------------------------------------------------------------
+
+#: Where every score is of one outcome.
+ALWAYS = {
+    "allow": Thresholds(1.0, 1.0, 1.0),
+    "challenge": Thresholds(0.0, 1.0, 1.0),
+    "review": Thresholds(0.0, 0.0, 1.0),
+    "block": Thresholds(0.0, 0.0, 0.0),
+}
+
+
+@pytest.fixture
+def outcome(monkeypatch) -> Any:
+    def always(action: str) -> None:
+        kind = "sectionfour.decisions.policy.Policy.thresholds"
+        monkeypatch.setattr(kind, lambda *_: ALWAYS[action])
+
+    return always
+
+
+@pytest.fixture
+def assessed(client, notice, a_consent, a_request, outcome) -> Any:
+    consent, checkout = client("consent"), client("checkout")
+    assert consent.post("/v1/consents", json=a_consent()).status_code == 201
+
+    def call(action: str, event: str, **changes: Any) -> dict[str, Any]:
+        outcome(action)
+        answer = checkout.post("/v1/assessments", json=a_request(event_id=event, **changes))
+        assert answer.status_code == 200
+        assert answer.json["outcome"] == action
+        return dict(answer.json)
+
+    return call
+
+
+@pytest.fixture
+def sound(app, parts) -> Any:
+    """At the end everything must match its log."""
+    yield
+    notary = app.extensions["sectionfour.notary"]
+    notary.extend(parts.clock())
+    assert list(verify(parts, notary)) == []
 
 
 # --- a real server ---------------------------------------------------------------------------

@@ -9,7 +9,6 @@ SectionFourError
 ├── Ceased                410
 ├── TooLarge              413
 ├── WrongMediaType        415
-├── NotYet                501  in the contract, not built yet
 ├── FailClosed            503  a basis could not be looked for, so there is no score
 ├── NotReady              503  a part of the service is not in a state to answer
 ├── RegimeError                regime.toml has an unknown key, a gap or a contradiction
@@ -72,10 +71,6 @@ class TooLarge(SectionFourError):
 
 class WrongMediaType(SectionFourError):
     status, code, title = 415, "wrong-media-type", "The request is not of a type read here"
-
-
-class NotYet(SectionFourError):
-    status, code, title = 501, "not-implemented", "Part of the contract, not built yet"
 
 
 class FailClosed(SectionFourError):

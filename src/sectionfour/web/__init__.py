@@ -16,6 +16,7 @@ from sectionfour.web import (
     cases,
     cessation,
     consents,
+    console,
     exceptions,
     holds,
     labels,
@@ -23,6 +24,7 @@ from sectionfour.web import (
     operations,
     problems,
     receipts,
+    reidentification,
     reports,
     rights,
     routes,
@@ -38,13 +40,14 @@ ROUTES = (
     *exceptions.ROUTES,
     *labels.ROUTES,
     *cases.ROUTES,
+    *reidentification.ROUTES,
     *receipts.ROUTES,
     *reports.ROUTES,
     *holds.ROUTES,
     *cessation.ROUTES,
     *rights.ROUTES,
     *operations.ROUTES,
-    *operations.TO_COME,
+    *console.ROUTES,
 )
 
 
@@ -73,6 +76,7 @@ def create_app(settings: Settings | None = None, *, upkeep: bool = False) -> Fla
     problems.register(app, service.metrics)
     for route in (*ROUTES, *openapi.routes(ROUTES)):
         routes.add(app, service, route)
+    console.register(app, service)
     if upkeep:
         app.extensions["sectionfour.jobs.upkeep"] = Upkeep(parts, notary, settings)
     return app

@@ -1,12 +1,10 @@
-"""Cases: what a human is to look at, the verdict, and who it is about, where that must be known.
+"""Cases: what a human is to look at, and the verdict.
 
-An analyst sees tokens that are made for one case alone. To be told a name takes a purpose, a reason
-and a second person; it is told once, and each step is in the log.
+An analyst sees tokens that are made for one case alone; who it is about is `reidentification`'s.
 """
 
 from __future__ import annotations
 
-import secrets
 from typing import Any, Literal
 
 import msgspec
@@ -15,20 +13,18 @@ from msgspec import Struct
 
 from sectionfour.decisions import cases
 from sectionfour.decisions.cases import Measure, Verdict
-from sectionfour.domain import DAY, MINUTE, Event, instant
-from sectionfour.errors import BadRequest, Conflict, Forbidden, NotFound
+from sectionfour.domain import MINUTE, Event, instant
+from sectionfour.errors import BadRequest, Conflict, NotFound
 from sectionfour.given import Raw
 from sectionfour.parts import Parts
 from sectionfour.privacy import entries
 from sectionfour.privacy.rights import WORDS
-from sectionfour.stores.ledger.cases import CaseRow, ReidentificationRow, VerdictRow
+from sectionfour.stores.ledger.cases import CaseRow, VerdictRow
 from sectionfour.web import body, labels, schemas
 from sectionfour.web.keys import Caller
 from sectionfour.web.routes import Route, Service, answer
 
 MOST = 500
-#: How long one may take from asking who it is to being told, in microseconds.
-LIFE = DAY
 
 
 class VerdictBody(Raw, frozen=True, kw_only=True):
@@ -37,11 +33,6 @@ class VerdictBody(Raw, frozen=True, kw_only=True):
     verdict: Verdict
     note: schemas.Long = ""
     measure: Measure = "none"
-
-
-class ReidentifyBody(Raw, frozen=True, kw_only=True):
-    purpose: schemas.Key
-    reason: schemas.Long
 
 
 class Case(Struct, kw_only=True):
@@ -102,49 +93,43 @@ class VerdictKept(Struct, kw_only=True):
     warnings: list[schemas.Warned] = []
 
 
-class Reidentification(Struct, kw_only=True):
-    reidentification_id: str
-    case_id: str
-    state: str
-    expires_at: str
-    warnings: list[schemas.Warned] = []
-
-
-class Told(Struct):
-    """`member_id` is null where nobody is known under this token any more."""
-
-    reidentification_id: str
-    case_id: str
-    member_id: str | None
-
-
 # --- to read
 
 
 def list_cases(service: Service, who: Caller) -> Response:
     """The cases that are open (`?state=closed`: closed), oldest first, 100 or `?limit=` at once."""
-    state = request.args.get("state", "open")
-    if state not in ("open", "closed"):
-        raise BadRequest("state must be open or closed", pointer="/state")
-    limit, after = request.args.get("limit", "100"), request.args.get("after", "")
+    limit = request.args.get("limit", "100")
     if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:9]) <= MOST:
         raise BadRequest(f"limit must be from 1 to {MOST}", pointer="/limit")
+    state, after = request.args.get("state", "open"), request.args.get("after", "")
+    return answer(listed(service.parts, state, after, int(limit[:9])))
+
+
+def listed(parts: Parts, state: str, after: str, limit: int) -> dict[str, Any]:
+    """Return the cases of a state, oldest first, that follow the case `after`, as `Cases`."""
+    if state not in ("open", "closed"):
+        raise BadRequest("state must be open or closed", pointer="/state")
     place = (-1, "")
     if after:
-        found = None if "\0" in after else service.parts.ledger.case(after)
-        if found is None:
+        known = None if "\0" in after else parts.ledger.case(after)
+        if known is None:
             raise BadRequest("after is the id of a case", pointer="/after")
-        place = (found.at, found.case_id)
-    rows = service.parts.ledger.cases(state, place, int(limit[:9]))
+        place = (known.at, known.case_id)
+    rows = parts.ledger.cases(state, place, limit)
     said: dict[str, Any] = {"cases": [_case(row) for row in rows]}
-    if len(rows) == int(limit[:9]):
+    if len(rows) == limit:
         said["next"] = rows[-1].case_id
-    return answer(said)
+    return said
 
 
 def read_case(service: Service, who: Caller, case_id: str) -> Response:
     """One case: the answer, what was seen under tokens of this case, and the verdicts."""
-    parts, row = service.parts, _found(service.parts, case_id)
+    return answer(whole(service.parts, case_id))
+
+
+def whole(parts: Parts, case_id: str) -> dict[str, Any]:
+    """Return a case as `CaseWhole`."""
+    row = found(parts, case_id)
     given = [
         {
             "verdict_id": one.verdict_id,
@@ -161,10 +146,11 @@ def read_case(service: Service, who: Caller, case_id: str) -> Response:
     ]
     event = parts.ledger.event(_told(row)["event_id"])
     seen = {} if event is None else _seen(parts, event, case_id)
-    return answer(_case(row) | {"seen": seen, "verdicts": given})
+    return _case(row) | {"seen": seen, "verdicts": given}
 
 
-def _found(parts: Parts, case_id: str) -> CaseRow:
+def found(parts: Parts, case_id: str) -> CaseRow:
+    """Return the row of a case; NotFound where there is none."""
     row = parts.ledger.case(case_id)
     if row is None:
         raise NotFound("there is no case of this id")
@@ -215,18 +201,25 @@ def give_verdict(service: Service, who: Caller, case_id: str) -> Response:
     verdict by the same key again is no news.
     """
     given, _, warnings = body.read(VerdictBody)
+    said, new = close(service.parts, case_id, given, who.key_id)
+    return answer(said | {"warnings": warnings}, 201 if new else 200)
+
+
+def close(parts: Parts, case_id: str, given: VerdictBody, by: str) -> tuple[dict[str, Any], bool]:
+    """Close a case by the verdict of the key `by`; return it as `VerdictKept`, and whether it is
+    new. Conflict where the case is closed by another."""
     cases.check(given.verdict, given.measure)
-    parts, row = service.parts, _found(service.parts, case_id)
+    row = found(parts, case_id)
     before = parts.ledger.verdicts(case_id)
     if row.state == "closed":
         last = before[-1] if before else None
         if last is None or (last.verdict, last.measure, last.decided_by) != (
             given.verdict,
             given.measure,
-            who.key_id,
+            by,
         ):
             raise Conflict("the case is closed; an appeal opens it again")
-        return answer(_kept(row, last) | {"warnings": warnings})
+        return _kept(row, last), False
     told = _told(row)
     name = f"{case_id.replace('cs_', 'vd_')}.{len(before) + 1}"
     label_id = None
@@ -239,9 +232,9 @@ def give_verdict(service: Service, who: Caller, case_id: str) -> Response:
         )[0].label_id
     note = parts.keys.ring.seal(WORDS, given.note, name) if given.note else None
     at = parts.clock()
-    kept = VerdictRow(name, case_id, at, given.verdict, given.measure, note, who.key_id, label_id)
+    kept = VerdictRow(name, case_id, at, given.verdict, given.measure, note, by, label_id)
     parts.ledger.add_verdict(kept, entries.verdict(*kept))
-    return answer(_kept(row, kept) | {"warnings": warnings}, 201)
+    return _kept(row, kept), True
 
 
 def _kept(row: CaseRow, verdict: VerdictRow) -> dict[str, Any]:
@@ -257,87 +250,6 @@ def _kept(row: CaseRow, verdict: VerdictRow) -> dict[str, Any]:
             "receipt": f"/v1/receipts/{row.assessment_id}",
             "appeal": f"/v1/assessments/{row.assessment_id}/review",
         },
-    }
-
-
-# --- who it is
-
-
-def ask_reidentification(service: Service, who: Caller, case_id: str) -> Response:
-    """Ask who a case is about: a security purpose, a reason. Another key must approve."""
-    given, _, warnings = body.read(ReidentifyBody)
-    parts = service.parts
-    if given.purpose not in parts.regime.stands_for("security"):
-        raise BadRequest("must be one of the security purposes", pointer="/purpose")
-    if not given.reason.strip():
-        raise BadRequest("say why", pointer="/reason")
-    row = _found(parts, case_id)
-    if row.subject is None:
-        raise Conflict("this case is about nobody that is known")
-    if row.state != "open":
-        raise Conflict("the case is closed; an appeal opens it again")
-    at, name = parts.clock(), f"ri_{secrets.token_hex(12)}"
-    reason = parts.keys.ring.seal(WORDS, given.reason, name)
-    kept = ReidentificationRow(
-        name, case_id, at, given.purpose, reason, asked_by=who.key_id, expires_at=at + LIFE
-    )
-    leaf = entries.reidentification(
-        name, case_id, "requested", at, who.key_id, given.purpose, reason
-    )
-    parts.ledger.ask_reidentification(kept, leaf)
-    return answer(_asked(kept, "requested") | {"warnings": warnings}, 201)
-
-
-def approve_reidentification(service: Service, who: Caller, reidentification_id: str) -> Response:
-    """Let an analyst be told who a case is about. Not by the key that asked."""
-    parts, at = service.parts, service.parts.clock()
-    row = _live(parts, reidentification_id, at)
-    if row.asked_by == who.key_id:
-        raise Forbidden("whoever asks does not approve")
-    if row.approved_by is not None or not _step(parts, row, "approved", at, who.key_id):
-        raise Conflict("it is approved already")
-    return answer(_asked(row, "approved"))
-
-
-def tell_reidentification(service: Service, who: Caller, reidentification_id: str) -> Response:
-    """Tell who a case is about: once, to the key that asked, once it is approved."""
-    parts, at = service.parts, service.parts.clock()
-    row = _live(parts, reidentification_id, at)
-    if row.asked_by != who.key_id:
-        raise Forbidden("only the key that asked is told")
-    if row.approved_by is None:
-        raise Conflict("it is not approved yet")
-    # Recorded first: whoever breaks off after this has had the one answer.
-    if row.answered_at is not None or not _step(parts, row, "answered", at, who.key_id):
-        raise Conflict("it was told already, and is told once")
-    subject = _found(parts, row.case_id).subject
-    member = None if subject is None else parts.keys.member_of(subject)
-    return answer(
-        {"reidentification_id": reidentification_id, "case_id": row.case_id, "member_id": member}
-    )
-
-
-def _live(parts: Parts, name: str, at: int) -> ReidentificationRow:
-    row = parts.ledger.reidentification(name)
-    if row is None:
-        raise NotFound("there is no re-identification of this id")
-    if at >= row.expires_at:
-        raise Conflict("it has expired: ask again")
-    return row
-
-
-def _step(parts: Parts, row: ReidentificationRow, step: str, at: int, by: str) -> bool:
-    name = row.reidentification_id
-    leaf = entries.reidentification(name, row.case_id, step, at, by, row.purpose, row.reason)
-    return parts.ledger.step_reidentification(name, step, at, leaf, by)
-
-
-def _asked(row: ReidentificationRow, state: str) -> dict[str, Any]:
-    return {
-        "reidentification_id": row.reidentification_id,
-        "case_id": row.case_id,
-        "state": state,
-        "expires_at": instant(row.expires_at),
     }
 
 
@@ -366,30 +278,5 @@ ROUTES = (
         roles=("analyst",),
         body=VerdictBody,
         answers={200: VerdictKept, 201: VerdictKept},
-    ),
-    Route(
-        method="POST",
-        path="/v1/cases/{case_id}/reidentify",
-        handle=ask_reidentification,
-        tag="Cases",
-        roles=("analyst",),
-        body=ReidentifyBody,
-        answers={201: Reidentification},
-    ),
-    Route(
-        method="POST",
-        path="/v1/reidentifications/{reidentification_id}/approve",
-        handle=approve_reidentification,
-        tag="Cases",
-        roles=("privacy",),
-        answers={200: Reidentification},
-    ),
-    Route(
-        method="POST",
-        path="/v1/reidentifications/{reidentification_id}/tell",
-        handle=tell_reidentification,
-        tag="Cases",
-        roles=("analyst",),
-        answers={200: Told},
     ),
 )

@@ -73,10 +73,9 @@ def _guarded(kind: type) -> dict[str, Any]:
 
 
 def _operation(route: Route, schema_of: dict[Any, Any], examples: dict[str, Any]) -> dict[str, Any]:
-    unique = f"{route.name}_{re.sub(r'[^a-z]+', '_', route.path).strip('_')}"
     roles = f" Role: {' or '.join(route.roles)}." if route.roles else ""
     said: dict[str, Any] = {
-        "operationId": route.name if route.tag != "To come" else unique,
+        "operationId": route.name,
         "tags": [route.tag],
         "summary": route.says.partition(".")[0].partition(":")[0],
         "description": f"{route.says}{roles}",
@@ -102,7 +101,7 @@ def _operation(route: Route, schema_of: dict[Any, Any], examples: dict[str, Any]
         }
         for status, kind in route.answers.items()
     } | {
-        "501" if route.tag == "To come" else "default": {
+        "default": {
             "description": "A problem document (RFC 9457)",
             "content": _content(schemas.Problem, schema_of, None, 400),
         }

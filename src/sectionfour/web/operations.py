@@ -1,11 +1,11 @@
-"""For whoever runs the service: is it up, is it ready, what has it counted. And what is to come."""
+"""For whoever runs the service: is it up, is it ready, what has it counted."""
 
 from __future__ import annotations
 
 from flask import Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from sectionfour.errors import NotFound, NotReady, NotYet
+from sectionfour.errors import NotFound, NotReady
 from sectionfour.jobs import upkeep
 from sectionfour.learning import registry
 from sectionfour.web import schemas
@@ -36,11 +36,6 @@ def metrics(service: Service, who: Caller) -> Response:
     return Response(service.metrics.text(), content_type=CONTENT_TYPE_LATEST)
 
 
-def not_yet(service: Service, who: Caller, **path: str) -> Response:
-    """Part of the contract, not built yet."""
-    raise NotYet("this is part of the contract, and is not built yet")
-
-
 ROUTES = (
     Route(
         method="GET",
@@ -53,10 +48,4 @@ ROUTES = (
         method="GET", path="/readyz", handle=readyz, tag="Operations", answers={200: schemas.State}
     ),
     Route(method="GET", path="/metrics", handle=metrics, tag="Operations", answers={200: TEXT}),
-)
-
-#: Asks for no key: there is nothing behind it.
-TO_COME = tuple(
-    Route(method=method, path=path, handle=not_yet, tag="To come")
-    for method, path in (("GET", "/console"),)
 )

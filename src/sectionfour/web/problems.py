@@ -152,14 +152,19 @@ def fault(error: BaseException) -> SectionFourError:
     return SectionFourError("the fault is recorded, without data")
 
 
+def note(error: SectionFourError, metrics: Metrics) -> None:
+    """Count an error that is answered; what is the service's own is logged, too."""
+    if error.status >= 500:
+        log.error("%s: %s", error.code, where(error))
+    metrics.error(error.code)
+
+
 def register(app: Flask, metrics: Metrics) -> None:
     """Answer whatever is raised under `app`."""
 
     @app.errorhandler(SectionFourError)
     def ours(error: SectionFourError) -> Response:
-        if error.status >= 500 and error.status != 501:
-            log.error("%s: %s", error.code, where(error))
-        metrics.error(error.code)
+        note(error, metrics)
         return problem(error)
 
     @app.errorhandler(InternalServerError)

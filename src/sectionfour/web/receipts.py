@@ -20,14 +20,7 @@ def read_receipt(service: Service, who: Caller, assessment_id: str) -> Response:
 
     With `Accept: text/plain` the proof alone. `vkey` is all else that a verifier needs.
     """
-    parts = service.parts
-    # By the log alone: what was kept of the assessment may be gone, and the receipt is not.
-    found = parts.ledger.find(assessment_id)
-    if found is None or msgspec.json.decode(found[1]).get("receipt_id") != assessment_id:
-        raise NotFound("there is no receipt of this id")
-    proven = service.notary.prove(assessment_id, parts.clock())
-    assert proven is not None  # found above, and the log only grows
-    leaf, proof = proven
+    leaf, proof = proven(service, assessment_id)
     if request.accept_mimetypes.best_match(["application/json", "text/plain"]) == "text/plain":
         return Response(proof, content_type=TEXT)
     said = {
@@ -38,6 +31,18 @@ def read_receipt(service: Service, who: Caller, assessment_id: str) -> Response:
         "checkpoint": notes.parse_proof(proof).note,
     }
     return answer(said)
+
+
+def proven(service: Service, assessment_id: str) -> tuple[bytes, str]:
+    """Return the leaf of a receipt and a proof of it; NotFound where there is none."""
+    parts = service.parts
+    # By the log alone: what was kept of the assessment may be gone, and the receipt is not.
+    found = parts.ledger.find(assessment_id)
+    if found is None or msgspec.json.decode(found[1]).get("receipt_id") != assessment_id:
+        raise NotFound("there is no receipt of this id")
+    proof = service.notary.prove(assessment_id, parts.clock())
+    assert proof is not None  # found above, and the log only grows
+    return proof
 
 
 def read_checkpoint(service: Service, who: Caller) -> Response:

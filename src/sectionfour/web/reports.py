@@ -94,12 +94,16 @@ def data_use(service: Service, who: Caller) -> Response:
     `from` and `to` are days in UTC, the last not included. Counts behind which fewer than
     `threshold` people stand (5; at least 3) are withheld, also from differencing.
     """
+    return answer(asked_for(service))
+
+
+def asked_for(service: Service) -> dict[str, Any]:
+    """Return the report on the period that the query names, as `DataUseReport`."""
     start, end = report.between(_day("from"), _day("to"))
     text = request.args.get("threshold", str(report.THRESHOLD))
     if not text.isdecimal() or len(text) > 9:
         raise BadRequest("a threshold is a number of people", pointer="/threshold")
-    found: dict[str, Any] = report.data_use(service.parts.ledger, start, end, threshold=int(text))
-    return answer(found)
+    return report.data_use(service.parts.ledger, start, end, threshold=int(text))
 
 
 def _day(name: str) -> date:
