@@ -233,7 +233,7 @@ def give_verdict(service: Service, who: Caller, case_id: str) -> Response:
     if parts.ledger.event(told["event_id"]) is not None:
         label_id = labels.record(
             parts,
-            schemas.LabelBody(
+            labels.LabelBody(
                 label=given.verdict, source="analyst", label_id=name, event_id=told["event_id"]
             ),
         )[0].label_id
@@ -348,6 +348,7 @@ ROUTES = (
         handle=list_cases,
         tag="Cases",
         roles=("analyst",),
+        query=("state", "limit", "after"),
         answers={200: Cases},
     ),
     Route(
