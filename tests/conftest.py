@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psycopg
 import pytest
 from flask import Flask
@@ -32,7 +33,10 @@ from flask.testing import FlaskClient
 
 from sectionfour import bootstrap
 from sectionfour.decisions.policy import Thresholds
+from sectionfour.given import Given
 from sectionfour.learning import registry
+from sectionfour.loading import imports
+from sectionfour.loading.replay import Consent, Known, replay
 from sectionfour.parts import Parts, now
 from sectionfour.privacy.kek import load_kek
 from sectionfour.privacy.keys import Keyring
@@ -476,6 +480,30 @@ def app(settings: Settings) -> Iterator[Flask]:
 def parts(app: Flask) -> Parts:
     found: Parts = app.extensions["sectionfour"]
     return found
+
+
+@pytest.fixture
+def imported(parts: Parts) -> Callable[[], str]:
+    """Bring in the past of one member, who is returned: a consent, a purchase, a chargeback."""
+
+    def bring() -> str:
+        member = raw("raw-member-imported")
+        purchase = {
+            "event_id": "evt_past",
+            "purpose": "security.transaction_risk",
+            "event": {"type": "purchase", "occurred_at": "2025-01-01T00:00:00Z"},
+            "member": {"id": member},
+            "transaction": {"order_id": "o_past", "amount": 1, "currency": "CNY"},
+        }
+        steps = [
+            Consent(5, member, "c1", True, "security", ("member.required", "order")),
+            (10, msgspec.convert(purchase, Given)),
+            Known(20, "lb_past", "evt_past", "chargeback", "past"),
+        ]
+        replay(iter(steps), parts, notice=imports.MARKET_NOTICE)
+        return member
+
+    return bring
 
 
 class Client(FlaskClient):

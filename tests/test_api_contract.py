@@ -3,6 +3,7 @@ what a body that is not of its form gets."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sectionfour.web import ROUTES, body
+from sectionfour.web import ROUTES, body, cases, receipts, reports
 
 KINDS = ("assessments", "events", "log", "consent_events", "grants", "labels", "notices", "reviews")
 
@@ -77,6 +78,18 @@ def test_the_document_is_sound(contract):
     known = {f"#/components/schemas/{name}" for name in contract["components"]["schemas"]}
     used = set(re.findall(r'"\$ref": ?"([^"]+)"', json.dumps(contract)))
     assert used <= known
+
+
+@pytest.mark.parametrize("room", [cases, receipts, reports], ids=lambda room: room.__name__)
+def test_whatever_a_room_reads_behind_a_question_mark_is_in_the_document(contract, room):
+    read = set(re.findall(r'\b(?:args\.get|_size|_day)\("(\w+)"', inspect.getsource(room)))
+    written = {
+        parameter["name"]
+        for route in room.ROUTES
+        for parameter in operation(contract, route.name).get("parameters", [])
+        if parameter["in"] == "query"
+    }
+    assert read == written != set()
 
 
 def test_what_no_contract_lists_is_not_found_or_not_allowed(client):

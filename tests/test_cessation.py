@@ -21,11 +21,10 @@ import pytest
 from sectionfour import bootstrap
 from sectionfour.domain import DAY
 from sectionfour.errors import Ceased
-from sectionfour.given import Given
 from sectionfour.jobs import cessation, rotation, sweep
 from sectionfour.jobs.upkeep import upkeep
 from sectionfour.loading import imports
-from sectionfour.loading.replay import Consent, Known, replay
+from sectionfour.loading.replay import replay
 from sectionfour.parts import Parts
 from sectionfour.privacy import entries, erasure, notes
 from sectionfour.settings import Settings
@@ -49,23 +48,6 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
                         cessation.cease.__kwdefaults__ | {"wait": 0.0})  # fmt: skip
 
 
-def _import(parts: Parts, member: str) -> None:
-    """Bring in a past of one member: a consent, an event, a label."""
-    purchase = {
-        "event_id": "evt_past",
-        "purpose": "security.transaction_risk",
-        "event": {"type": "purchase", "occurred_at": "2025-01-01T00:00:00Z"},
-        "member": {"id": member},
-        "transaction": {"order_id": "o_past", "amount": 1, "currency": "CNY"},
-    }
-    steps = [
-        Consent(5, member, "c1", True, "security", ("member.required", "order")),
-        (10, msgspec.convert(purchase, Given)),
-        Known(20, "lb_past", "evt_past", "chargeback", "past"),
-    ]
-    replay(iter(steps), parts, notice=imports.MARKET_NOTICE)
-
-
 @pytest.fixture
 def lived(
     client: Callable[..., Any],
@@ -74,10 +56,10 @@ def lived(
     a_request: Any,
     a_consent: Any,
     an_exception: Any,
-    raw: Any,
+    imported: Callable[[], str],
 ) -> dict[str, str]:
     """A service that has seen some of everything; names of some of it."""
-    _import(parts, raw("raw-member-imported"))
+    imported()
     consents, checkout, privacy = client("consent"), client("checkout"), client("privacy")
     for number in (1, 2, 3):
         record = consents.post("/v1/consents", json=a_consent(number)).json["record_id"]
@@ -213,10 +195,10 @@ ORDERS = list(itertools.permutations(["erase", "erase it", "rotate", "sweep"]))
 @pytest.mark.parametrize("order", ORDERS, ids="-".join)
 def test_in_whatever_order_things_go_the_log_matches_and_at_the_end_too(
     client: Any, parts: Parts, settings: Settings, notice: Any, a_request: Any, a_consent: Any,
-    raw: Any, order: tuple[str, ...],
+    imported: Callable[[], str], order: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Members erased (one of them imported), tokens replaced, all that is due swept."""
-    _import(parts, imported := raw("raw-member-imported"))
+    of_the_past = imported()
     checkout, analyst, privacy = client("checkout"), client("analyst"), client("privacy")
     for number in (1, 2):
         client("consent").post("/v1/consents", json=a_consent(number))
@@ -243,7 +225,7 @@ def test_in_whatever_order_things_go_the_log_matches_and_at_the_end_too(
 
     steps: dict[str, Callable[[], object]] = {
         "erase": lambda: erase("raw-member-1"),
-        "erase it": lambda: erase(imported),
+        "erase it": lambda: erase(of_the_past),
         "rotate": rotate,
         "sweep": lambda: sweep.sweep(parts, parts.clock() + 4 * 365 * DAY),
         "cease": lambda: cessation.cease(parts, notary, settings, announcement="x", by="shell"),

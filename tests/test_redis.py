@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from sectionfour.domain import DAY, EVENT_TYPES, FRAUD, HOUR, KNOWN, SECOND, Event
+from sectionfour.domain import DAY, EVENT_TYPES, EVER, FRAUD, HOUR, KNOWN, SECOND, Event
 from sectionfour.errors import FailClosed, HistoryError, NotReady, SettingsError
 from sectionfour.features.catalog import NAMES, YEAR
 from sectionfour.features.online import Velocity, read_and_observe
@@ -34,7 +34,6 @@ from .by_definition import features as by_definition
 from .redis_server import RedisServer, everything
 
 START = 1_700_000_000 * SECOND
-EVER = 1 << 62
 Url = Callable[[Path], str]
 
 

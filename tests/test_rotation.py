@@ -23,10 +23,7 @@ from sectionfour.cli import main
 from sectionfour.domain import Event
 from sectionfour.errors import Conflict, KeyringError, NotReady
 from sectionfour.features import online
-from sectionfour.given import Given
 from sectionfour.jobs import cessation, rotation, upkeep
-from sectionfour.loading import imports
-from sectionfour.loading.replay import Consent, Known, replay
 from sectionfour.privacy import entries, kek
 from sectionfour.privacy.kek import load_kek
 from sectionfour.privacy.keys import DESTROYED, Keyring, epoch_key
@@ -241,23 +238,10 @@ def test_what_is_changed_after_a_rotation_is_found(parts, notary, scored, change
 
 
 def test_the_log_matches_at_the_end_though_tokens_were_replaced(
-    parts, settings, notary, scored, client
+    parts, settings, notary, scored, imported
 ):
     """What an import brought, a step that nobody answered, and what receipts commit to since."""
-    member = "raw-member-imported"
-    past = {
-        "event_id": "past",
-        "purpose": "security.transaction_risk",
-        "event": {"type": "purchase", "occurred_at": "2025-01-01T00:00:00Z"},
-        "member": {"id": member},
-        "transaction": {"order_id": "o_past", "amount": 1, "currency": "CNY"},
-    }
-    steps = [
-        Consent(5, member, "c1", True, "security", ("member.required", "order")),
-        (10, msgspec.convert(past, Given)),
-        Known(20, "lb_past", "past", "chargeback", "past"),
-    ]
-    replay(iter(steps), parts, notice=imports.MARKET_NOTICE)
+    imported()
     scored(1, "first")
     at = parts.velocity.exchange(b"", 0, [], 0, None)[0]
     lost = msgspec.structs.replace(event_of(parts, "first"), event_id="lost", at=at)

@@ -19,10 +19,7 @@ from sectionfour.database import Fault
 from sectionfour.domain import Leaf
 from sectionfour.errors import FailClosed
 from sectionfour.features import online
-from sectionfour.given import Given
 from sectionfour.jobs import upkeep
-from sectionfour.loading import imports
-from sectionfour.loading.replay import Consent, Known, replay
 from sectionfour.parts import Parts
 from sectionfour.privacy import notes
 from sectionfour.privacy.exceptions import Grant
@@ -519,22 +516,9 @@ def test_an_erased_assessment_still_has_its_place(
 
 
 def test_what_an_import_brought_is_vouched_for_by_one_entry_a_batch(
-    parts: Parts, settings: Settings, client: Callable[..., Any], raw: Callable[[str], str]
+    parts: Parts, settings: Settings, client: Callable[..., Any], imported: Callable[[], str]
 ) -> None:
-    member = raw("raw-member-imported")
-    purchase = {
-        "event_id": "evt_past",
-        "purpose": "security.transaction_risk",
-        "event": {"type": "purchase", "occurred_at": "2025-01-01T00:00:00Z"},
-        "member": {"id": member},
-        "transaction": {"order_id": "o_past", "amount": 1, "currency": "CNY"},
-    }
-    steps = [
-        Consent(5, member, "c1", True, "security", ("member.required", "order")),
-        (10, msgspec.convert(purchase, Given)),
-        Known(20, "lb_past", "evt_past", "chargeback", "past"),
-    ]
-    replay(iter(steps), parts, notice=imports.MARKET_NOTICE)
+    imported()
     (record,) = parts.ledger.rows("SELECT record_id FROM consent_events")[0]
     answer = client("consent").post(f"/v1/consents/{record}/withdraw")
     assert answer.status_code == 200

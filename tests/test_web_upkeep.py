@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from sectionfour.domain import Event, Leaf
+from sectionfour.domain import EVER, Event, Leaf
 from sectionfour.errors import FailClosed
 from sectionfour.features import online
 from sectionfour.jobs.upkeep import SETTLE_AFTER, Upkeep, upkeep
@@ -19,7 +19,6 @@ from sectionfour.settings import Settings
 from sectionfour.web import create_app
 
 LATER = SETTLE_AFTER + 1_000_000
-EVER = 1 << 62
 
 
 def kept_up(app: Any, after: int = LATER) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from sectionfour.domain import DAY, MINUTE, micros
+from sectionfour.domain import DAY, EVER, MINUTE, micros
 from sectionfour.errors import HistoryError, RegistryError
 from sectionfour.features.catalog import ENTITIES, FEATURES, INPUTS, NAMES
 from sectionfour.settings import Settings, from_environment
@@ -280,7 +280,7 @@ class Reader:
             raise HistoryError(f"the ledger holds nothing of the period that {name} was tested on")
         table = self.scores(name).loc[self._places[rows]]
         table.insert(0, "at", _minutes(events["at"][rows]))
-        table["fraud"] = dataset.labels_at(events, self._past.labels, 1 << 62)[rows]
+        table["fraud"] = dataset.labels_at(events, self._past.labels, EVER)[rows]
         return table
 
     def fresh_from(self, name: str) -> pd.Timestamp:

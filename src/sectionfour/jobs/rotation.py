@@ -24,7 +24,7 @@ from pathlib import Path
 
 import msgspec
 
-from sectionfour.domain import Event, Leaf
+from sectionfour.domain import EVER, Event, Leaf
 from sectionfour.errors import Conflict, KeyringError
 from sectionfour.jobs.upkeep import settle
 from sectionfour.loading.replay import rebuild
@@ -50,7 +50,6 @@ _ALIASED = (
     ("holds", "subject"),
     ("holds", "order_ref"),
 )
-_EVER = 1 << 62
 
 
 def rotate(parts: Parts) -> str:
@@ -167,7 +166,7 @@ def _has(parts: Parts, name: str, action: str) -> bool:
 
 
 def _move(parts: Parts, notary: Notary, name: str, progress: Progress) -> None:
-    settle(parts, _EVER)
+    settle(parts, EVER)
     notary.extend(parts.clock())
     faults = list(verify(parts, notary, progress=lambda count: progress("verified", count)))
     if faults:

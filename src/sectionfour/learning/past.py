@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sectionfour.domain import Event, known_as
+from sectionfour.domain import EVER, Event, known_as
 from sectionfour.errors import HistoryError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Past:
 
 def read(ledger: Ledger, *, until: int | None = None) -> Past:
     """Return everything up to `until` (exclusive, microseconds); all there is without it."""
-    limit = (1 << 62) if until is None else until
+    limit = EVER if until is None else until
     columns = [name for name in Event.__struct_fields__ if name not in _LEFT_OUT]
     rows = ledger.rows(f"SELECT {', '.join(columns)} FROM events WHERE at < ? ORDER BY at", limit)
     data: dict[str, object] = {}

@@ -58,9 +58,7 @@ def stolen_instrument(world: World, rng: np.random.Generator, mint: Mint, n: int
         level=world.level[who[of]] + rng.normal(0.4, 0.5, len(of)), spread=0.7,
         browse=np.exp(rng.normal(-0.2, 0.7, len(of))),
     )  # fmt: skip
-    return joined(
-        [*sign_up(world, rng, "stolen_instrument", who, at, thief, device, ip, fresh), buy]
-    )
+    return joined([*sign_up(rng, "stolen_instrument", who, at, thief, device, ip, fresh), buy])
 
 
 def card_testing(world: World, rng: np.random.Generator, mint: Mint, n: int) -> Table:
@@ -92,7 +90,7 @@ def card_testing(world: World, rng: np.random.Generator, mint: Mint, n: int) -> 
         ),
         pace=rng.choice([60.0, 120.0, 400.0], m), browse=np.exp(rng.normal(-0.6, 0.6, m)),
     )  # fmt: skip
-    return joined([*sign_up(world, rng, "card_testing", who, at, tester, device, ip, fresh), buy])
+    return joined([*sign_up(rng, "card_testing", who, at, tester, device, ip, fresh), buy])
 
 
 def account_takeover(world: World, rng: np.random.Generator, mint: Mint, n: int) -> Table:
@@ -202,8 +200,8 @@ def colluding_stores(world: World, rng: np.random.Generator, mint: Mint, n: int)
     opens = rows(
         visits(k, kind=kind, incident=np.arange(k), member=store, at=at - 0.2 * DAY, login=1,
                opens=1, listings=1 + rng.poisson(1.2, k)), new)  # fmt: skip
-    founds = sign_up(world, rng, "colluding_stores", store, at - 0.5 * DAY, store, None, None, new)
-    joins = sign_up(world, rng, "colluding_stores", who, begins, hands, None, None, fresh, pair)
+    founds = sign_up(rng, "colluding_stores", store, at - 0.5 * DAY, store, None, None, new)
+    joins = sign_up(rng, "colluding_stores", who, begins, hands, None, None, fresh, pair)
     return joined([*founds, *joins, opens, buy, sell])
 
 
@@ -384,7 +382,6 @@ def repeats(
 
 
 def sign_up(
-    world: World,
     rng: np.random.Generator,
     kind: str,
     who: Ints,

@@ -122,6 +122,7 @@ def revoked(found: SourceAttestation, *, by: str, at: int) -> SourceAttestation:
 
 
 def standing(found: SourceAttestation, at: int) -> Standing:
+    """Return where the attestation stands at `at`, in microseconds."""
     if found.revoked_at is not None:
         return "revoked"
     return "expired" if at >= found.expires_at else "live"

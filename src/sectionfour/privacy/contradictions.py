@@ -26,12 +26,14 @@ Faults = Iterator[tuple[str, str]]
 
 
 def in_umbrella(umbrella: Umbrella, purposes: Mapping[str, PurposeRule]) -> Faults:
+    """Faults of the name that stands for several purposes: all of them are of section Four."""
     for key in umbrella.stands_for:
         if not purposes[key].section_four:
             yield "stands_for", f"{key!r} is not of section Four"
 
 
 def in_purpose(rule: PurposeRule) -> Faults:
+    """Faults of a purpose; what it requires, and lets guests bring, has to be simply admitted."""
     for key in ("scores", "trains", "guest_categories"):
         if getattr(rule, key) and not rule.section_four:
             yield key, "only a purpose of section Four may have it"
@@ -50,6 +52,7 @@ def in_category(
     categories: Mapping[str, CategoryRule],
     purposes: Mapping[str, PurposeRule],
 ) -> Faults:
+    """Faults of a category: of how it serves security, of what it is part of and collected for."""
     if rule.sensitive and rule.security in ("yes", "named"):
         yield "security", f"{rule.security!r} is too little for what is sensitive"
     if rule.part_of is not None:
@@ -66,6 +69,7 @@ def in_category(
 
 
 def in_refusal(rule: CategoryRule | SourceRule, services: Mapping[str, ServiceRule]) -> Faults:
+    """Faults of what a no may cost: identity costs services for identity, own data those for it."""
     identity = isinstance(rule, CategoryRule) and rule.security == "explicit"
     for key in rule.withholds:
         if key in rule.never_affects:
@@ -84,6 +88,7 @@ def in_service(rule: ServiceRule, file: Mapping[str, Any]) -> Faults:
 
 
 def in_exception(rule: ExceptionRule) -> Faults:
+    """Faults of one exception by itself."""
     if rule.number == NEWS_REPORTING and not rule.never:
         yield "never", "the operator is not a news organisation"
     for key in ("documents", "categories", "purposes", "sources", "operations", "max_life_days"):
@@ -119,6 +124,7 @@ def in_contract(rule: ExceptionRule, purposes: Mapping[str, PurposeRule]) -> Fau
 
 
 def in_models(purposes: Mapping[str, PurposeRule]) -> Faults:
+    """Faults of the whole: a model that no purpose scores with."""
     for model in get_args(Model):
         if all(rule.scores != model for rule in purposes.values()):
             yield "purposes", f"none scores with the {model!r} model"

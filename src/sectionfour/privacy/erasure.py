@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from sectionfour.domain import DAY, MINUTE, Event
+from sectionfour.domain import DAY, EVER, MINUTE, Event
 from sectionfour.errors import Conflict, NotFound
 from sectionfour.privacy import entries, inventory, retention
 from sectionfour.privacy.halves import Erased
@@ -33,7 +33,6 @@ DUE = 30 * DAY
 ARRIVED = MINUTE
 #: How long a request for an erasure that is sent again is known for the same one.
 RETRY = DAY
-EVER = 1 << 62
 #: Why somebody is to be forgotten.
 Trigger = Literal["cancellation", "subject_request"]
 

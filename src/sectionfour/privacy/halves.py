@@ -53,6 +53,8 @@ def name_of(sealed: bytes) -> bytes:
 
 
 class Halves:
+    """The file of the halves; every method raises FailClosed where it cannot be used."""
+
     def __init__(self, path: Path) -> None:
         with closed("file of persons' keys"):
             self._database = Database(path, SCHEMA, version=1)

@@ -188,9 +188,11 @@ class Keyring:
 
     @property
     def newest_kek(self) -> bytes:
+        """The key-encryption key, 32 bytes, that new keys are wrapped by."""
         return self._keks[0]
 
     def kek_is_changing(self) -> bool:
+        """Whether a replacement of the key-encryption key has begun and is not at its end."""
         return NEXT_KEK in self._read()
 
     def change_kek(self, following: bytes) -> None:

@@ -123,6 +123,7 @@ def same_names(where: str, given: Collection[str], wanted: Collection[str]) -> N
 
 
 def no_name_twice(where: str, given: Sequence[str]) -> None:
+    """Refuse a list that has a name twice."""
     for place, name in enumerate(given):
         if name in given[:place]:
             raise RegimeError(f"{where}: {name!r} is there twice")

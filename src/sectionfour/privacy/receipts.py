@@ -55,16 +55,32 @@ def commitment(
 
 
 class Log(Protocol):
-    """The ledger, as far as the notary needs it."""
+    """The ledger, as far as the notary needs it. Raises FailClosed where it cannot be used."""
 
-    def size(self) -> int: ...
-    def leaves(self, start: int, stop: int) -> list[tuple[int, str, str, bytes]]: ...
-    def node(self, level: int, index: int) -> bytes: ...
-    def nodes(self, level: int, start: int, stop: int) -> list[tuple[int, bytes]]: ...
-    def extend(self, at: int, note_of: Callable[[int, bytes], str]) -> tuple[int, str] | None: ...
-    def checkpoints(self) -> list[tuple[int, str]]: ...
-    def newest_checkpoint(self) -> tuple[int, str] | None: ...
-    def find(self, ref: str) -> tuple[int, bytes] | None: ...
+    def size(self) -> int:
+        """How many leaves there are, those that are not in the tree yet, too."""
+
+    def leaves(self, start: int, stop: int) -> list[tuple[int, str, str, bytes]]:
+        """Index, kind, name and body of the leaves from `start` to before `stop`, in order."""
+
+    def node(self, level: int, index: int) -> bytes:
+        """The hash of a complete subtree; LookupError where it is not there yet."""
+
+    def nodes(self, level: int, start: int, stop: int) -> list[tuple[int, bytes]]:
+        """Index and hash of those of one level from `start` to before `stop`, in order."""
+
+    def extend(self, at: int, note_of: Callable[[int, bytes], str]) -> tuple[int, str] | None:
+        """Keep the checkpoint of all leaves so far that `note_of(size, root)` signs, and return its
+        size and note; None where no leaf is new. `at` is in microseconds."""
+
+    def checkpoints(self) -> list[tuple[int, str]]:
+        """Size and note of every checkpoint, oldest first."""
+
+    def newest_checkpoint(self) -> tuple[int, str] | None:
+        """The last of those."""
+
+    def find(self, ref: str) -> tuple[int, bytes] | None:
+        """Index and body of the newest leaf of this name."""
 
 
 class Notary:

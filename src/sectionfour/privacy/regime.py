@@ -78,6 +78,7 @@ class Regime:
         return rule
 
     def category(self, key: str, *, pointer: str = "/categories") -> CategoryRule:
+        """Return a category, or raise BadRequest; the message does not repeat what was asked."""
         rule = self.categories.get(key)
         if rule is None:
             raise BadRequest(
@@ -134,6 +135,7 @@ class Regime:
         return rule
 
     def exception(self, number: int) -> ExceptionRule:
+        """Return an exception of section Six by its number, or raise BadRequest."""
         rule = self.exceptions.get(number)
         if rule is None:
             raise BadRequest("exception must be a number from 1 to 11", pointer="/exception")
@@ -188,6 +190,7 @@ class Regime:
         return sum(self.categories[key].bit for key in set(categories))
 
     def unmask(self, mask: int) -> tuple[str, ...]:
+        """Return the categories that a stored bitmask stands for, in the order of the file."""
         return tuple(key for key, rule in self.categories.items() if mask & rule.bit)
 
     def withholdable_services(self, missing: Iterable[str]) -> tuple[str, ...]:

@@ -28,6 +28,8 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Floor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a law has kept for so many days at least."""
+
     days: int
     law: str
 
@@ -47,6 +49,7 @@ class Retention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return at - days * DAY
 
     def keeps(self, exception: int) -> bool:
+        """Whether what a live grant of this exception speaks of is kept."""
         return str(exception) in self.exceptions
 
 

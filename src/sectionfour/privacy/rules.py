@@ -98,6 +98,8 @@ class SourceRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceRule:
+    """One service, and what of a no may cost it."""
+
     sections: tuple[Section, ...]
     title: str
     may_be_withheld: Literal["never", "for_identity", "for_own_data"]

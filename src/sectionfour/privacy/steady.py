@@ -47,6 +47,7 @@ class Turns:
         return True
 
     def release(self) -> None:
+        """Give back one share; the last of a thread's lets whoever waits go on."""
         mine: _Open = self._local.mine
         mine.depth -= 1
         if not mine.depth:

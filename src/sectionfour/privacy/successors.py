@@ -20,6 +20,8 @@ MEMORY = 1_000_000
 
 
 class Successors:
+    """The file of them, made with the first that is noted; FailClosed where it cannot be used."""
+
     def __init__(self, path: Path) -> None:
         self._path = path
         self._guard = threading.Lock()
@@ -39,6 +41,7 @@ class Successors:
         self._noted.add(token)
 
     def all(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield (token, the next token) of each that was noted."""
         if self._path.exists():
             with closed("successors"):
                 yield from self._open().read.execute("SELECT token, next FROM successors")

@@ -55,6 +55,9 @@ class Person(msgspec.Struct, frozen=True):
 
 
 class Vault:
+    """The rows of all persons; every method raises FailClosed where the file cannot be used, and
+    KeyringError where a row does not open."""
+
     def __init__(self, path: Path, ring: Keyring) -> None:
         with closed("vault"):
             self._database = Database(path, SCHEMA, version=2)

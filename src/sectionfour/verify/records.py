@@ -10,8 +10,8 @@ import msgspec
 from sectionfour.parts import Parts
 from sectionfour.privacy import consent, entries
 from sectionfour.privacy.consent import ConsentEvent
-from sectionfour.privacy.exceptions import Grant
 from sectionfour.stores.ledger.attestations import live_until
+from sectionfour.stores.ledger.bases import read_grant
 from sectionfour.stores.ledger.tallied import COLUMNS
 from sectionfour.verify.books import Books
 from sectionfour.verify.kinds import at_of
@@ -117,7 +117,7 @@ def grants(parts: Parts, books: Books) -> Iterator[str]:
         )
         if not leaves:
             continue  # said of all that has no entry, below
-        grant = msgspec.json.decode(body, type=Grant)
+        grant = read_grant(body)
         said = [msgspec.json.decode(leaf) for (leaf,) in leaves]
         last = entries.grant(parts.keys, grant, said[-1]["action"], at_of(said[-1]))
         since = {state: at_of(leaf) for leaf in reversed(said) for state in [leaf["state"]]}

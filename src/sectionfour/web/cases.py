@@ -226,7 +226,7 @@ def close(parts: Parts, case_id: str, given: VerdictBody, by: str) -> tuple[dict
     if parts.ledger.event(told["event_id"]) is not None:
         label_id = labels.record(
             parts,
-            schemas.LabelBody(
+            labels.LabelBody(
                 label=given.verdict, source="analyst", label_id=name, event_id=told["event_id"]
             ),
         )[0].label_id
@@ -260,6 +260,7 @@ ROUTES = (
         handle=list_cases,
         tag="Cases",
         roles=("analyst",),
+        query=("state", "limit", "after"),
         answers={200: Cases},
     ),
     Route(

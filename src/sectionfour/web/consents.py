@@ -10,22 +10,111 @@ import calendar
 import re
 import secrets
 from datetime import datetime, timedelta
+from typing import Annotated, Literal
 
 from flask import Response
+from msgspec import Meta, Struct
 
-from sectionfour.domain import Notice, instant, micros
+from sectionfour.domain import SECOND, Notice, instant, micros
 from sectionfour.errors import BadRequest, Conflict, NotFound
+from sectionfour.given import Identifier, Instant, Raw
 from sectionfour.learning import audit
 from sectionfour.privacy import consent, entries
 from sectionfour.privacy.consent import ConsentEvent
 from sectionfour.privacy.regime import Regime
-from sectionfour.web import body, schemas
+from sectionfour.web import body
 from sectionfour.web.body import Warnings
 from sectionfour.web.keys import Caller
 from sectionfour.web.routes import Route, Service, answer
+from sectionfour.web.schemas import Digest, Key, Keys, Name, Warned
 
 #: How far ahead of ours a caller's clock may be.
-CLOCK_SKEW = 5_000_000
+CLOCK_SKEW = 5 * SECOND
+
+Language = Annotated[str, Meta(min_length=2, max_length=35, pattern=r"^[A-Za-z0-9-]+(?![\s\S])")]
+
+
+class NoticeBody(Raw, frozen=True, kw_only=True):
+    """A version of a privacy notice. `material`: consent to earlier versions no longer holds."""
+
+    version: Name
+    language: Language
+    text_sha256: Digest
+    purposes: Keys
+    categories: Keys
+    valid_from: Instant
+    material: bool = True
+
+
+class NoticeRef(Raw, frozen=True, kw_only=True):
+    id: Name
+    version: Name
+
+
+class ConsentBody(Raw, frozen=True, kw_only=True):
+    """A yes, or a no. A category may name a type of document: "identity.document:passport"."""
+
+    member_id: Identifier
+    notice: NoticeRef
+    purpose: Key
+    categories: Keys
+    event_type: Literal["explicitly_expressed", "implicitly_expressed"]
+    event_time: Instant
+    source: Annotated[str, Meta(min_length=1, max_length=160)] = "first_party"
+    event_state: Annotated[
+        Literal["consent_given", "consent_refused"], Meta(description="a no is recorded, too")
+    ] = "consent_given"
+    validity_duration: Annotated[str, Meta(max_length=32, description="ISO 8601: P1Y")] | None = (
+        None
+    )
+
+
+class NoticeKept(Struct):
+    """`purposes` with the umbrella spelt out."""
+
+    id: str
+    version: str
+    language: str
+    text_sha256: str
+    purposes: list[str]
+    categories: list[str]
+    valid_from: str
+    material: bool
+    warnings: list[Warned]
+
+
+class ConsentKept(Struct):
+    record_id: str
+    event_state: str
+    purposes: list[str]
+    warnings: list[Warned]
+
+
+class ConsentEnded(Struct):
+    record_id: str
+    event_state: str
+
+
+class ConsentHappened(Struct):
+    event_state: str
+    event_time: str
+
+
+class ConsentRecord(Struct):
+    record_id: str
+    event_state: str
+    purpose: str
+    purposes: list[str]
+    categories: list[str]
+    source: str
+    notice: NoticeRef
+    event_type: str
+    expires_at: str | None
+    events: list[ConsentHappened]
+
+
+class Consents(Struct):
+    records: list[ConsentRecord]
 
 
 # --- notices
@@ -33,7 +122,7 @@ CLOCK_SKEW = 5_000_000
 
 def put_notice(service: Service, who: Caller, notice_id: str) -> Response:
     """Record a version of a notice. Repeated it is no news; changed content needs a new version."""
-    given, _, warnings = body.read(schemas.NoticeBody)
+    given, _, warnings = body.read(NoticeBody)
     regime = service.parts.regime
     if not _NOTICE_ID.fullmatch(notice_id):
         raise BadRequest("a notice's id has letters, digits, and . _ - @, up to 64", pointer="")
@@ -85,7 +174,7 @@ def give_consent(service: Service, who: Caller) -> Response:
     Personally sensitive categories need an explicitly expressed consent of their own; named
     beside others they are recorded, and a warning says that this is no basis for them.
     """
-    given, _, warnings = body.read(schemas.ConsentBody)
+    given, _, warnings = body.read(ConsentBody)
     parts = service.parts
     at = parts.clock()
     notice = parts.ledger.notice(given.notice.id, given.notice.version)
@@ -141,7 +230,7 @@ def give_consent(service: Service, who: Caller) -> Response:
     return answer(said, 201)
 
 
-def _no_basis(regime: Regime, given: schemas.ConsentBody) -> Warnings:
+def _no_basis(regime: Regime, given: ConsentBody) -> Warnings:
     """Warn of each category that this consent is no basis for."""
     if given.event_state != consent.GIVEN:
         return []
@@ -260,8 +349,8 @@ ROUTES = (
         handle=put_notice,
         tag="Consent",
         roles=("consent",),
-        body=schemas.NoticeBody,
-        answers={200: schemas.NoticeKept},
+        body=NoticeBody,
+        answers={200: NoticeKept},
     ),
     Route(
         method="POST",
@@ -269,8 +358,8 @@ ROUTES = (
         handle=give_consent,
         tag="Consent",
         roles=("consent",),
-        body=schemas.ConsentBody,
-        answers={201: schemas.ConsentKept},
+        body=ConsentBody,
+        answers={201: ConsentKept},
     ),
     Route(
         method="POST",
@@ -279,7 +368,7 @@ ROUTES = (
         stays=True,
         tag="Consent",
         roles=("consent",),
-        answers={200: schemas.ConsentEnded},
+        answers={200: ConsentEnded},
     ),
     Route(
         method="GET",
@@ -287,6 +376,6 @@ ROUTES = (
         handle=list_consents,
         tag="Consent",
         roles=("consent", "privacy"),
-        answers={200: schemas.Consents},
+        answers={200: Consents},
     ),
 )

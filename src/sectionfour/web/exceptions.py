@@ -9,17 +9,83 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Annotated, Literal
 
 from flask import Response
+from msgspec import Meta, Struct
 
 from sectionfour.domain import Leaf, instant, micros
 from sectionfour.errors import NotFound
+from sectionfour.given import Identifier, Instant, Raw, Text
 from sectionfour.parts import Parts
 from sectionfour.privacy import entries, exceptions, granting
 from sectionfour.privacy.exceptions import Attempt, Document, Grant, Scope
-from sectionfour.web import body, schemas
+from sectionfour.web import body
 from sectionfour.web.keys import Caller
 from sectionfour.web.routes import Route, Service, answer
+from sectionfour.web.schemas import Digest, Key, Keys, Long, Warned
+
+
+class DocumentBody(Raw, frozen=True, kw_only=True):
+    kind: Key
+    ref: Identifier
+    sha256: Digest | None = None
+    issued_by: Text | None = None
+    issued_at: Instant | None = None
+    valid_until: Instant | None = None
+    permits: Annotated[tuple[Key, ...], Meta(max_length=8)] = ()
+
+
+class AttemptBody(Raw, frozen=True, kw_only=True):
+    """An attempt to get the person's consent, and what came of it."""
+
+    at: Instant
+    channel: Literal["sms", "call", "mail", "app", "post", "in_person"]
+    result: Literal["no_answer", "unreachable", "unable"]
+
+
+class ScopeBody(Raw, frozen=True, kw_only=True):
+    categories: Keys
+    purposes: Keys
+    operations: Keys
+    sources: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=160)], ...],
+        Meta(min_length=1, max_length=64),
+    ]
+    members: Annotated[tuple[Identifier, ...], Meta(max_length=1000)] = ()
+    order_id: Identifier | None = None
+
+
+class ExceptionBody(Raw, frozen=True, kw_only=True):
+    exception: Annotated[int, Meta(ge=1, le=11)]
+    documents: Annotated[tuple[DocumentBody, ...], Meta(max_length=64)]
+    necessity: Long
+    scope: ScopeBody
+    expires_at: Instant
+    max_uses: Annotated[int, Meta(ge=1, le=1_000_000)]
+    not_before: Instant | None = None
+    sealed: bool = False
+    controller_type: Key = "marketplace"
+    consent_attempts: Annotated[tuple[AttemptBody, ...], Meta(max_length=64)] = ()
+    consent_impossible: Long | None = None
+
+
+class GrantAsked(Struct):
+    grant_id: str
+    state: str
+    approvals_needed: int
+    warnings: list[Warned]
+
+
+class GrantNow(Struct):
+    """`approvals_asked`: the offices that have yet to approve or ratify."""
+
+    grant_id: str
+    state: str
+    approvals: int
+    approvals_asked: list[str]
+    review_due: str | None
+    sealed: bool
 
 
 def ask_exception(service: Service, who: Caller) -> Response:
@@ -28,7 +94,7 @@ def ask_exception(service: Service, who: Caller) -> Response:
     It holds only once other keys have approved it. Asking for more than the exception can give is
     warned of.
     """
-    given, _, warnings = body.read(schemas.ExceptionBody)
+    given, _, warnings = body.read(ExceptionBody)
     parts, at = service.parts, service.parts.clock()
     scope = given.scope
     grant = granting.requested(
@@ -152,8 +218,8 @@ ROUTES = (
         handle=ask_exception,
         tag="Exceptions",
         roles=("privacy",),
-        body=schemas.ExceptionBody,
-        answers={201: schemas.GrantAsked},
+        body=ExceptionBody,
+        answers={201: GrantAsked},
     ),
     Route(
         method="POST",
@@ -161,7 +227,7 @@ ROUTES = (
         handle=approve_exception,
         tag="Exceptions",
         roles=("privacy",),
-        answers={200: schemas.GrantNow},
+        answers={200: GrantNow},
     ),
     Route(
         method="POST",
@@ -169,7 +235,7 @@ ROUTES = (
         handle=review_exception,
         tag="Exceptions",
         roles=("privacy",),
-        answers={200: schemas.GrantNow},
+        answers={200: GrantNow},
     ),
     Route(
         method="POST",
@@ -177,7 +243,7 @@ ROUTES = (
         handle=unseal_exception,
         tag="Exceptions",
         roles=("privacy",),
-        answers={200: schemas.GrantNow},
+        answers={200: GrantNow},
     ),
     Route(
         method="POST",
@@ -186,6 +252,6 @@ ROUTES = (
         stays=True,
         tag="Exceptions",
         roles=("privacy",),
-        answers={200: schemas.GrantNow},
+        answers={200: GrantNow},
     ),
 )

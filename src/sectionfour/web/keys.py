@@ -62,6 +62,7 @@ def create_key(ledger: Ledger, role: str, at: int, office: str | None = None) ->
 
 
 def list_keys(ledger: Ledger) -> list[KeyRow]:
+    """Return every key there ever was, without the key itself."""
     return [KeyRow._make(row) for row in ledger.all_keys()]
 
 

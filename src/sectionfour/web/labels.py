@@ -7,29 +7,54 @@ service, under the tokens of the event that it speaks of.
 from __future__ import annotations
 
 from flask import Response
+from msgspec import Struct
+from msgspec.structs import replace
 
-from sectionfour.domain import Event, Label, instant, known_as, known_event, micros
+from sectionfour.domain import Event, Label, LabelName, instant, known_as, known_event, micros
 from sectionfour.errors import BadRequest, Conflict, NotFound
 from sectionfour.features import online
+from sectionfour.given import Identifier, Instant, Raw
 from sectionfour.parts import Parts
 from sectionfour.privacy import entries
-from sectionfour.web import body, schemas
+from sectionfour.web import body
 from sectionfour.web.assess import OURS
 from sectionfour.web.body import Warnings
 from sectionfour.web.consents import CLOCK_SKEW
 from sectionfour.web.keys import Caller
 from sectionfour.web.routes import Route, Service, answer
+from sectionfour.web.schemas import Name, Warned
+
+
+class LabelBody(Raw, frozen=True, kw_only=True):
+    """What became known: of an event, or of a member."""
+
+    label: LabelName
+    source: Name
+    label_id: Identifier | None = None
+    event_id: Identifier | None = None
+    member_id: Identifier | None = None
+    known_at: Instant | None = None
+
+
+class LabelKept(Struct):
+    label_id: str
+    label: str
+    source: str
+    known_at: str
+    recorded_at: str
+    event_id: str | None
+    warnings: list[Warned]
 
 
 def add_label(service: Service, who: Caller) -> Response:
     """Record what became known. Sent again it is no news; without an id one is made from what
     it says."""
-    given, _, warnings = body.read(schemas.LabelBody)
+    given, _, warnings = body.read(LabelBody)
     label, new = record(service.parts, given)
     return _said(label, warnings, 201 if new else 200)
 
 
-def record(parts: Parts, given: schemas.LabelBody) -> tuple[Label, bool]:
+def record(parts: Parts, given: LabelBody) -> tuple[Label, bool]:
     """Record a label, in the windows too; returns it as it is kept, and whether it is new."""
     if (given.event_id is None) == (given.member_id is None):
         raise BadRequest("a label is of one event_id or of one member_id", pointer="/event_id")
@@ -60,7 +85,7 @@ def record(parts: Parts, given: schemas.LabelBody) -> tuple[Label, bool]:
     return label, True
 
 
-def _of(parts: Parts, given: schemas.LabelBody) -> tuple[Event | None, bytes | None]:
+def _of(parts: Parts, given: LabelBody) -> tuple[Event | None, bytes | None]:
     """Return the event labelled, or None and the member's token."""
     if given.event_id is not None:
         event = parts.ledger.event(given.event_id)
@@ -74,7 +99,7 @@ def _of(parts: Parts, given: schemas.LabelBody) -> tuple[Event | None, bytes | N
     return None, member
 
 
-def _name(parts: Parts, given: schemas.LabelBody, member: bytes | None) -> str:
+def _name(parts: Parts, given: LabelBody, member: bytes | None) -> str:
     """Return an id made from the content: the same said again is the same label."""
     event = (given.event_id or "").encode()
     said = (event, member or b"", given.label.encode(), given.source.encode())
@@ -107,15 +132,7 @@ def _observed(parts: Parts, label: Label, kind: str, event: Event | None) -> Lab
             member=label.member,
         )
     at = online.read_and_observe(seen, parts.velocity)[0].at
-    return Label(
-        label_id=label.label_id,
-        label=label.label,
-        source=label.source,
-        at=at,
-        known_at=min(label.known_at, at),
-        event_id=label.event_id,
-        member=label.member,
-    )
+    return replace(label, at=at, known_at=min(label.known_at, at))
 
 
 def _again(known: Label, label: Label) -> Label:
@@ -147,7 +164,7 @@ ROUTES = (
         handle=add_label,
         tag="Labels",
         roles=("checkout", "analyst"),
-        body=schemas.LabelBody,
-        answers={200: schemas.LabelKept, 201: schemas.LabelKept},
+        body=LabelBody,
+        answers={200: LabelKept, 201: LabelKept},
     ),
 )

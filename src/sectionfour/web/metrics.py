@@ -30,6 +30,8 @@ class _Gist(msgspec.Struct):
 
 
 class Metrics:
+    """The counters of this worker, and the text of all workers' together."""
+
     def __init__(self, log_size: Callable[[], int], home: Path) -> None:
         self._registry = CollectorRegistry()
         self._log_size, self._home = log_size, home
@@ -70,6 +72,7 @@ class Metrics:
         self._seconds.observe(seconds)
 
     def error(self, code: str) -> None:
+        """Count one error by its code, which is ours."""
         self._error(code).inc()
 
     def text(self) -> bytes:

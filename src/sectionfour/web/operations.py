@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from flask import Response
+from msgspec import Struct
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from sectionfour.errors import NotFound, NotReady
 from sectionfour.jobs import upkeep
 from sectionfour.learning import registry
-from sectionfour.web import schemas
 from sectionfour.web.keys import Caller
 from sectionfour.web.routes import TEXT, Route, Service, answer
+
+
+class State(Struct):
+    status: Literal["up", "ready"]
 
 
 def healthz(service: Service, who: Caller) -> Response:
@@ -42,10 +48,8 @@ ROUTES = (
         path="/healthz",
         handle=healthz,
         tag="Operations",
-        answers={200: schemas.State},
+        answers={200: State},
     ),
-    Route(
-        method="GET", path="/readyz", handle=readyz, tag="Operations", answers={200: schemas.State}
-    ),
+    Route(method="GET", path="/readyz", handle=readyz, tag="Operations", answers={200: State}),
     Route(method="GET", path="/metrics", handle=metrics, tag="Operations", answers={200: TEXT}),
 )

@@ -62,6 +62,7 @@ def document(error: SectionFourError) -> dict[str, Any]:
 
 
 def problem(error: SectionFourError) -> Response:
+    """Return the answer that an error makes, with the header that its status asks for."""
     answer = Response(msgspec.json.encode(document(error)), error.status, content_type=MEDIA_TYPE)
     if error.status == 401:
         answer.headers["WWW-Authenticate"] = 'Bearer realm="sectionfour"'

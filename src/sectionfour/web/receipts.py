@@ -4,15 +4,34 @@ from __future__ import annotations
 
 import base64
 import re
+from typing import Any
 
 import msgspec
 from flask import Response, request
+from msgspec import Struct
 
 from sectionfour.errors import BadRequest, NotFound
 from sectionfour.privacy import merkle, notes
-from sectionfour.web import schemas
 from sectionfour.web.keys import ROLES, Caller
 from sectionfour.web.routes import TEXT, Route, Service, answer
+
+
+class Receipt(Struct):
+    """`leaf` are the exact bytes whose hash is in the log, in base64; `receipt` is their JSON."""
+
+    receipt: dict[str, Any]
+    leaf: str
+    proof: str
+    vkey: str
+    checkpoint: str
+
+
+class Consistency(Struct):
+    """`consistency` are hashes in base64: RFC 6962, section 2.1.2."""
+
+    first: int
+    second: int
+    consistency: list[str]
 
 
 def read_receipt(service: Service, who: Caller, assessment_id: str) -> Response:
@@ -89,7 +108,7 @@ ROUTES = (
         handle=read_receipt,
         tag="Receipts",
         roles=("privacy",),
-        answers={200: schemas.Receipt},
+        answers={200: Receipt},
     ),
     Route(
         method="GET",
@@ -106,6 +125,6 @@ ROUTES = (
         tag="Receipts",
         roles=ROLES,
         query=("first", "second"),
-        answers={200: schemas.Consistency},
+        answers={200: Consistency},
     ),
 )

@@ -17,6 +17,7 @@ from sectionfour.privacy.erasure import Trigger
 from sectionfour.web import body
 from sectionfour.web.keys import Caller
 from sectionfour.web.routes import JSON, Route, Service, answer
+from sectionfour.web.schemas import Warned
 
 
 class ErasureBody(Raw, frozen=True, kw_only=True):
@@ -29,7 +30,7 @@ class ErasureAsked(Struct, frozen=True, kw_only=True):
     erasure_id: str
     state: Literal["running", "retrain_due", "completed"]
     due_at: str
-    warnings: list[dict[str, str]] = []
+    warnings: list[Warned] = []
 
 
 class ErasureTarget(Struct, frozen=True, kw_only=True):

@@ -57,10 +57,12 @@ class Route:
 
     @property
     def name(self) -> str:
+        """What the operation is called in the document."""
         return self.handle.__name__
 
     @property
     def says(self) -> str:
+        """What the operation does, in the words of its handler, in one line."""
         return " ".join((self.handle.__doc__ or "").split())
 
     @property
@@ -98,4 +100,5 @@ def add(app: Flask, service: Service, route: Route) -> None:
 
 
 def answer(value: Any, status: int = 200) -> Response:
+    """Return `value` as JSON."""
     return Response(json.encode(value), status, content_type=JSON)

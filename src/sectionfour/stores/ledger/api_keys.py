@@ -45,7 +45,7 @@ class ApiKeys(Connected):
             self.log(connection, leaf)
 
     def all_keys(self) -> list[tuple[str, str, int, int | None]]:
-        """Return (key_id, roles, made at, revoked at) of every key, oldest first."""
+        """Return (key_id, role, made at, revoked at) of every key, oldest first."""
         return self.rows("SELECT key_id, role, at, revoked_at FROM api_keys ORDER BY at, key_id")
 
     def revoke_key(self, key_id: str, at: int, leaf: Leaf) -> bool:

@@ -53,7 +53,7 @@ class Bases(Connected):
 
     def grants(self, at: int) -> list[tuple[Grant, int]]:
         return [
-            (_grant(body), uses)
+            (read_grant(body), uses)
             for body, uses in self.rows(
                 "SELECT body, (SELECT COUNT(*) FROM grant_uses u WHERE u.grant_id = g.grant_id)"
                 " FROM grants g WHERE live_until > ? ORDER BY grant_id",
@@ -77,7 +77,7 @@ class Bases(Connected):
             ).fetchone()
             if row is None:  # revoked since it was read
                 return False
-            grant = _grant(row[0])
+            grant = read_grant(row[0])
             taken = connection.execute(
                 "INSERT INTO grant_uses SELECT ?, ?, ?, ?, ?, CAST(? AS BLOB)"
                 " WHERE (SELECT COUNT(*) FROM grant_uses WHERE grant_id = ?) < ?",
@@ -194,7 +194,7 @@ class Bases(Connected):
             ).fetchone()
             if row is None:
                 return None
-            grant, leaf = change(_grant(row[0]))
+            grant, leaf = change(read_grant(row[0]))
             self._put_grant(connection, grant, leaf)
             return grant
 
@@ -217,7 +217,7 @@ class Bases(Connected):
         for body, at, purpose, categories, operation, receipt_id, actor in self.rows(
             _USES, subject, subject
         ):
-            grant = _grant(body)
+            grant = read_grant(body)
             if not hidden(grant):
                 found.append(
                     {
@@ -235,7 +235,7 @@ class Bases(Connected):
 
     def grant(self, grant_id: str) -> Grant | None:
         rows = self.rows("SELECT body FROM grants WHERE grant_id = ?", grant_id)
-        return _grant(rows[0][0]) if rows else None
+        return read_grant(rows[0][0]) if rows else None
 
 
 # A version of a notice is superseded when a later one of the same notice, with a material change,
@@ -268,7 +268,8 @@ ORDER BY u.at"""
 _decode_grant = msgspec.json.Decoder(Grant).decode
 
 
-def _grant(body: bytes) -> Grant:
+def read_grant(body: bytes) -> Grant:
+    """Return the grant that is kept as `body`; FailClosed where it cannot be read."""
     try:
         return _decode_grant(body)
     except msgspec.DecodeError as error:

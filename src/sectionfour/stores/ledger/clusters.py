@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from sectionfour.domain import EVER
 from sectionfour.errors import Conflict, NotReady
 from sectionfour.stores.ledger.connected import Connected, Connection
 
@@ -20,7 +21,6 @@ CREATE TABLE clusters (
 TOKENS = {"clusters": ("member",)}
 #: What ends that somebody is known by a token: rows made before it may be of nobody.
 _ENDS = ("erasure", "epoch", "cessation")
-_EVER = 1 << 62
 
 #: A member, with the size of the cluster and how many frauds are known in it.
 Found = tuple[bytes, int, int]
@@ -37,13 +37,13 @@ class Clusters(Connected):
         )
         return rows[0] if rows else None
 
-    def clusters(self, before: int = _EVER) -> list[tuple[bytes, int, int, int]]:
+    def clusters(self, before: int = EVER) -> list[tuple[bytes, int, int, int]]:
         """Return (member, at, size, frauds) of every row before an instant."""
         return self.rows(
             "SELECT member, at, size, frauds FROM clusters WHERE at < ? ORDER BY at, member", before
         )
 
-    def newest_clusters(self, before: int = _EVER) -> dict[bytes, tuple[int, int]]:
+    def newest_clusters(self, before: int = EVER) -> dict[bytes, tuple[int, int]]:
         """Return (size, frauds) of every member that has a row before an instant, by the newest."""
         rows = self.rows(
             "SELECT member, size, frauds FROM clusters WHERE (member, at) IN"

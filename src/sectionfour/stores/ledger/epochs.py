@@ -17,6 +17,7 @@ from sectionfour.privacy import entries, inventory
 from sectionfour.privacy.exceptions import Grant
 from sectionfour.privacy.pseudonym import Keys
 from sectionfour.privacy.tally import Tally
+from sectionfour.stores.ledger.bases import read_grant
 from sectionfour.stores.ledger.connected import Connected, Connection
 from sectionfour.stores.ledger.tallied import COLUMNS, counted
 from sectionfour.stores.ledger.unvouched import ALL, Row, step_of, unvouched
@@ -49,8 +50,7 @@ class Epochs(Connected):
 
     def all_grants(self) -> list[Grant]:
         return [
-            msgspec.json.decode(body, type=Grant)
-            for (body,) in self.rows("SELECT body FROM grants ORDER BY grant_id")
+            read_grant(body) for (body,) in self.rows("SELECT body FROM grants ORDER BY grant_id")
         ]
 
     def persons(self) -> set[bytes]:

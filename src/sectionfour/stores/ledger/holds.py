@@ -9,9 +9,9 @@ import msgspec
 
 from sectionfour.database import closed
 from sectionfour.domain import Leaf
-from sectionfour.privacy.exceptions import Grant
 from sectionfour.privacy.holds import Hold
 from sectionfour.privacy.retention import Retention
+from sectionfour.stores.ledger.bases import read_grant
 from sectionfour.stores.ledger.connected import Connected, Connection
 
 SCHEMA = """
@@ -77,7 +77,7 @@ def held(connection: Connection, rules: Retention, at: int) -> Held:
     for (body,) in connection.execute(
         "SELECT body FROM grants WHERE live_until > ?", (at,)
     ).fetchall():
-        grant = msgspec.json.decode(body, type=Grant)
+        grant = read_grant(body)
         if rules.keeps(grant.exception):
             members |= grant.scope.members
             orders |= set() if grant.scope.order is None else {grant.scope.order}

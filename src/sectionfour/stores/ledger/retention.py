@@ -11,17 +11,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import msgspec
-
 from sectionfour.domain import Event, Leaf
 from sectionfour.features.catalog import ALONE
 from sectionfour.privacy import consent, entries
 from sectionfour.privacy.consent import ConsentEvent
-from sectionfour.privacy.exceptions import Grant
 from sectionfour.privacy.pseudonym import Keys
 from sectionfour.privacy.retention import Retention
 from sectionfour.privacy.tally import Tally
 from sectionfour.stores.ledger import holds
+from sectionfour.stores.ledger.bases import read_grant
 from sectionfour.stores.ledger.connected import Connected, Connection
 from sectionfour.stores.ledger.holds import Held
 from sectionfour.stores.ledger.tallied import COLUMNS, counted
@@ -165,7 +163,7 @@ class Retained(Connected):
     def _over(self, before: int) -> list[str]:
         found = []
         for (body,) in self.rows("SELECT body FROM grants"):
-            grant = msgspec.json.decode(body, type=Grant)
+            grant = read_grant(body)
             end = grant.expires_at if grant.revoked_at is None else grant.revoked_at
             if max(end, grant.requested_at) < before:
                 found.append(grant.grant_id)
@@ -300,7 +298,7 @@ class Retained(Connected):
         row = connection.execute("SELECT body FROM grants WHERE grant_id = ?", (name,)).fetchone()
         if row is None:
             return
-        scope = msgspec.json.decode(row[0], type=Grant).scope
+        scope = read_grant(row[0]).scope
         if scope.members & held.members or scope.order in held.orders:
             return
         gone.entered("exception", name)

@@ -20,6 +20,7 @@ from sectionfour.privacy.exceptions import Grant
 from sectionfour.privacy.inventory import Kept
 from sectionfour.privacy.pseudonym import Keys
 from sectionfour.stores.ledger.assessments import EVENT_COLUMNS
+from sectionfour.stores.ledger.bases import read_grant
 from sectionfour.stores.ledger.connected import Connected, Connection
 from sectionfour.stores.ledger.tallied import COLUMNS
 from sectionfour.stores.ledger.unvouched import taken
@@ -181,7 +182,7 @@ class Rights(Connected):
             "SELECT body, (SELECT COUNT(*) FROM grant_uses u WHERE u.grant_id = g.grant_id)"
             " FROM grants g ORDER BY grant_id"
         ):
-            grant = msgspec.json.decode(body, type=Grant)
+            grant = read_grant(body)
             if subject in grant.scope.members:
                 found.append((grant, uses))
         return found
@@ -302,7 +303,7 @@ def _orphan_grants(keys: Keys, connection: Connection, subject: bytes, pseudonym
     last of its members the words go, for they may name somebody."""
     count = 0
     for grant_id, body in connection.execute("SELECT grant_id, body FROM grants").fetchall():
-        grant = msgspec.json.decode(body, type=Grant)
+        grant = read_grant(body)
         if subject in grant.scope.members:
             scope = replace(
                 grant.scope,
