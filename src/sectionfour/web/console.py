@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import resources
 from typing import Any, Concatenate, NamedTuple, get_args
+from urllib.parse import urlsplit
 
 import msgspec
 from flask import Blueprint, Flask, Response, redirect, render_template, request, url_for
@@ -29,7 +30,7 @@ OF_ROLE: dict[str, tuple[tuple[str, str], ...]] = {
 }
 ON_A_PAGE = 50
 #: Hosts to which a browser may send the cookie in the clear: the way does not leave the machine.
-LOCAL = ("localhost", "127.0.0.1", "[::1]")
+LOCAL = ("localhost", "127.0.0.1", "::1")
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; form-action 'self';"
     " frame-ancestors 'none'; base-uri 'none'",
@@ -67,10 +68,8 @@ def sign_in(service: Service, who: Caller) -> Answer:
     key = request.form.get("key", "").strip()
     role = keys.caller(service.parts.ledger, f"Bearer {key}", tuple(OF_ROLE)).role
     answer = redirect(url_for(OF_ROLE[role][0][0]), 303)
-    host = request.host.rpartition(":")[0] if request.host[-1:].isdigit() else request.host
-    answer.set_cookie(
-        COOKIE, key, path="/console", httponly=True, samesite="Strict", secure=host not in LOCAL
-    )
+    away = urlsplit(request.host_url).hostname not in LOCAL
+    answer.set_cookie(COOKIE, key, path="/console", httponly=True, samesite="Strict", secure=away)
     return answer
 
 
