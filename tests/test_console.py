@@ -82,7 +82,8 @@ def test_what_is_no_key_does_not_sign_in_and_is_not_repeated(client, key):
 @pytest.mark.parametrize(
     ("host", "secure"),
     [("localhost:8080", False), ("127.0.0.1:8080", False), ("[::1]:8080", False),
-     ("127.0.0.1", False), ("console.example", True), ("localhost.example:80", True), ("10.0.0.7:8080", True)],
+     ("127.0.0.1", False), ("console.example", True), ("localhost.example:80", True),
+     ("10.0.0.7:8080", True)],
 )  # fmt: skip
 def test_the_key_travels_in_the_clear_only_within_one_machine(client, parts, host, secure):
     key = create_key(parts.ledger, "analyst", parts.clock())
