@@ -151,14 +151,18 @@ def _signed(
 ) -> tuple[str, bytes, str]:
     """Return (text, signature by this key, its name) of a note; nothing is verified by this."""
     _bytes_of(note)
-    text, blank, signatures = note.rpartition("\n\n")
+    text, blank, signatures = note.rpartition(_BLANK)
     *lines, end = signatures.split("\n")
     if not blank or end or not 1 <= len(lines) <= _MAX_SIGNATURES:
         raise LogError(
             "a note is text, an empty line, and 1 to 32 signature lines, with a newline at the end"
         )
     ours = key_id(name, public_key, kind)
-    found = [raw[_ID_BYTES:] for by, raw in map(_signature, lines) if (by, raw[:4]) == (name, ours)]
+    found = [
+        raw[_ID_BYTES:]
+        for by, raw in map(_signature, lines)
+        if (by, raw[:_ID_BYTES]) == (name, ours)
+    ]
     if len(found) != 1:
         raise LogError(f"the note needs one signature by {name}+{ours.hex()}, has {len(found)}")
     return f"{text}\n", found[0], f"{name}+{ours.hex()}"
@@ -232,7 +236,7 @@ def parse_proof(text: str) -> Proof:
     It is not verified by this: see `open_proof`.
     """
     # No line above the checkpoint is empty, so the first empty line is the border.
-    head, blank, note = text.partition("\n\n")
+    head, blank, note = text.partition(_BLANK)
     header, *lines = head.split("\n")
     if header != PROOF_HEADER or not blank:
         raise LogError(f"a proof begins with {PROOF_HEADER} and ends with a checkpoint")
