@@ -63,6 +63,16 @@ def test_raters_see_all_but_the_first_week(table):
     assert len(np.unique(genie[told])) == 1
 
 
+def test_a_terminal_has_ended_when_all_its_bad_days_are_behind_it(table):
+    found = bound.ended(table)
+    ended = np.zeros(len(table), dtype=np.bool_)
+    for start in range(DAYS - 28):
+        for who in pd.Series(np.arange(10_000)).sample(n=2, random_state=start):
+            ended |= ((table["TERMINAL_ID"] == who) & (table["day"] >= start + 28)).to_numpy()
+    assert np.array_equal(found, ended & (table["began"] < 0).to_numpy())
+    assert found.any()
+
+
 def test_transactions_of_other_seeds_are_refused(table):
     quiet = table.copy()
     row = np.flatnonzero(table["began"] >= 0)[0]

@@ -79,6 +79,15 @@ def hidden(table: pd.DataFrame) -> Hidden:
     return Hidden(bad, known, stolen, mean[customer])
 
 
+def ended(table: pd.DataFrame) -> Bools:
+    """Return of each transaction whether its terminal was bad once and is so no more."""
+    day = (table["at"] // DAY - table["at"].min() // DAY).to_numpy()
+    bad = drawn(TERMINALS_A_DAY, TERMINALS, int(day.max()) + 1, TERMINAL_DAYS)
+    once = np.logical_or.accumulate(bad)
+    found: Bools = (once & ~bad)[day, table["TERMINAL_ID"].to_numpy()]
+    return found
+
+
 def genie(table: pd.DataFrame, states: Hidden) -> Floats:
     """Return each transaction's chance to be a fraud, for who is told of `states` what a week old
     labels could tell at most."""

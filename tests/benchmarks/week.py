@@ -5,12 +5,17 @@
 Everything before the week is imported, with the labels that were known by then; a model is trained
 on it and served. Then the service's clock is moved from transaction to transaction: each is sent as
 a checkout would, each label when it became known. What the service answered is judged by the
-protocol of `benchmarks.md`, beside the figures of the same week from `benchmark handbook`.
+published protocol, and beside it, on the same rows: the served model on the vectors that history
+computes; the benchmark's settings on the rows that `train` learnt from; and the figures of
+`benchmark handbook`. These learn from newer rows than `train`, which keeps the newest to choose
+settings by and to judge.
 """
 
 from __future__ import annotations
 
 import argparse
+import http.client
+import json
 import os
 import shutil
 import subprocess
@@ -23,12 +28,15 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pandas as pd
-from sklearn.metrics import average_precision_score, roc_auc_score
+from numpy.typing import NDArray
 from tqdm import tqdm
 
+from sectionfour.commands.opened import opened
 from sectionfour.domain import DAY, instant, micros
-from sectionfour.learning import handbook
+from sectionfour.features import history
+from sectionfour.learning import handbook, past, registry
 from sectionfour.loading.imports import HANDBOOK_DELAY, read_handbook
+from sectionfour.parts import Parts
 from sectionfour.trial import demo
 
 ROOT = Path(__file__).parents[2]
@@ -78,12 +86,18 @@ def bodies(table: pd.DataFrame, start: int, end: int) -> list[tuple[int, str, by
     return sorted(steps, key=lambda step: step[0])
 
 
+def _answered(
+    connection: http.client.HTTPConnection, path: str, body: bytes, headers: dict[str, str]
+) -> tuple[int, bytes]:
+    connection.request("POST", path, body, headers)
+    response = connection.getresponse()
+    return response.status, response.read()
+
+
 def live(
     url: str, key: str, clock: Path, steps: list[tuple[int, str, bytes, int]]
 ) -> dict[int, float]:
     """Send every step at its own time; return the risk score of each transaction by its row."""
-    import http.client
-
     scores: dict[int, float] = {}
     connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
@@ -91,31 +105,40 @@ def live(
         fresh = clock.with_suffix(".next")
         fresh.write_text(instant(at))
         os.replace(fresh, clock)
-        connection.request("POST", path, body, headers)
-        response = connection.getresponse()
-        answer = response.read()
-        if response.status not in (200, 201):
-            raise SystemExit(f"{path} answered {response.status}: {answer.decode()}")
+        try:
+            status, answer = _answered(connection, path, body, headers)
+        except ConnectionError:  # whoever stood still for long is cut off; a repeat counts once
+            connection.close()
+            status, answer = _answered(connection, path, body, headers)
+        if status not in (200, 201):
+            raise SystemExit(f"{path} answered {status}: {answer.decode()}")
         if row >= 0:
             scores[row] = msgspec.json.decode(answer)["risk_score"]
     return scores
 
 
-def judged(table: pd.DataFrame, scores: dict[int, float], first: int) -> handbook.Scores:
-    """Judge a week by the published protocol; `first` is the first day of its training week."""
-    day = (table["at"].to_numpy() // DAY).astype(np.int64)
-    customer = table["CUSTOMER_ID"].to_numpy(dtype=np.int64)
-    fraud = table["TX_FRAUD"].to_numpy() == 1
-    test = handbook.fold(day, customer, fraud, first, "same").test
-    test = test[[row in scores for row in table.index[test]]]
-    score = np.array([scores[row] for row in table.index[test]])
-    return handbook.Scores(
-        auc=float(roc_auc_score(fraud[test], score)),
-        average_precision=float(average_precision_score(fraud[test], score)),
-        card_precision=handbook.card_precision(day[test], customer[test], fraud[test], score),
-        transactions=len(test),
-        frauds=int(fraud[test].sum()),
+def recomputed(parts: Parts) -> tuple[int, int, dict[int, float]]:
+    """Return how many vectors were kept with assessments, how many of these history computes to
+    the bit, and the probability that the model of now gives history's, by the transaction's row."""
+    kept = dict(
+        parts.ledger.rows("SELECT event_id, vector FROM assessments WHERE vector IS NOT NULL")
     )
+    found = past.read(parts.ledger)
+    matrix, _ = history.compute(found.events, found.known, clusters=found.clusters)
+    names = found.events["event_id"]
+    places = np.flatnonzero(names.isin(list(kept)))
+    names, matrix = names.iloc[places], matrix[places]
+    equal = sum(kept[name] == row.tobytes() for name, row in zip(names, matrix, strict=True))
+    score = parts.models.get("transaction").score(matrix)
+    rows = names.str.removeprefix("handbook_").astype(int)
+    return len(kept), equal, dict(zip(rows, score.tolist(), strict=True))
+
+
+def learnt_until(models: Path) -> int:
+    """Return the instant of the last row that the transaction model of now learnt from."""
+    version = registry.current(models, "transaction")
+    manifest = json.loads((models / "transaction" / str(version) / registry.MANIFEST).read_text())
+    return micros(datetime.fromisoformat(manifest["periods"]["learn"]["to"]))
 
 
 def main() -> None:
@@ -163,13 +186,44 @@ def _week(folder: Path, options: argparse.Namespace) -> None:
         service.wait(timeout=60)
     print(f"{len(steps):,} calls, one at a time, {len(steps) / seconds:,.0f} a second")
     run("verify")
-    training_week = (first - timedelta(days=14)).date()
-    found = judged(table, scores, micros(first - timedelta(days=14)) // DAY)
-    line = "AUC {0.auc:.3f}, AP {0.average_precision:.3f}, CP@100 {0.card_precision:.3f}"
-    print(f"served: {line.format(found)} on {found.transactions:,}/{found.frauds}")
-    for regime in ("same", "all"):
-        offline = handbook.run(table, [training_week], regime)[training_week]
-        print(f"benchmark, {regime}: {line.format(offline)}")
+    beside(table, scores, first, folder / "models")
+
+
+def beside(table: pd.DataFrame, scores: dict[int, float], first: datetime, models: Path) -> None:
+    """Print the figures of the served scores of the week that begins at `first`, and the others."""
+    at = table["at"].to_numpy()
+    day = (at // DAY).astype(np.int64)
+    customer = table["CUSTOMER_ID"].to_numpy(dtype=np.int64)
+    fraud = table["TX_FRAUD"].to_numpy() == 1
+    week = first - timedelta(days=handbook.TRAIN_DAYS + handbook.DELAY_DAYS)
+    folds = {
+        r: handbook.fold(day, customer, fraud, micros(week) // DAY, r) for r in handbook.SETTINGS
+    }
+    test = folds["same"].test  # of both
+    test = test[table.index[test].isin(list(scores))]  # all of them, but for less than a week
+
+    def say(who: str, score: NDArray[np.float64]) -> None:
+        found = handbook.judged(day[test], customer[test], fraud[test], score)
+        print(
+            f"{who}: AUC {found.auc:.3f}, AP {found.average_precision:.3f},"
+            f" CP@100 {found.card_precision:.3f} on {found.transactions:,}/{found.frauds}"
+        )
+
+    with opened() as parts:
+        kept, equal, again = recomputed(parts)
+    print(f"vectors: {equal:,} of {kept:,} are to the bit what history computes")
+    say("served", np.array([scores[row] for row in table.index[test]]))
+    say("the same model on history's vectors", np.array([again[row] for row in table.index[test]]))
+    matrix = handbook.features(table)
+    until = learnt_until(models)
+    learn = handbook.Fold(np.flatnonzero(at <= until), test)
+    name = f"benchmark's settings on what `train` learnt from, to {instant(until)[:10]}"
+    say(name, handbook.learnt(matrix, fraud, learn, "all"))
+    for regime, rows in folds.items():
+        until = int(at[rows.train[-1]])
+        rows = handbook.Fold(rows.train, test)
+        score = handbook.learnt(matrix, fraud, rows, regime)
+        say(f"benchmark, {regime}, to {instant(until)[:10]}", score)
 
 
 if __name__ == "__main__":

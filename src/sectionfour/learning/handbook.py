@@ -134,6 +134,29 @@ def card_precision(day: Ints, customer: Ints, fraud: Bools, score: Floats, top: 
     return float(np.mean(shares))
 
 
+def learnt(matrix: Floats, fraud: Bools, rows: Fold, regime: Regime) -> Floats:
+    """Return the score of each test row, by models of the regime's settings that learn `train`."""
+    score = np.zeros(len(rows.test))
+    learn = dataset.levelled(matrix[rows.train], fraud[rows.train])
+    for seed in range(SEEDS):
+        model = HistGradientBoostingClassifier(
+            **SETTINGS[regime], early_stopping=False, random_state=seed
+        ).fit(learn, fraud[rows.train])
+        score += model.predict_proba(matrix[rows.test])[:, 1] / SEEDS
+    return score
+
+
+def judged(day: Ints, customer: Ints, fraud: Bools, score: Floats) -> Scores:
+    """Return the scores of a fold; all four are of its test rows."""
+    return Scores(
+        auc=float(roc_auc_score(fraud, score)),
+        average_precision=float(average_precision_score(fraud, score)),
+        card_precision=card_precision(day, customer, fraud, score),
+        transactions=len(fraud),
+        frauds=int(fraud.sum()),
+    )
+
+
 def transactions(table: pd.DataFrame) -> tuple[pa.Table, pa.Table]:
     """Return the transactions as events, and what became known of each seven days after it."""
     names = ["purchase", CLEARED, FRAUD]
@@ -177,24 +200,12 @@ def run(
     for start in starts:
         progress(f"{regime} {start}")
         rows = fold(day, customer, fraud, (start - date(1970, 1, 1)).days, regime)
-        score = np.zeros(len(rows.test))
-        learn = dataset.levelled(matrix[rows.train], fraud[rows.train])
-        for seed in range(SEEDS):
-            model = HistGradientBoostingClassifier(
-                **SETTINGS[regime], early_stopping=False, random_state=seed
-            ).fit(learn, fraud[rows.train])
-            score += model.predict_proba(matrix[rows.test])[:, 1] / SEEDS
-        bad = fraud[rows.test]
-        found[start] = Scores(
-            auc=float(roc_auc_score(bad, score)),
-            average_precision=float(average_precision_score(bad, score)),
-            card_precision=card_precision(day[rows.test], customer[rows.test], bad, score),
-            transactions=len(bad),
-            frauds=int(bad.sum()),
-        )
+        score = learnt(matrix, fraud, rows, regime)
+        found[start] = judged(day[rows.test], customer[rows.test], fraud[rows.test], score)
         expected = FOLD_SIZES.get(start)
-        if expected is not None and expected != (len(bad), int(bad.sum())):
-            progress(f"fold {start} has {len(bad)}/{int(bad.sum())}, published {expected}")
+        size = (found[start].transactions, found[start].frauds)
+        if expected is not None and expected != size:
+            progress(f"fold {start} has {size[0]}/{size[1]}, published {expected}")
     return found
 
 
