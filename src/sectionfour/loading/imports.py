@@ -18,6 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sectionfour.domain import (
+    MOST_AMOUNT,
     Consignee,
     Device,
     Given,
@@ -73,15 +74,19 @@ HANDBOOK_NOTICE = notice(
 def market(folder: Path) -> tuple[Iterator[Step], int]:
     """Return the steps of a marketplace's past, in order of time, and the number of events.
 
-    Raises HistoryError for an amount that is none: missing, infinite, a fraction or below 0.
+    Raises HistoryError for an amount that is none: missing, infinite, a fraction, below 0 or above
+    what the service takes.
     """
     tables = read(folder)
     orders = tables.events.loc[tables.events["order_id"].notna(), "amount"]
     amounts = orders.to_numpy(dtype=np.float64, na_value=np.nan)
-    good = np.isfinite(amounts) & (amounts >= 0) & (amounts == np.floor(amounts))
+    good = (amounts >= 0) & (amounts <= MOST_AMOUNT) & (amounts == np.floor(amounts))
     bad = int((~good).sum())
     if bad:
-        raise HistoryError(f"{bad} orders have an amount that is no whole number of minor units")
+        raise HistoryError(
+            f"{bad} orders have an amount that is no whole number of minor units from 0 to"
+            f" {MOST_AMOUNT:,}"
+        )
     merged = heapq.merge(
         _consents(tables.consents), _events(tables), _labels(tables.labels), key=at_of
     )
@@ -230,21 +235,37 @@ def _member(row: dict[str, Any]) -> Member:
 
 
 def read_handbook(path: Path) -> pd.DataFrame:
-    """Return the transactions in order, each with `at` (microseconds, unique).
+    """Return the transactions in order of time, each with `at` (microseconds, unique).
 
-    Raises HistoryError where a column is missing, an amount is none, or times are out of order.
+    The index is the place in the file; times without a zone are UTC. Raises HistoryError, naming
+    the first row, where a column is missing or holds what cannot be.
     """
-    table = pd.read_parquet(path)
+    try:
+        table = pd.read_parquet(path).reset_index(drop=True)
+    except (OSError, ValueError) as error:
+        raise HistoryError(f"{path.name} cannot be read as parquet: {error}") from error
     missing = [name for name in HANDBOOK_COLUMNS if name not in table]
     if missing:
         raise HistoryError(f"{path.name} lacks {', '.join(missing)}")
-    amounts = table["TX_AMOUNT"].to_numpy()
-    if not (np.isfinite(amounts) & (amounts >= 0)).all():
-        bad = int(np.flatnonzero(~(np.isfinite(amounts) & (amounts >= 0)))[0])
-        raise HistoryError(f"{path.name}: row {bad} has an amount that is none")
-    at = table["TX_DATETIME"].astype("datetime64[us]").astype("int64").to_numpy()
-    if (np.diff(at) < 0).any():
-        raise HistoryError(f"{path.name} is not in order of time")
+    if not len(table):
+        raise HistoryError(f"{path.name} has no rows")
+    try:
+        times = pd.to_datetime(table["TX_DATETIME"], utc=True).astype("datetime64[us, UTC]")
+        amounts, fraud = (table[name].astype("float64") for name in ("TX_AMOUNT", "TX_FRAUD"))
+    except (TypeError, ValueError) as error:
+        raise HistoryError(f"{path.name} holds what is no time, or no number: {error}") from error
+    for wrong, what in (
+        (table["CUSTOMER_ID"].isna() | table["TERMINAL_ID"].isna(), "no customer, or no terminal"),
+        (times.isna(), "no time"),
+        (~amounts.between(0, MOST_AMOUNT / 100), "an amount that is none"),
+        (~fraud.isin([0, 1]), "a TX_FRAUD that is neither 0 nor 1"),
+    ):
+        if wrong.any():
+            raise HistoryError(f"{path.name}: row {int(wrong.to_numpy().argmax())} has {what}")
+    table = table.assign(
+        TX_DATETIME=times.dt.tz_localize(None), TX_AMOUNT=amounts, TX_FRAUD=fraud.astype("int8")
+    ).sort_values("TX_DATETIME", kind="stable")
+    at = table["TX_DATETIME"].astype("int64").to_numpy()
     # Ties are broken by adding microseconds in file order.
     first = np.concatenate([[True], np.diff(at) > 0])
     places = np.arange(len(at))
