@@ -11,7 +11,7 @@ import hashlib
 import heapq
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,7 @@ from sectionfour.domain import (
     Gps,
     Identity,
     Instrument,
+    LabelName,
     Location,
     Log,
     Member,
@@ -74,23 +75,43 @@ HANDBOOK_NOTICE = notice(
 def market(folder: Path) -> tuple[Iterator[Step], int]:
     """Return the steps of a marketplace's past, in order of time, and the number of events.
 
-    Raises HistoryError for an amount that is none: missing, infinite, a fraction, below 0 or above
-    what the service takes.
+    Raises HistoryError, before anything is taken, for what no past can have: an id twice, no time,
+    a label that there is none of, or an amount that is missing, infinite, a fraction, below 0 or
+    above what the service takes.
     """
     tables = read(folder)
-    orders = tables.events.loc[tables.events["order_id"].notna(), "amount"]
-    amounts = orders.to_numpy(dtype=np.float64, na_value=np.nan)
-    good = (amounts >= 0) & (amounts <= MOST_AMOUNT) & (amounts == np.floor(amounts))
-    bad = int((~good).sum())
-    if bad:
-        raise HistoryError(
-            f"{bad} orders have an amount that is no whole number of minor units from 0 to"
-            f" {MOST_AMOUNT:,}"
-        )
+    _check(tables.events, tables.labels)
     merged = heapq.merge(
         _consents(tables.consents), _events(tables), _labels(tables.labels), key=at_of
     )
     return merged, len(tables.events)
+
+
+def _check(events: pd.DataFrame, labels: pd.DataFrame) -> None:
+    if not len(events):
+        raise HistoryError("events.parquet has no rows")
+    amounts = events.loc[events["order_id"].notna(), "amount"]
+    amounts = amounts.astype("float64").fillna(np.nan)
+    whole = amounts.between(0, MOST_AMOUNT) & (amounts == np.floor(amounts))
+    names = get_args(LabelName)
+    for wrong, what in (
+        (_no_name(events["event_id"]), "events have no event_id, or one that came before"),
+        (events["occurred_at"].isna(), "events have no occurred_at"),
+        (
+            ~whole,
+            "orders have an amount that is no whole number of minor units from 0 to"
+            f" {MOST_AMOUNT:,}",
+        ),
+        (_no_name(labels["label_id"]), "labels have no label_id, or one that came before"),
+        (labels["known_at"].isna(), "labels have no known_at"),
+        (~labels["label"].isin(names), f"labels say something else than {', '.join(names)}"),
+    ):
+        if wrong.any():
+            raise HistoryError(f"{int(wrong.sum())} {what}; nothing was taken")
+
+
+def _no_name(ids: pd.Series[Any]) -> pd.Series[bool]:
+    return ids.isna() | ids.duplicated()
 
 
 def at_of(step: Step) -> int:
@@ -131,7 +152,7 @@ def _labels(table: pd.DataFrame) -> Iterator[Step]:
 
 
 def _events(tables: Market) -> Iterator[Step]:
-    yield from requests(tables, tables.events)
+    yield from requests(tables, tables.events.sort_values("occurred_at", kind="stable"))
 
 
 def requests(tables: Market, events: pd.DataFrame) -> Iterator[tuple[int, Given]]:
