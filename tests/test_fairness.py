@@ -147,3 +147,28 @@ def test_groups_too_small_to_speak_of_are_withheld() -> None:
     assert "difference" not in found
     nobody = fairness.false_positives(labels, labels == 2, member, {"g": [None] * 2000})["g"]
     assert nobody == {"members": 0, "groups_withheld": 0}
+
+
+def test_who_is_treated_alike_is_not_said_to_be_treated_otherwise() -> None:
+    """Six groups that are stopped alike: the furthest apart differ, and only by chance."""
+    rng = np.random.default_rng(5)
+    missed = 0
+    for seed in range(40):
+        member = rng.integers(0, 300, 3000)
+        band = (member % 6).astype(str).astype(object)
+        stopped = rng.random(300)[member] < 0.1
+        found = fairness.false_positives(
+            np.zeros(3000, dtype=np.int8), stopped, member, {"age_band": band}, seed=seed
+        )["age_band"]
+        missed += found["difference"]["low"] > 0
+    assert missed <= 4
+
+
+def test_nobody_stopped_is_no_proof_that_nobody_would_be() -> None:
+    member = np.repeat(np.arange(30), 10)
+    nobody = np.zeros(300, dtype=bool)
+    group = np.array(["f"] * 300, dtype=object)
+    found = fairness.false_positives(nobody.astype(np.int8), nobody, member, {"gender": group})
+    rate = found["gender"]["groups"]["f"]
+    assert (rate["false_positive_rate"], rate["low"]) == (0, 0)
+    assert rate["high"] > 0.01

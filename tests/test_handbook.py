@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import date
+from collections.abc import Callable
+from datetime import date, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +15,7 @@ import pytest
 from sectionfour.domain import DAY
 from sectionfour.errors import HistoryError
 from sectionfour.learning import handbook
+from sectionfour.loading import imports
 
 START = (date(2018, 7, 25) - date(1970, 1, 1)).days
 
@@ -79,5 +84,136 @@ def test_no_row_of_the_delay_week_is_learnt_from_and_test_follows_it(table, regi
 def test_a_week_that_the_file_does_not_have_is_refused(table):
     day = (table["at"].to_numpy() // DAY).astype(np.int64)
     customer, fraud = table["CUSTOMER_ID"].to_numpy(), table["TX_FRAUD"].to_numpy() == 1
-    with pytest.raises(HistoryError, match="no rows"):
+    with pytest.raises(HistoryError, match="no rows in the training week from 2018-09-23 on"):
         handbook.fold(day, customer, fraud, START + 60, "same")
+    with pytest.raises(HistoryError, match="no rows in the test week"):
+        handbook.fold(day, customer, fraud, START + 20, "same")
+
+
+# --- any file of these columns ---------------------------------------------------------------
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few trees: what a file says shows in them as in many."""
+    monkeypatch.setattr(handbook, "SEEDS", 1)
+    for settings in handbook.SETTINGS.values():
+        monkeypatch.setitem(settings, "max_iter", 5)
+
+
+@pytest.fixture
+def written(table: pd.DataFrame, tmp_path: Path) -> Callable[..., Path]:
+    """Write the transactions as the published file has them, with some columns in other ways."""
+    plain = pd.DataFrame(
+        {
+            "TX_DATETIME": pd.to_datetime(table["at"], unit="us"),
+            **{name: table[name] for name in table if name != "at"},
+        }
+    )
+
+    def write(order: Any = None, **columns: Callable[[pd.DataFrame], Any]) -> Path:
+        made = plain.assign(**columns)
+        made = made if order is None else made.iloc[order]
+        made.to_parquet(tmp_path / "transactions.parquet")
+        return tmp_path / "transactions.parquet"
+
+    return write
+
+
+def text(name: str) -> Callable[[pd.DataFrame], Any]:
+    return lambda rows: name[0] + rows[name].astype(str).str.zfill(4)
+
+
+def elsewhere(times: pd.Series) -> pd.Series:
+    return times.dt.tz_localize("UTC").dt.tz_convert("Asia/Shanghai")
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"order": np.random.default_rng(1).permutation(6_000)},
+        {"CUSTOMER_ID": text("CUSTOMER_ID"), "TERMINAL_ID": text("TERMINAL_ID")},
+        {"CUSTOMER_ID": lambda rows: rows["CUSTOMER_ID"] - 900},
+        {"CUSTOMER_ID": lambda rows: rows["CUSTOMER_ID"].astype("int64") * 10**15},
+        {"TX_AMOUNT": lambda rows: [Decimal(f"{a:.2f}") for a in rows["TX_AMOUNT"]]},
+        {"TX_AMOUNT": lambda rows: rows["TX_AMOUNT"].astype("float32")},
+        {"TX_FRAUD": lambda rows: rows["TX_FRAUD"] == 1},
+        {"TX_DATETIME": lambda rows: rows["TX_DATETIME"].astype("datetime64[ns]").astype(str)},
+        {"TX_DATETIME": lambda rows: elsewhere(rows["TX_DATETIME"])},
+    ],
+    ids=["unsorted", "text", "negative", "huge", "decimal", "float32", "bool", "times", "zone"],
+)  # fmt: skip
+def test_a_file_says_the_same_however_it_is_written(
+    how: dict[str, Any], table: pd.DataFrame, written: Callable[..., Path]
+) -> None:
+    found = imports.read_handbook(written(**how))
+    assert found["at"].tolist() == table["at"].tolist()
+    given = {"regime": "same", "starts": [date(2018, 7, 25)]}
+    assert handbook.run(found, **given) == handbook.run(table, **given)
+
+
+def put(name: str, row: int, value: Any) -> dict[str, Callable[[pd.DataFrame], Any]]:
+    return {name: lambda rows: rows[name].astype("object").where(rows.index != row, value)}
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        (put("TX_AMOUNT", 7, np.nan), "row 7 has an amount that is none"),
+        (put("TX_AMOUNT", 7, np.inf), "row 7 has an amount that is none"),
+        (put("TX_AMOUNT", 7, -0.01), "row 7 has an amount that is none"),
+        (put("TX_AMOUNT", 7, 1e300), "row 7 has an amount that is none"),
+        (put("TX_FRAUD", 8, 2), "row 8 has a TX_FRAUD that is neither"),
+        (put("TX_FRAUD", 8, None), "row 8 has a TX_FRAUD that is neither"),
+        (put("CUSTOMER_ID", 9, None), "row 9 has no customer"),
+        (put("TERMINAL_ID", 9, None), "row 9 has no customer, or no terminal"),
+        (put("TX_DATETIME", 5, None), "row 5 has no time"),
+        ({"TX_AMOUNT": lambda rows: "much"}, "no time, or no number"),
+        ({"TX_DATETIME": lambda rows: "yesterday"}, "no time, or no number"),
+        ({"order": []}, "has no rows"),
+    ],
+)
+def test_a_file_that_cannot_be_is_refused_by_its_row(
+    how: dict[str, Any], words: str, written: Callable[..., Path]
+) -> None:
+    with pytest.raises(HistoryError, match=words):
+        imports.read_handbook(written(**how))
+
+
+def test_what_is_no_file_of_these_columns_is_refused(
+    table: pd.DataFrame, written: Callable[..., Path], tmp_path: Path
+) -> None:
+    pd.read_parquet(written()).drop(columns="TX_FRAUD").to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(HistoryError, match=r"t\.parquet lacks TX_FRAUD"):
+        imports.read_handbook(tmp_path / "t.parquet")
+    (tmp_path / "t.parquet").write_bytes(b"CUSTOMER_ID,TERMINAL_ID")
+    with pytest.raises(HistoryError, match="cannot be read as parquet"):
+        imports.read_handbook(tmp_path / "t.parquet")
+
+
+@pytest.mark.parametrize(("begin", "what"), [(0, "learn from"), (14, "test on")])
+def test_a_week_of_one_class_is_refused_in_words(
+    begin: int, what: str, table: pd.DataFrame
+) -> None:
+    day = table["at"] // DAY - START - begin
+    honest = table.assign(TX_FRAUD=table["TX_FRAUD"].where(~day.between(0, 6), 0))
+    with pytest.raises(HistoryError, match=f"trained from 2018-07-25: 0 of the .* to {what}"):
+        handbook.run(honest, [date(2018, 7, 25)], "same")
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_first_week_of_a_past_is_learnt_from_though_nothing_is_known_yet(
+    table: pd.DataFrame,
+) -> None:
+    first = date(2018, 7, 25) - timedelta(days=40)
+    assert handbook.run(table, [first], "same")[first].days == 7
+
+
+def test_the_table_says_where_a_fold_is_not_the_published_one() -> None:
+    scores = handbook.Scores(0.9, 0.7, 0.3, 58_264, 385)
+    told = handbook.table_of({"same": {date(2018, 7, 25): scores}})
+    assert "58,264 test transactions, 385 frauds, as published" in told
+    other = handbook.Scores(0.9, 0.7, 0.3, 58_263, 385, days=6)
+    told = handbook.table_of({"same": {date(2018, 7, 25): other}})
+    assert "of 6 days alone, WRONG: published are 58,264 and 385" in told

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 
+from sectionfour.decisions import policy
 from sectionfour.features.catalog import FEATURES, columns
 from sectionfour.learning import dataset, fit, neutral, refusing
 from sectionfour.learning.model import session
@@ -47,7 +48,11 @@ def scored(classifier, offsets, rows):
 def penalties(classifier, offsets):
     test, labels = a_market(6_000, 3)
     found = refusing.refusal_penalties(
-        lambda rows: scored(classifier, offsets, rows), test, labels, PLACES
+        lambda rows: scored(classifier, offsets, rows),
+        test,
+        labels,
+        PLACES,
+        clusters=np.arange(len(labels)),
     )
     return {category: abs(one["points"]) for category, one in found.items()}
 
@@ -59,6 +64,29 @@ def test_without_offsets_refusing_costs_and_with_them_it_does_not(made):
     assert before["device"] > 0.5
     assert max(after.values()) < 0.5
     assert after["device"] < before["device"] / 3
+
+
+def test_what_refusing_costs_is_known_no_better_for_rows_written_out_again():
+    """A member's rows are alike: five times the same are no more evidence than one."""
+    rows, labels = a_market(400, 6)
+    limits = policy.load().thresholds("account")
+
+    def score(some):
+        seen = np.nan_to_num(some, nan=-1.0)
+        return 1 / (1 + np.exp(3 - seen[:, dataset.columns_of("device", PLACES)].mean(axis=1)))
+
+    widths = []
+    for times in (1, 5):
+        given = score, np.repeat(rows, times, axis=0), np.repeat(labels, times), PLACES
+        of = np.repeat(np.arange(400), times)
+        alone = refusing.refusal_penalties(*given, clusters=of)["device"]
+        both = refusing.without(*given, limits, clusters=of)
+        found = [alone, both[0]["penalty"], both[0]["auc"]]
+        assert both[0]["without"] == ["device"]
+        assert alone == both[0]["penalty"]
+        assert alone["rows"] == times * (labels == 0).sum()
+        widths.append([of["high"] - of["low"] for of in found])
+    np.testing.assert_allclose(widths[1], widths[0], rtol=0.25)
 
 
 def test_the_graph_adds_the_offset_of_the_very_pattern(made):

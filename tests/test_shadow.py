@@ -201,7 +201,7 @@ def compared(better: float, rows: int = 2000) -> dict[str, Any]:
 def test_the_same_model_agrees_with_itself_and_gains_nothing() -> None:
     found = compared(0.0)
     assert found["agreement"]["same_outcome"]["value"] == 1
-    assert found["agreement"]["rank_correlation"] == 1
+    assert set(found["agreement"]["rank_correlation"].values()) == {1}
     assert all(set(gain.values()) == {0} for gain in found["gain"].values())
     with pytest.raises(RegistryError, match=r"the gain in auc is 0\.0000"):
         challengers.check(found, "auc", 0.0)
@@ -231,8 +231,35 @@ def test_without_frauds_nothing_is_said_and_nothing_promoted() -> None:
         few, np.ones(50, dtype=bool), scores, scores[::-1], np.arange(50), limits
     )
     assert found["gain"] is None
-    with pytest.raises(RegistryError, match="0 known frauds in 50 rows"):
+    with pytest.raises(RegistryError, match="0 known frauds of 0 members in 50 rows"):
         challengers.check(found, "auc", 0.0)
+
+
+@pytest.mark.parametrize(("members", "told"), [(1, False), (9, False), (10, True)])
+def test_the_frauds_of_a_few_members_are_no_ground_to_promote_on(members: int, told: bool) -> None:
+    """Where all frauds are of one member no draw is without them, and the interval is too good."""
+    rows = 400
+    fraud = (np.arange(rows) < 40).astype(np.int8)
+    clusters = np.where(fraud == 1, np.arange(rows) % members, np.arange(rows))
+    scores = np.where(fraud == 1, 0.4, np.linspace(0.01, 0.5, rows))
+    found = challengers.compare(
+        fraud,
+        np.ones(rows, dtype=bool),
+        scores,
+        scores - 0.2 * fraud,
+        np.unique(clusters, return_inverse=True)[1],
+        policy.load().thresholds(NAME),
+    )
+    assert found["members_with_fraud"] == members
+    assert (found["gain"] is not None) == told
+    if not told:
+        with pytest.raises(RegistryError, match=f"40 known frauds of {members} members"):
+            challengers.check(found, "auc", 0.0)
+
+
+def test_ranks_agree_within_an_interval() -> None:
+    alike = compared(0.1)["agreement"]["rank_correlation"]
+    assert -1 <= alike["low"] < alike["value"] < alike["high"] <= 1
 
 
 def test_a_promotion_takes_a_persons_key_and_is_in_the_log(with_v2: Parts) -> None:

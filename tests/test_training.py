@@ -5,7 +5,9 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import math
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -185,6 +187,12 @@ def test_the_exit_status_says_what_happened(command: Any, tmp_path: Path) -> Non
     assert "another run" in second.output
     assert command("train", "--candidates", "many").exit_code == 2
     assert command("train", "--candidates", "0").exit_code == 1
+    for words in (("train", "--since"), ("evaluate", "account", "--until"), ("drift", "--since")):
+        wrong = command(*words, "yesterday")
+        assert wrong.exit_code == 2
+        assert "'yesterday' is no date" in wrong.output
+    young = command("evaluate", "account", "--since", "2026-01-01", "--delay-days", "nan")
+    assert young.exit_code == 1
 
 
 def test_costs_without_rising_thresholds_are_refused_in_words(command: Any, tmp_path: Path) -> None:
@@ -269,6 +277,32 @@ def test_a_gap_is_told_and_named_where_it_breaks_the_split() -> None:
         dataset.split(torn, labels, rows, delay_days=7, test_days=21)
 
 
+def test_no_row_is_learnt_from_or_tested_on_before_its_label_can_be_known() -> None:
+    events = a_history(days=120)
+    at = events["at"].to_numpy()
+    known = labels_of(*[(int(at[n]) + 3 * DAY, f"e{n}", "chargeback") for n in range(0, 2300, 9)])
+    end = max(int(at[-1]), int(known["at"].max())) + 1
+    rows = np.ones(len(events), dtype=bool)
+
+    def split(labels: pd.DataFrame) -> dataset.Split:
+        return dataset.split(events, labels, rows, delay_days=7, test_days=21)
+
+    found = split(known)
+    assert at[found.learn].max() < at[found.choose].min()
+    assert at[found.choose].max() < found.cut - 7 * DAY
+    assert found.cut <= at[found.test].min()
+    assert at[found.test].max() < end - 7 * DAY
+    used = len(found.learn) + len(found.choose) + len(found.test)
+    assert used + sum(found.left_out.values()) == len(events)
+    assert found.left_out["label_delay"] == found.left_out["too_young"] == 7 * 20
+    # What became known once the test had begun tells nothing of the rows before it.
+    learnt = np.concatenate([found.learn, found.choose])
+    late = labels_of(*[(found.cut, f"e{n}", "chargeback") for n in learnt[::2]])
+    again = split(pd.concat([known, late]).sort_values("at"))
+    assert again.cut == found.cut
+    assert (again.labels[learnt] == found.labels[learnt]).all()
+
+
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 0.5, "many", b"1"])
 def test_an_amount_that_is_none_is_refused_and_none_is_no_amount(value: Any) -> None:
     with pytest.raises(
@@ -292,7 +326,7 @@ def test_a_damaged_amount_leaves_the_registry_untouched(kept: Parts, tmp_path: P
     assert not (tmp_path / "m").exists()
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, 0.5, -1.0])
+@pytest.mark.parametrize("value", [math.nan, math.inf, 0.5, -1.0, 1e15])
 def test_an_import_refuses_an_amount_that_is_none(value: float, tmp_path: Path) -> None:
     market = simulate.simulate(seed=2, events=3_000)
     simulate.write(market, tmp_path / "market")
@@ -302,6 +336,92 @@ def test_an_import_refuses_an_amount_that_is_none(value: float, tmp_path: Path) 
     events.to_parquet(tmp_path / "market" / "events.parquet")
     with pytest.raises(HistoryError, match="1 orders have an amount"):
         imports.market(tmp_path / "market")
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("market")
+    simulate.write(simulate.simulate(seed=2, events=3_000), folder)
+    return folder
+
+
+Change = Callable[[pd.DataFrame], pd.DataFrame]
+
+
+@pytest.fixture
+def changed(market: Path, tmp_path: Path) -> Callable[[str, Change], Path]:
+    """Return a market of which one table was changed."""
+
+    def change(name: str, how: Change) -> Path:
+        shutil.copytree(market, tmp_path / "market")
+        path = tmp_path / "market" / f"{name}.parquet"
+        how(pd.read_parquet(path)).to_parquet(path)
+        return tmp_path / "market"
+
+    return change
+
+
+@pytest.fixture
+def taken(tmp_path: Path) -> Callable[[Path], tuple[dict[str, int], list[Any]]]:
+    """Return what an import left out, and the events and labels that it kept."""
+
+    def take(folder: Path) -> tuple[dict[str, int], list[Any]]:
+        home = Path(tempfile.mkdtemp(dir=tmp_path))
+        parts = open_parts(Settings(home=home, models=home / "m", velocity_gib=0.1))
+        try:
+            report = replay(imports.market(folder)[0], parts, notice=imports.MARKET_NOTICE)
+            events = parts.ledger.rows("SELECT event_id, at, amount FROM events ORDER BY at")
+            return dict(report.left_out), events + parts.ledger.rows("SELECT label_id FROM labels")
+        finally:
+            parts.close()
+
+    return take
+
+
+@pytest.mark.parametrize(
+    ("name", "how", "words"),
+    [
+        ("events", lambda t: pd.concat([t, t[5:8]]), "3 events have no event_id, or one that came"),
+        ("events", lambda t: t.assign(event_id=t["event_id"].mask(t.index == 9)), "1 events have"),
+        ("events", lambda t: t.assign(occurred_at=t["occurred_at"].mask(t.index == 9)), "1 events"),
+        ("events", lambda t: t[:0], "events.parquet has no rows"),
+        ("labels", lambda t: pd.concat([t, t[:2]]), "2 labels have no label_id, or one that came"),
+        ("labels", lambda t: t.assign(known_at=t["known_at"].mask(t.index == 1)), "1 labels have"),
+        ("labels", lambda t: t.assign(label="bad"), "labels say something else than chargeback"),
+    ],
+)
+def test_a_past_that_cannot_be_is_refused_before_anything_is_taken(
+    name: str, how: Change, words: str, changed: Callable[[str, Change], Path]
+) -> None:
+    with pytest.raises(HistoryError, match=words):
+        imports.market(changed(name, how))
+
+
+def test_a_past_out_of_order_is_the_same_in_order(
+    market: Path, changed: Callable[[str, Change], Path], taken: Callable[[Path], Any]
+) -> None:
+    assert taken(changed("events", lambda t: t.sample(frac=1, random_state=1))) == taken(market)
+
+
+def test_labels_that_are_early_or_of_nothing_are_counted_apart(
+    market: Path, changed: Callable[[str, Change], Path], taken: Callable[[Path], Any]
+) -> None:
+    plain, kept = taken(market)
+
+    def wrong(labels: pd.DataFrame) -> pd.DataFrame:
+        early = labels["known_at"] - pd.Timedelta(days=300)
+        return labels.assign(
+            known_at=labels["known_at"].mask(labels.index % 4 == 1, early),
+            event_id=labels["event_id"].mask(labels.index % 4 == 2, "nothing"),
+        )
+
+    left_out, found = taken(changed("labels", wrong))
+    labels = len(pd.read_parquet(market / "labels.parquet"))
+    early, none = (len(range(n, labels, 4)) for n in (1, 2))
+    assert left_out["label that was known before its event"] == early
+    assert left_out["label of an event that was not kept"] == none
+    assert len(kept) - len(found) == early + none
+    assert "label of an event that was not kept" not in plain
 
 
 def test_a_category_that_nobody_has_is_named_and_without_a_vital_one_nothing_is_learnt() -> None:
@@ -316,7 +436,19 @@ def test_a_category_that_nobody_has_is_named_and_without_a_vital_one_nothing_is_
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"names": ("other",)}, {"candidates": 0}, {"test_days": 0}, {"drop_share": 1.0}]
+    "wrong",
+    [
+        {"names": ("other",)},
+        {"candidates": 0},
+        {"test_days": 0},
+        {"test_days": math.nan},
+        {"delay_days": math.inf},
+        {"delay_days": math.nan},
+        {"drop_share": 1.0},
+        {"jobs": 0},
+        {"seed": -1},
+        {"shadows": -1},
+    ],
 )
 def test_a_plan_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(SettingsError):
@@ -364,3 +496,55 @@ def test_frauds_that_come_in_clusters_tell_less_than_as_many_apart() -> None:
 def test_one_class_has_no_metrics_and_says_so() -> None:
     with pytest.raises(HistoryError, match="3 rows with 0 frauds"):
         evaluate.metrics(np.zeros(3, dtype=np.int8), np.array([0.1, 0.2, 0.3]))
+
+
+def calibrated(rng: np.random.Generator, members: int, each: int) -> tuple[np.ndarray, ...]:
+    """Return labels, true chances and members: a member is a fraud in all events or in none."""
+    of = np.repeat(np.arange(members), each)
+    chances = np.clip(rng.beta(1, 8, members), 0.001, 0.999)
+    return (rng.random(members) < chances)[of].astype(np.int8), chances[of], of
+
+
+def test_a_perfect_calibration_is_not_said_to_be_none() -> None:
+    """Of scores that are the very chances the error is 0, though chance makes it look larger."""
+    rng = np.random.default_rng(11)
+    missed = 0
+    for seed in range(40):
+        labels, chances, of = calibrated(rng, 300, 1)
+        found = evaluate.metrics(labels, chances, clusters=of, seed=seed)["calibration_error"]
+        assert found["low"] <= found["value"] <= found["high"]
+        missed += found["low"] > 0
+    assert missed <= 4
+    labels, chances, of = calibrated(rng, 2000, 1)
+    off = evaluate.metrics(labels, np.sqrt(chances), clusters=of)["calibration_error"]
+    assert off["low"] > 0.1
+
+
+@pytest.mark.parametrize("each", [1, 8])
+def test_reliability_holds_the_truth_as_often_as_it_says(each: int) -> None:
+    rng = np.random.default_rng(12)
+    held, by_rows, bins = 0, 0, 0
+    for _ in range(60):
+        labels, chances, of = calibrated(rng, 400, each)
+        for with_members in (True, False):
+            for band in evaluate.reliability(
+                labels, chances, clusters=of if with_members else None, bins=5
+            ):
+                inside = band["low"] <= band["mean_score"] <= band["high"]
+                held += inside and with_members
+                by_rows += inside and not with_members
+                bins += with_members
+    assert held / bins >= 0.91
+    assert (by_rows / bins < 0.75) == (each > 1)
+
+
+def test_rows_are_worth_what_they_tell_apart() -> None:
+    of = np.repeat(np.arange(50), 4)
+    assert evaluate.worth(of, 0.0) == 200
+    assert evaluate.worth(of, 1.0) == pytest.approx(50)
+    rng = np.random.default_rng(13)
+    own = rng.normal(size=50)[of]
+    assert evaluate.likeness(own, of) == pytest.approx(1)
+    assert evaluate.likeness(rng.normal(size=200), of) < 0.2
+    assert evaluate.likeness(own + rng.normal(size=200), of) == pytest.approx(0.5, abs=0.2)
+    assert evaluate.likeness(np.zeros(200), of) == evaluate.likeness(own, np.arange(200)) == 0

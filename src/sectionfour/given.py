@@ -19,7 +19,8 @@ Identifier = Annotated[str, Meta(min_length=1, max_length=128, pattern=_IDENTIFI
 Text = Annotated[str, Meta(max_length=512)]
 Instant = Annotated[datetime, Meta(tz=True)]
 Count = Annotated[int, Meta(ge=0, le=1_000_000)]
-Amount = Annotated[int, Meta(ge=0, le=1_000_000_000_000, description="in the minor unit")]
+MOST_AMOUNT = 1_000_000_000_000
+Amount = Annotated[int, Meta(ge=0, le=MOST_AMOUNT, description="in the minor unit")]
 
 EventType = Literal[
     "purchase",

@@ -124,7 +124,10 @@ def _one(
         scores = model.score_rows(test)
         manifest = material.manifest(of, found, data, plan)
         card = cards.card(of, model, fitted, manifest, data, plan, parts)
-        before = drift.reference(np.concatenate([learn, choose]), of.places, scores)
+        whose = of.parted(of.clusters)
+        before = drift.reference(
+            np.concatenate([learn, choose]), of.places, np.concatenate(whose[:2]), scores, whose[2]
+        )
         files = {registry.MANIFEST: manifest, registry.HISTOGRAMS: before}
         registry.write(models, of.name, of.version, fitted.onnx, card, key, beside=files)
     else:

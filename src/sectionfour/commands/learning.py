@@ -21,9 +21,16 @@ CANNOT_LEARN, BUSY = 65, 75
 
 
 def _micros(text: str | None) -> int | None:
+    """Return a date or an instant, of UTC where it names no zone, in microseconds."""
     from sectionfour.domain import micros
 
-    return None if text is None else micros(datetime.fromisoformat(text).replace(tzinfo=UTC))
+    if text is None:
+        return None
+    try:
+        given = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is no date, as in 2026-01-31") from error
+    return micros(given if given.tzinfo else given.replace(tzinfo=UTC))
 
 
 class _Ended(click.ClickException):
@@ -174,10 +181,7 @@ def clusters(since: str | None) -> None:
     from sectionfour.learning.progress import steps_watched
 
     settings = from_environment()
-    try:
-        begin = _micros(since)
-    except ValueError as error:
-        raise click.BadParameter("a date, as in 2026-01-31", param_hint="--from") from error
+    begin = _micros(since)
     with _alone(settings, "clusters", "finds clusters"), opened() as parts:
         if begin is None:
             done = clustering.refresh(parts)
@@ -223,15 +227,12 @@ def evaluate(
     from sectionfour.reports import period
 
     priced = policy.load(costs) if costs else None
+    begin, end = _micros(since), _micros(until)
     with opened() as parts:
         model, card = _model(name, version, parts)
-        if since is None and until is None:
+        if begin is None and end is None:
             begin = micros(datetime.fromisoformat(card["data"]["labels_known_by"]))
-        else:
-            begin = _micros(since) or 0
-        found = period.read(
-            parts, [name], since=begin, until=_micros(until), delay_days=delay_days
-        )[name]
+        found = period.read(parts, [name], since=begin, until=end, delay_days=delay_days)[name]
         stated = (priced or parts.policy).of(name)
         said = period.judged(found, model.score(found.rows), stated)
     said = {"version": model.version, **said}
@@ -245,9 +246,16 @@ def _say_judged(said: dict[str, Any]) -> None:
     click.echo(f"{said['model']} {said['version']}, {said['from']} to {said['to']}")
     click.echo(
         f"  {said['rows']:,} events of {said['members']:,} members, {said['too_young']:,} too young"
-        f" to judge by; {said['frauds']:,} known frauds"
+        f" to judge by; {said['frauds']:,} known frauds of {said['members_with_fraud']:,} members"
     )
     say_metrics(said["metrics"])
+    click.echo("said and true, by what events lack")
+    for part in said["calibration_by_pattern"]:
+        gap = part["gap"]
+        click.echo(
+            f"  {part['rows']:7,} rows {part['said']:7.2%} {part['true']:7.2%}, apart"
+            f" {gap['value']:+.4f} ({gap['low']:+.4f} to {gap['high']:+.4f}): {part['missing']}"
+        )
     amount, stated = said["mean_fraud_amount"], said["costs"]["missed_fraud"]
     if amount is not None:
         click.echo(f"a missed fraud: {stated:,.0f} stated, {amount:,.0f} the mean of these")
@@ -339,22 +347,25 @@ def benchmark() -> None:
 
 @benchmark.command(name="handbook")
 @click.option("--data", type=FILE, required=True, help="The transactions (parquet).")
-@click.option("--train-start", multiple=True, help="First day of a training week; repeatable.")
+@click.option(
+    "--train-start",
+    multiple=True,
+    type=click.DateTime(["%Y-%m-%d"]),
+    help="First day of a training week; repeatable.",
+)
 @click.option("--regime", type=click.Choice(["same", "all", "both"]), default="both")
-def benchmark_handbook(data: Path, train_start: tuple[str, ...], regime: str) -> None:
+def benchmark_handbook(data: Path, train_start: tuple[datetime, ...], regime: str) -> None:
     """Run the published protocol on card transactions and print our rows beside the others.
 
     Example: sectionfour benchmark handbook --data handbook.parquet
     """
-    from datetime import date
-
     from sectionfour.learning import handbook
     from sectionfour.loading import imports
 
     def say(text: str) -> None:
         click.echo(f"... {text}", err=True)
 
-    starts = [date.fromisoformat(text) for text in train_start] or list(handbook.TEST)
+    starts = [start.date() for start in train_start] or list(handbook.TEST)
     table = imports.read_handbook(data)
     say(f"{len(table):,} transactions; features")
     matrix = handbook.features(table)
@@ -369,7 +380,7 @@ def benchmark_handbook(data: Path, train_start: tuple[str, ...], regime: str) ->
                 click.echo(
                     f"kept apart, {r} data, trained from {start}: AUC {s.auc:.3f}, AP"
                     f" {s.average_precision:.3f}, CP@100 {s.card_precision:.3f}"
-                    f" ({s.transactions:,} transactions, {s.frauds} frauds, an incomplete week)"
+                    f" ({s.transactions:,} transactions, {s.frauds} frauds, {s.days} days)"
                 )
 
 

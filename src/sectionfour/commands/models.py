@@ -96,18 +96,21 @@ def models_compare(name: str, delay_days: float, as_json: bool) -> None:
         return
     for version, said in found.items():
         agreed = said["agreement"]
-        same, apart = agreed["same_outcome"], agreed["mean_difference"]
+        same, apart, alike = (
+            agreed[name] for name in ("same_outcome", "mean_difference", "rank_correlation")
+        )
         click.echo(
             f"{name} {version} against {said['served']}: {said['rows']:,} calls,"
             f" {said['mature']:,} old enough to judge by, {said['frauds']} known frauds"
+            f" of {said['members_with_fraud']} members"
         )
         click.echo(
             f"  same outcome {same['value']:.2%} ({same['low']:.2%} to {same['high']:.2%}),"
-            f" mean difference {apart['value']:.4f}, rank correlation"
-            f" {agreed['rank_correlation']:.3f}"
+            f" mean difference {apart['value']:.4f} ({apart['low']:.4f} to {apart['high']:.4f}),"
+            f" rank correlation {alike['value']:.3f} ({alike['low']:.3f} to {alike['high']:.3f})"
         )
         if said["gain"] is None:
-            click.echo("  too few known frauds to say which one is better")
+            click.echo("  too few members with a known fraud to say which one is better")
         else:
             click.echo("  challenger minus champion")
             say_metrics(said["gain"])

@@ -62,10 +62,11 @@ def card(
             "percent": 95,
             "drawn": "members",
             "members": int(clusters.max()) + 1,
+            "members_with_fraud": len(np.unique(clusters[labels == 1])),
             "why": "a fraud is rarely one event: all events of a member are drawn, or none",
         },
         "metrics": evaluate.metrics(labels, scores, **drawn),
-        "reliability": evaluate.reliability(labels, scores),
+        "reliability": evaluate.reliability(labels, scores, clusters=clusters),
         "calibration_by_pattern": evaluate.calibration_by_pattern(
             labels, scores, dataset.pattern(test, of.places), **drawn
         ),
@@ -73,11 +74,9 @@ def card(
         "thresholds": asdict(limits),
         "outcomes": paying.outcome_mix(limits, scores),
         "refusal_penalty": refusing.refusal_penalties(
-            model.score_rows, test, labels, of.places, seed=plan.seed
+            model.score_rows, test, labels, of.places, **drawn
         ),
-        "without": refusing.without(
-            model.score_rows, test, labels, of.places, limits, seed=plan.seed
-        ),
+        "without": refusing.without(model.score_rows, test, labels, of.places, limits, **drawn),
         "never_used": sorted(set(parts.regime.categories) - set(needed(of.places))),
         "offsets": fitted.offsets,
         "membership": membership.of_card(

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 Scores = NDArray[np.float64]
 #: Whose word promotes.
 PROMOTERS = ("trainer", "admin")
-#: Frauds below which a comparison says nothing that a promotion could rest on.
-LEAST_FRAUDS = 10
+#: Members with a fraud below which a comparison says nothing that a promotion could rest on: the
+#: frauds of one are much alike, and where they are all there is, no draw can be without them.
+LEAST_MEMBERS = 10
 
 
 def compare(
@@ -44,27 +45,48 @@ def compare(
     """Return how far two models agree on all rows, and how each did on those old enough to judge.
 
     `gain` is the challenger's metric minus the champion's, with a 95 % interval from the same
-    draws of members for both; None below LEAST_FRAUDS frauds, or without an honest row.
+    draws of members for both; None where these rows are not `enough`.
     """
     edges = np.array([limits.challenge, limits.review, limits.block])
     bands = [np.searchsorted(edges, scores, side="right") for scores in (challenger, champion)]
     same, apart = (bands[0] == bands[1]).astype(np.float64), np.abs(challenger - champion)
     y, a, b = fraud[mature], challenger[mature], champion[mature]
     of = np.unique(clusters[mature], return_inverse=True)[1]
-    told = LEAST_FRAUDS <= y.sum() < len(y)
+    told = enough(y, of)
     return {
         "rows": len(fraud),
         "mature": int(mature.sum()),
         "frauds": int(y.sum()),
+        "members_with_fraud": members_with_fraud(y, of),
         "agreement": {
             "same_outcome": evaluate.mean(same, clusters, seed=seed),
             "mean_difference": evaluate.mean(apart, clusters, seed=seed),
-            "rank_correlation": round(float(spearmanr(challenger, champion).statistic), 6),
+            "rank_correlation": evaluate.interval(
+                _ranked_alike(challenger, champion),
+                [
+                    _ranked_alike(challenger[rows], champion[rows])
+                    for rows in evaluate.draws(clusters, seed=seed)
+                ],
+            ),
         },
         "challenger": evaluate.metrics(y, a, clusters=of, seed=seed) if told else None,
         "champion": evaluate.metrics(y, b, clusters=of, seed=seed) if told else None,
         "gain": evaluate.differences(y, a, b, clusters=of, seed=seed) if told else None,
     }
+
+
+def members_with_fraud(fraud: evaluate.Labels, clusters: evaluate.Clusters) -> int:
+    """Return of how many members a fraud is known."""
+    return len(np.unique(clusters[fraud == 1]))
+
+
+def enough(fraud: evaluate.Labels, clusters: evaluate.Clusters) -> bool:
+    """Whether models can be judged by these rows: frauds of LEAST_MEMBERS, and an honest row."""
+    return members_with_fraud(fraud, clusters) >= LEAST_MEMBERS and not fraud.all()
+
+
+def _ranked_alike(one: Scores, other: Scores) -> float:
+    return float(spearmanr(one, other).statistic)
 
 
 def check(found: dict[str, Any], metric: str, gain: float) -> dict[str, float]:
@@ -79,8 +101,9 @@ def check(found: dict[str, Any], metric: str, gain: float) -> dict[str, float]:
         raise SettingsError(f"a gain is from 0 to 1, got {gain}")
     if found["gain"] is None:
         raise RegistryError(
-            f"{found['frauds']} known frauds in {found['mature']} rows that are old enough to"
-            f" judge by; {LEAST_FRAUDS} are needed, and honest rows beside them"
+            f"{found['frauds']} known frauds of {found['members_with_fraud']} members in"
+            f" {found['mature']} rows that are old enough to judge by; frauds of {LEAST_MEMBERS}"
+            " members are needed, and honest rows beside them"
         )
     measured: dict[str, float] = found["gain"][metric]
     if metric not in evaluate.RISING:

@@ -14,74 +14,124 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
-from sectionfour.features.catalog import FEATURES, NAMES, WINDOWS
+from sectionfour.features.catalog import FEATURES, NAMES, WINDOWS, YEAR
+from sectionfour.learning.evaluate import Clusters
 
 Floats = NDArray[np.float64]
-Histogram = dict[str, list[float]]
+Histogram = Mapping[str, Any]
 #: Customary bounds (Siddiqi, "Credit Risk Scorecards", 2006): below the first no change worth
 #: speaking of; above the second the model should be looked at.
 SOME, MUCH = 0.1, 0.25
 #: Fewer rows than this tell nothing of drift.
 LEAST_ROWS = 200
-#: Seconds since something was first seen grow with the history itself.
-AGES = frozenset({"account_age", *(w.name for w in WINDOWS if w.agg == "age")})
+#: What grows with the history itself, whatever changes: seconds since something was first seen, and
+#: windows so long that they are still filling when a model is fitted.
+GROWING = frozenset(
+    {
+        "account_age",
+        *(w.name for w in WINDOWS if w.agg in {"age", "run_age"} or w.over >= YEAR),
+    }
+)
 _DECILES = np.linspace(0.1, 0.9, 9)
 
 
-def histogram(values: Floats, edges: Sequence[float] | None = None) -> Histogram:
+def histogram(
+    values: Floats, clusters: Clusters, edges: Sequence[float] | None = None
+) -> Histogram:
     """Return how many values fall into each bin: up to the first edge, ..., above the last,
     missing. Without `edges`, the deciles of what is there, as far as they differ.
+
+    `worth` is how many rows on their own would tell as much: those of one cluster are alike.
     """
-    there = values[~np.isnan(values)]
+    missing = np.isnan(values)
     if edges is None:
+        there = values[~missing]
         edges = np.unique(np.quantile(there, _DECILES)).tolist() if len(there) else []
-    bins = np.searchsorted(edges, there, side="left")
-    counts = np.bincount(bins, minlength=len(edges) + 1).tolist()
-    return {"edges": list(edges), "counts": [*counts, int(len(values) - len(there))]}
+    bins = np.where(missing, len(edges) + 1, np.searchsorted(edges, values, side="left"))
+    counts = np.bincount(bins, minlength=len(edges) + 2)
+    worth = len(values) / _design_effect(bins, counts, clusters) if len(values) else 0.0
+    return {"edges": list(edges), "counts": counts.tolist(), "worth": round(worth, 1)}
 
 
-def reference(rows: Floats, places: Sequence[int], scores: Floats) -> dict[str, Any]:
-    """Return the histograms of a training period; `places` are the catalog's of the columns."""
+def _design_effect(bins: NDArray[np.intp], counts: NDArray[np.intp], clusters: Clusters) -> float:
+    """Return by how much more the shares of bins vary than those of rows on their own; 1 at least.
+
+    The mean of the bins' own design effects, weighted by 1 - share: Rao and Scott, "The Analysis of
+    Categorical Data From Complex Sample Surveys" (1981), by which a chi-squared is to be divided.
+    """
+    width, rows = len(counts), len(bins)
+    of, where = np.unique(clusters, return_inverse=True)
+    filled = np.count_nonzero(counts)
+    if filled < 2 or len(of) < 2:
+        return 1.0
+    pairs, times = np.unique(where * width + bins, return_counts=True)
+    sizes = np.bincount(where).astype(np.float64)
+    share = counts / rows
+    # Of each bin, the sum over clusters of (rows in it - share of the cluster's rows) squared.
+    inside = np.bincount(pairs % width, times.astype(np.float64) ** 2, width)
+    crossed = np.bincount(pairs % width, times * sizes[pairs // width], width)
+    squares = inside - 2 * share * crossed + share**2 * (sizes**2).sum()
+    effects = squares[counts > 0] / counts[counts > 0]
+    return max(1.0, float(effects.sum() / (filled - 1)))
+
+
+def reference(
+    rows: Floats,
+    places: Sequence[int],
+    clusters: Clusters,
+    scores: Floats,
+    scored: Clusters,
+) -> dict[str, Any]:
+    """Return the histograms of a training period; `places` are the catalog's of the columns,
+    `clusters` and `scored` whose the rows are and whose those of the scores."""
     return {
-        "scores": histogram(scores),
+        "scores": histogram(scores, scored),
         "features": {
-            NAMES[place]: histogram(column) for place, column in zip(places, rows.T, strict=True)
+            NAMES[place]: histogram(column, clusters)
+            for place, column in zip(places, rows.T, strict=True)
         },
     }
 
 
-def stability(expected: Sequence[float], actual: Sequence[float]) -> dict[str, float]:
+def stability(expected: Histogram, actual: Histogram) -> dict[str, float]:
     """Return the population stability index of two histograms, and what chance alone stays below
     in 95 of 100 cases where nothing has changed. 0 is no change; it has no upper end.
 
     PSI = sum of (a - e) ln(a / e) over bins, half a row added to each. Without change it is about
-    (1/n + 1/m) times a chi-squared of bins - 1 degrees of freedom: Yurdakul, "Statistical
-    Properties of Population Stability Index" (2018). Bins that both leave empty do not count.
+    (1/n + 1/m) times a chi-squared of bins - 1 degrees of freedom, n and m being what the rows are
+    worth: Yurdakul, "Statistical Properties of Population Stability Index" (2018). Bins that both
+    leave empty do not count.
     """
-    pair = np.array([expected, actual], dtype=np.float64)
+    pair = np.array([expected["counts"], actual["counts"]], dtype=np.float64)
     pair = pair[:, pair.sum(axis=0) > 0]
-    sizes = pair.sum(axis=1)
     e, a = (pair + 0.5) / (pair + 0.5).sum(axis=1, keepdims=True)
     freedom = max(1, pair.shape[1] - 1)
+    # A model made before this was looked at says nothing of worth: its rows count in full.
+    worth = [float(of.get("worth", sum(of["counts"]))) for of in (expected, actual)]
     return {
         "psi": round(float(((a - e) * np.log(a / e)).sum()), 5),
-        "chance": round(float(chi2.ppf(0.95, freedom) * (1 / sizes).sum()), 5),
+        "chance": round(float(chi2.ppf(0.95, freedom) * sum(1 / rows for rows in worth)), 5),
     }
 
 
 def measure(
-    before: Mapping[str, Any], rows: Floats, places: Sequence[int], scores: Floats
+    before: Mapping[str, Any],
+    rows: Floats,
+    places: Sequence[int],
+    clusters: Clusters,
+    scores: Floats,
 ) -> dict[str, Any]:
     """Return the stability of the scores, and of each feature under the categories it needs.
 
-    A category's is that of its worst feature, ages left aside: a device seen once is older every
-    day, whatever changes. `missing` are the shares of rows without that feature, then and now.
+    A category's is that of its worst feature, those of GROWING left aside: a device seen once is
+    older every day, whatever changes. `missing` are the shares of rows without that feature, then
+    and now.
     """
     categories: dict[str, dict[str, Any]] = {}
     for place, column in zip(places, rows.T, strict=True):
         was = before["features"][NAMES[place]]
-        now = histogram(column, was["edges"])
-        said = stability(was["counts"], now["counts"]) | {
+        now = histogram(column, clusters, was["edges"])
+        said = stability(was, now) | {
             "missing": [
                 round(counts[-1] / sum(counts), 5) for counts in (was["counts"], now["counts"])
             ]
@@ -89,10 +139,10 @@ def measure(
         for category in FEATURES[place].needs:
             categories.setdefault(category, {})[NAMES[place]] = said
     was = before["scores"]
-    now = histogram(scores, was["edges"])
+    now = histogram(scores, clusters, was["edges"])
     return {
         "rows": len(rows),
-        "scores": stability(was["counts"], now["counts"])
+        "scores": stability(was, now)
         | {"then": was["counts"], "now": now["counts"], "edges": was["edges"]},
         "categories": {
             category: {
@@ -106,8 +156,8 @@ def measure(
 
 
 def _steady(names: Collection[str]) -> Collection[str]:
-    """Return the features that are no ages; all where there are no others."""
-    return [name for name in names if name not in AGES] or names
+    """Return the features that do not grow by themselves; all where there are no others."""
+    return [name for name in names if name not in GROWING] or names
 
 
 def verdict(psi: float, chance: float) -> str:

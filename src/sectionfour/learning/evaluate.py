@@ -46,6 +46,8 @@ METRICS: dict[str, Callable[[Labels, Scores], float]] = {
 }
 #: Which of them are better when larger.
 RISING = frozenset({"auc", "average_precision"})
+#: How far the bins of a draw are from those of the rows, as the calibration error measures it.
+_APART = "calibration_apart"
 
 
 def metrics(
@@ -60,15 +62,19 @@ def metrics(
 
     A member's events resemble each other, and a fraud is rarely one event: drawn row by row they
     would pass for more than they tell, so all of a cluster are drawn together, or none. The bins
-    of the calibration error stay those of the rows as they are; by its nature it comes out higher
-    on a resample.
+    of the calibration error stay those of the rows as they are; its interval is that of a
+    `distance`.
     """
     weighted = _weighted(labels, scores)
     drawn = [weighted(weights) for weights in _weights(labels, clusters, seed, resamples)]
-    return {
+    found = {
         name: interval(metric(labels, scores), [draw[name] for draw in drawn])
         for name, metric in METRICS.items()
     }
+    error = "calibration_error"
+    apart = [draw[_APART] for draw in drawn]
+    found[error] = distance(found[error]["value"], [draw[error] for draw in drawn], apart)
+    return found
 
 
 def differences(
@@ -104,8 +110,27 @@ def interval(value: float, drawn: Sequence[float]) -> dict[str, float]:
     return {"value": round(value, 6), "low": round(float(low), 6), "high": round(float(high), 6)}
 
 
+def distance(
+    value: float, drawn: Sequence[float] | Scores, apart: Sequence[float] | Scores
+) -> dict[str, float]:
+    """Return a distance, which is never below 0, with its 95 % interval.
+
+    Chance adds to a distance whichever way it goes, and a draw is further off than what was
+    measured, so percentiles would hold a distance of 0 never. `apart` is how far each draw is from
+    what was measured. By the triangle inequality the truth is no nearer than `value` less what
+    chance puts between a measurement and the truth; the interval begins there, and ends at the
+    percentile. It holds the truth at least as often as it says.
+    """
+    low, high = value - np.percentile(apart, 97.5), np.percentile(drawn, 97.5)
+    return {
+        "value": round(value, 6),
+        "low": round(float(max(0.0, low)), 6),
+        "high": round(float(max(value, high)), 6),
+    }
+
+
 def _weighted(labels: Labels, scores: Scores) -> Callable[[Scores], dict[str, float]]:
-    """Return METRICS as a function of the rows' weights: sorted once for all draws."""
+    """Return METRICS, and _APART, as a function of the rows' weights: sorted once for all draws."""
     order = np.argsort(-scores, kind="stable")
     y, ranked = labels[order].astype(np.float64), scores[order]
     ends = np.flatnonzero(np.append(np.diff(ranked) != 0, True))  # of each run of equal scores
@@ -113,6 +138,7 @@ def _weighted(labels: Labels, scores: Scores) -> Callable[[Scores], dict[str, fl
     bins = np.empty(len(labels), dtype=np.intp)
     for number, part in enumerate(np.array_split(np.argsort(scores, kind="stable"), 10)):
         bins[part] = number
+    gaps = np.bincount(bins, labels - scores) / len(labels)
 
     def measure(weights: Scores) -> dict[str, float]:
         w = weights[order]
@@ -121,12 +147,13 @@ def _weighted(labels: Labels, scores: Scores) -> Callable[[Scores], dict[str, fl
         alarms = np.diff(stopped - caught, prepend=0.0)
         precision = np.divide(caught, stopped, out=np.zeros_like(caught), where=stopped > 0)
         honest = stopped[-1] - caught[-1]
-        gap = np.bincount(bins, weights * (labels - scores))
+        drawn = np.bincount(bins, weights * (labels - scores)) / stopped[-1]
         return {
             "auc": float((alarms * (caught - gained / 2)).sum() / (caught[-1] * honest)),
             "average_precision": float((gained * precision).sum() / caught[-1]),
             "brier": float((weights * off).sum() / stopped[-1]),
-            "calibration_error": float(np.abs(gap).sum() / stopped[-1]),
+            "calibration_error": float(np.abs(drawn).sum()),
+            _APART: float(np.abs(drawn - gaps).sum()),
         }
 
     return measure
@@ -217,6 +244,15 @@ def _means(values: Scores, clusters: Clusters, seed: int, resamples: int) -> lis
     return [float(sums[drawn].sum() / sizes[drawn].sum()) for drawn in draws]
 
 
+def draws(clusters: Clusters, *, seed: int = 0, resamples: int = 200) -> Iterator[NDArray[np.intp]]:
+    """Yield the rows of each draw of as many clusters as there are, with replacement."""
+    rng = np.random.default_rng(seed)
+    count = int(clusters.max()) + 1
+    for _ in range(resamples):
+        times = np.bincount(rng.integers(0, count, count), minlength=count)
+        yield np.repeat(np.arange(len(clusters)), times[clusters])
+
+
 def roc(
     labels: Labels,
     scores: Scores,
@@ -278,30 +314,69 @@ def _banded(
 
 
 def reliability(
-    labels: Labels, scores: Scores, *, bins: int = 10, edges: Sequence[float] | None = None
+    labels: Labels,
+    scores: Scores,
+    *,
+    clusters: Clusters | None = None,
+    bins: int = 10,
+    edges: Sequence[float] | None = None,
 ) -> list[dict[str, float]]:
     """Return, a bin from low scores to high, what was said and what was true.
 
     Bins are of equal size, or end at `edges` (a score at an edge is in the bin above; empty bins
-    are left out). `low` and `high` are the 95 % interval of the share of frauds by Wilson,
-    "Probable Inference, the Law of Succession, and Statistical Inference" (1927).
+    are left out). `low` and `high` are the 95 % interval of the share of frauds, as `share` has it,
+    for as many rows as the bin's are worth.
     """
     order = np.argsort(scores, kind="stable")
     cuts = bins if edges is None else np.searchsorted(scores[order], np.asarray(edges))
+    alike = 0.0 if clusters is None else likeness(labels - scores, clusters)
     return [
         {
             "rows": len(part),
             "mean_score": round(float(scores[part].mean()), 6),
-            "fraud_share": round(float(labels[part].mean()), 6),
-            **_wilson(int(labels[part].sum()), len(part)),
+            **share(
+                labels[part].mean(),
+                len(part) if clusters is None else worth(clusters[part], alike),
+                "fraud_share",
+            ),
         }
         for part in np.array_split(order, cuts)
         if len(part)
     ]
 
 
-def _wilson(hits: int, rows: int) -> dict[str, float]:
+def likeness(values: Scores, clusters: Clusters) -> float:
+    """Return how alike the values of one cluster are, from 0 (no more than any) to 1.
+
+    The intraclass correlation, as a ratio of moments: the mean product of two of a cluster, over
+    the mean square.
+    """
+    off = values - values.mean()
+    sizes = np.bincount(clusters).astype(np.float64)
+    pairs = float((sizes * (sizes - 1)).sum())
+    squares = float((off**2).sum())
+    if not pairs or not squares:
+        return 0.0
+    products = float((np.bincount(clusters, off) ** 2).sum()) - squares
+    return float(np.clip((products / pairs) / (squares / len(values)), 0.0, 1.0))
+
+
+def worth(clusters: Clusters, alike: float) -> float:
+    """Return how many rows on their own tell as much as these, of which those of a cluster are
+    `alike`: Kish, "Survey Sampling" (1965)."""
+    sizes = np.bincount(np.unique(clusters, return_inverse=True)[1])
+    return len(clusters) / (1 + (float((sizes**2).sum()) / len(clusters) - 1) * alike)
+
+
+def share(value: float, rows: float, name: str = "value") -> dict[str, float]:
+    """Return a share with its 95 % interval by Wilson, "Probable Inference, the Law of Succession,
+    and Statistical Inference" (1927): it has a width for none and for all, too, where a bootstrap
+    has nothing to draw."""
     z2 = 1.959964**2
-    middle = (hits + z2 / 2) / (rows + z2)
-    half = (z2 * hits * (rows - hits) / rows + z2**2 / 4) ** 0.5 / (rows + z2)
-    return {"low": round(max(0.0, middle - half), 6), "high": round(min(1.0, middle + half), 6)}
+    middle = (value * rows + z2 / 2) / (rows + z2)
+    half = (z2 * rows * value * (1 - value) + z2**2 / 4) ** 0.5 / (rows + z2)
+    return {
+        name: round(float(value), 6),
+        "low": round(float(max(0.0, middle - half)), 6),
+        "high": round(float(min(1.0, middle + half)), 6),
+    }

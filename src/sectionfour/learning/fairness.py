@@ -1,8 +1,9 @@
 """Are people of all ages and genders stopped alike? Measured on an audit set, never learnt from.
 
-Rates are Fairlearn's (MetricFrame); intervals are from a bootstrap over members, since the events
-of one person are not independent. Groups too small to speak of are withheld. Needs the `training`
-extra.
+Rates are Fairlearn's (MetricFrame). The events of one person are not independent: a rate's interval
+is Wilson's for as many rows as they are worth, since of nobody who was stopped there is nothing to
+draw, and that of the difference is from a bootstrap over members. Groups too small to speak of are
+withheld. Needs the `training` extra.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 from fairlearn.metrics import MetricFrame, false_positive_rate
 from numpy.typing import NDArray
+
+from sectionfour.learning import evaluate
 
 #: Groups of fewer members, or of fewer honest events, are withheld.
 LEAST_MEMBERS, LEAST_ROWS = 20, 100
@@ -30,7 +33,8 @@ def false_positives(
     """Return, for each attribute, the share of honest rows that are stopped, a group each.
 
     `groups` has, an attribute, each row's group, None where it is not known. `difference` is the
-    largest between two groups that are told (Fairlearn's), with its interval.
+    largest between two groups that are told (Fairlearn's), with the interval of a distance: the
+    furthest apart of groups that are treated alike differ by chance, too.
     """
     found: dict[str, Any] = {}
     for name, of_rows in groups.items():
@@ -68,7 +72,7 @@ def _rates(
         y_pred=stopped.astype(np.int8),
         sensitive_features=group,
     )
-    values = sorted(set(group.tolist()))
+    values, of = np.unique(group, return_inverse=True)
     people, where = np.unique(member, return_inverse=True)
     hits = np.array([np.bincount(where, (group == v) & stopped, len(people)) for v in values])
     rows = np.array([np.bincount(where, group == v, len(people)) for v in values])
@@ -78,24 +82,24 @@ def _rates(
         times = np.bincount(rng.integers(len(people), size=len(people)), minlength=len(people))
         with np.errstate(invalid="ignore"):
             draws.append((hits @ times) / (rows @ times))
-    low, high = np.nanpercentile(draws, [2.5, 97.5], axis=0)
+    rates = np.array([frame.by_group[value] for value in values])
+    alike = evaluate.likeness(stopped - rates[of], where)
     entry: dict[str, Any] = {
         "groups": {
             value: {
                 "members": int((rows[i] > 0).sum()),
                 "rows": int(rows[i].sum()),
-                "false_positive_rate": round(float(frame.by_group[value]), 5),
-                "low": round(float(low[i]), 5),
-                "high": round(float(high[i]), 5),
+                **evaluate.share(
+                    rates[i], evaluate.worth(where[of == i], alike), "false_positive_rate"
+                ),
             }
             for i, value in enumerate(values)
         }
     }
     if len(values) > 1:
-        gaps = np.nanmax(draws, axis=1) - np.nanmin(draws, axis=1)
-        entry["difference"] = {
-            "value": round(float(frame.difference()), 5),
-            "low": round(float(np.percentile(gaps, 2.5)), 5),
-            "high": round(float(np.percentile(gaps, 97.5)), 5),
-        }
+        drawn, apart = (
+            np.nanmax(of_draws, axis=1) - np.nanmin(of_draws, axis=1)
+            for of_draws in (np.array(draws), np.array(draws) - rates)
+        )
+        entry["difference"] = evaluate.distance(float(frame.difference()), drawn, apart)
     return entry

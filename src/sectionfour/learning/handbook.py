@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from typing import Any, Literal
 
 import numpy as np
@@ -83,13 +83,14 @@ class Fold:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """All three in [0, 1], larger is better; and the size of the test."""
+    """All three in [0, 1], larger is better; and the size of the test, which may lack days."""
 
     auc: float
     average_precision: float
     card_precision: float
     transactions: int
     frauds: int
+    days: int = TEST_DAYS
 
 
 def fold(day: Ints, customer: Ints, fraud: Bools, start: int, regime: Regime) -> Fold:
@@ -107,9 +108,14 @@ def fold(day: Ints, customer: Ints, fraud: Bools, start: int, regime: Regime) ->
     counts = fraud & (day >= start)
     np.minimum.at(known_from, customer[counts], day[counts] + DELAY_DAYS + 1)
     test &= day < known_from[customer]
-    if not train.any() or not test.any():
-        raise HistoryError("the file has no rows for the training week, or for its test week")
+    for rows, what, begin in ((train, "training", start), (test, "test", first)):
+        if not rows.any():
+            raise HistoryError(f"the file has no rows in the {what} week from {_date(begin)} on")
     return Fold(np.flatnonzero(train), np.flatnonzero(test))
+
+
+def _date(day: int) -> date:
+    return date(1970, 1, 1) + timedelta(days=day)
 
 
 def card_precision(day: Ints, customer: Ints, fraud: Bools, score: Floats, top: int = 100) -> float:
@@ -137,7 +143,7 @@ def card_precision(day: Ints, customer: Ints, fraud: Bools, score: Floats, top: 
 def learnt(matrix: Floats, fraud: Bools, rows: Fold, regime: Regime) -> Floats:
     """Return the score of each test row, by models of the regime's settings that learn `train`."""
     score = np.zeros(len(rows.test))
-    learn = dataset.levelled(matrix[rows.train], fraud[rows.train])
+    learn = dataset.fill_empty(dataset.levelled(matrix[rows.train], fraud[rows.train]))
     for seed in range(SEEDS):
         model = HistGradientBoostingClassifier(
             **SETTINGS[regime], early_stopping=False, random_state=seed
@@ -154,6 +160,7 @@ def judged(day: Ints, customer: Ints, fraud: Bools, score: Floats) -> Scores:
         card_precision=card_precision(day, customer, fraud, score),
         transactions=len(fraud),
         frauds=int(fraud.sum()),
+        days=len(np.unique(day)),
     )
 
 
@@ -189,9 +196,12 @@ def run(
     matrix: Floats | None = None,
     progress: Callable[[str], object] = lambda text: None,
 ) -> dict[date, Scores]:
-    """Return the scores of each fold, by its training week's first day."""
+    """Return the scores of each fold, by its training week's first day.
+
+    Raises HistoryError where a week is empty, or of one class.
+    """
     day = (table["at"].to_numpy() // DAY).astype(np.int64)
-    customer = table["CUSTOMER_ID"].to_numpy(dtype=np.int64)
+    customer = pd.factorize(table["CUSTOMER_ID"], sort=True)[0]  # whatever they are called
     fraud = table["TX_FRAUD"].to_numpy() == 1
     if matrix is None:
         progress("features")
@@ -200,12 +210,14 @@ def run(
     for start in starts:
         progress(f"{regime} {start}")
         rows = fold(day, customer, fraud, (start - date(1970, 1, 1)).days, regime)
+        for places, what in ((rows.train, "learn from"), (rows.test, "test on")):
+            if len(np.unique(fraud[places])) < 2:
+                raise HistoryError(
+                    f"trained from {start}: {int(fraud[places].sum())} of the {len(places)} rows to"
+                    f" {what} are frauds; both classes are needed"
+                )
         score = learnt(matrix, fraud, rows, regime)
         found[start] = judged(day[rows.test], customer[rows.test], fraud[rows.test], score)
-        expected = FOLD_SIZES.get(start)
-        size = (found[start].transactions, found[start].frauds)
-        if expected is not None and expected != size:
-            progress(f"fold {start} has {size[0]}/{size[1]}, published {expected}")
     return found
 
 
@@ -225,6 +237,10 @@ def table_of(found: dict[Regime, dict[date, Scores]]) -> str:
         lines.append(f"{f'Section Four, {regime} data':34} {cells}")
     for start, scores in next(iter(found.values())).items():
         size, expected = (scores.transactions, scores.frauds), FOLD_SIZES.get(start)
-        verdict = "" if expected is None else ", as published" if size == expected else ", WRONG"
-        lines.append(f"fold {start}: {size[0]:,} test transactions, {size[1]} frauds{verdict}")
+        lines.append(f"fold {start}: {size[0]:,} test transactions, {size[1]} frauds")
+        if scores.days < TEST_DAYS:
+            lines[-1] += f", of {scores.days} days alone"
+        if expected is not None:
+            wrong = f", WRONG: published are {expected[0]:,} and {expected[1]}"
+            lines[-1] += ", as published" if size == expected else wrong
     return "\n".join(lines)

@@ -8,6 +8,9 @@ from typing import Any
 from sectionfour.errors import SettingsError
 from sectionfour.learning import backends, registry
 
+#: Days; no label is waited for so long, and a number that is none is not below it.
+LONGEST = 36_500
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
@@ -30,11 +33,18 @@ class Plan:
         unknown = set(self.names).difference(registry.NAMES)
         if unknown or not self.names:
             raise SettingsError(f"models are {', '.join(registry.NAMES)}; got {self.names}")
-        if self.delay_days < 0 or self.test_days <= 0 or self.candidates < 1:
+        if not (0 <= self.delay_days < LONGEST and 0 < self.test_days < LONGEST):
             raise SettingsError(
-                "a plan needs a delay from 0 on, a test above 0 days, and a candidate at least;"
-                f" got {self.delay_days}, {self.test_days}, {self.candidates}"
+                "a plan needs a delay from 0 days on and a test above 0, both below"
+                f" {LONGEST:,}; got {self.delay_days} and {self.test_days}"
             )
+        if self.candidates < 1 or not self.jobs or self.shadows < 0:
+            raise SettingsError(
+                "a plan needs a candidate at least, jobs (below 0: of all cores), and shadows from"
+                f" 0 on; got {self.candidates}, {self.jobs}, {self.shadows}"
+            )
+        if not 0 <= self.seed < 1 << 32:
+            raise SettingsError(f"a seed is from 0 to below 2^32, got {self.seed}")
         if not 0 <= self.drop_share < 1:
             raise SettingsError(f"drop_share must be from 0 to below 1, got {self.drop_share}")
         backends.check(self.backend)

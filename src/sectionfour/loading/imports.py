@@ -11,15 +11,16 @@ import hashlib
 import heapq
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sectionfour.domain import SECOND, WEEK, Notice
+from sectionfour.domain import SECOND, WEEK, LabelName, Notice
 from sectionfour.errors import HistoryError
 from sectionfour.given import (
+    MOST_AMOUNT,
     Consignee,
     Device,
     Given,
@@ -72,19 +73,43 @@ HANDBOOK_NOTICE = notice(
 def market(folder: Path) -> tuple[Iterator[Step], int]:
     """Return the steps of a marketplace's past, in order of time, and the number of events.
 
-    Raises HistoryError for an amount that is none: missing, infinite, a fraction or below 0.
+    Raises HistoryError, before anything is taken, for what no past can have: an id twice, no time,
+    a label that there is none of, or an amount that is missing, infinite, a fraction, below 0 or
+    above what the service takes.
     """
     tables = read(folder)
-    orders = tables.events.loc[tables.events["order_id"].notna(), "amount"]
-    amounts = orders.to_numpy(dtype=np.float64, na_value=np.nan)
-    good = np.isfinite(amounts) & (amounts >= 0) & (amounts == np.floor(amounts))
-    bad = int((~good).sum())
-    if bad:
-        raise HistoryError(f"{bad} orders have an amount that is no whole number of minor units")
+    _check(tables.events, tables.labels)
     merged = heapq.merge(
         _consents(tables.consents), _events(tables), _labels(tables.labels), key=at_of
     )
     return merged, len(tables.events)
+
+
+def _check(events: pd.DataFrame, labels: pd.DataFrame) -> None:
+    if not len(events):
+        raise HistoryError("events.parquet has no rows")
+    amounts = events.loc[events["order_id"].notna(), "amount"]
+    amounts = amounts.astype("float64").fillna(np.nan)
+    whole = amounts.between(0, MOST_AMOUNT) & (amounts == np.floor(amounts))
+    names = get_args(LabelName)
+    for wrong, what in (
+        (_no_name(events["event_id"]), "events have no event_id, or one that came before"),
+        (events["occurred_at"].isna(), "events have no occurred_at"),
+        (
+            ~whole,
+            "orders have an amount that is no whole number of minor units from 0 to"
+            f" {MOST_AMOUNT:,}",
+        ),
+        (_no_name(labels["label_id"]), "labels have no label_id, or one that came before"),
+        (labels["known_at"].isna(), "labels have no known_at"),
+        (~labels["label"].isin(names), f"labels say something else than {', '.join(names)}"),
+    ):
+        if wrong.any():
+            raise HistoryError(f"{int(wrong.sum())} {what}; nothing was taken")
+
+
+def _no_name(ids: pd.Series[Any]) -> pd.Series[bool]:
+    return ids.isna() | ids.duplicated()
 
 
 def at_of(step: Step) -> int:
@@ -125,7 +150,7 @@ def _labels(table: pd.DataFrame) -> Iterator[Step]:
 
 
 def _events(tables: Market) -> Iterator[Step]:
-    yield from requests(tables, tables.events)
+    yield from requests(tables, tables.events.sort_values("occurred_at", kind="stable"))
 
 
 def requests(tables: Market, events: pd.DataFrame) -> Iterator[tuple[int, Given]]:
@@ -229,21 +254,37 @@ def _member(row: dict[str, Any]) -> Member:
 
 
 def read_handbook(path: Path) -> pd.DataFrame:
-    """Return the transactions in order, each with `at` (microseconds, unique).
+    """Return the transactions in order of time, each with `at` (microseconds, unique).
 
-    Raises HistoryError where a column is missing, an amount is none, or times are out of order.
+    The index is the place in the file; times without a zone are UTC. Raises HistoryError, naming
+    the first row, where a column is missing or holds what cannot be.
     """
-    table = pd.read_parquet(path)
+    try:
+        table = pd.read_parquet(path).reset_index(drop=True)
+    except (OSError, ValueError) as error:
+        raise HistoryError(f"{path.name} cannot be read as parquet: {error}") from error
     missing = [name for name in HANDBOOK_COLUMNS if name not in table]
     if missing:
         raise HistoryError(f"{path.name} lacks {', '.join(missing)}")
-    amounts = table["TX_AMOUNT"].to_numpy()
-    if not (np.isfinite(amounts) & (amounts >= 0)).all():
-        bad = int(np.flatnonzero(~(np.isfinite(amounts) & (amounts >= 0)))[0])
-        raise HistoryError(f"{path.name}: row {bad} has an amount that is none")
-    at = table["TX_DATETIME"].astype("datetime64[us]").astype("int64").to_numpy()
-    if (np.diff(at) < 0).any():
-        raise HistoryError(f"{path.name} is not in order of time")
+    if not len(table):
+        raise HistoryError(f"{path.name} has no rows")
+    try:
+        times = pd.to_datetime(table["TX_DATETIME"], utc=True).astype("datetime64[us, UTC]")
+        amounts, fraud = (table[name].astype("float64") for name in ("TX_AMOUNT", "TX_FRAUD"))
+    except (TypeError, ValueError) as error:
+        raise HistoryError(f"{path.name} holds what is no time, or no number: {error}") from error
+    for wrong, what in (
+        (table["CUSTOMER_ID"].isna() | table["TERMINAL_ID"].isna(), "no customer, or no terminal"),
+        (times.isna(), "no time"),
+        (~amounts.between(0, MOST_AMOUNT / 100), "an amount that is none"),
+        (~fraud.isin([0, 1]), "a TX_FRAUD that is neither 0 nor 1"),
+    ):
+        if wrong.any():
+            raise HistoryError(f"{path.name}: row {int(wrong.to_numpy().argmax())} has {what}")
+    table = table.assign(
+        TX_DATETIME=times.dt.tz_localize(None), TX_AMOUNT=amounts, TX_FRAUD=fraud.astype("int8")
+    ).sort_values("TX_DATETIME", kind="stable")
+    at = table["TX_DATETIME"].astype("int64").to_numpy()
     # Ties are broken by adding microseconds in file order.
     first = np.concatenate([[True], np.diff(at) > 0])
     places = np.arange(len(at))

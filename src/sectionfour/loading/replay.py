@@ -191,6 +191,7 @@ def _taken(
     snapshot = _Snapshot(parts.ledger.consents_of_all(parts.clock()))
     newest = parts.ledger.rows("SELECT COALESCE(MAX(at), 0) FROM events")[0][0]
     batch = _Batch()
+    unmet: Counter[str] = Counter()  # labels of events that have not come so far
     for step in _enrolled(steps, keys):
         at = step[0] if isinstance(step, tuple) else step.at
         if at <= newest and not isinstance(step, Consent):
@@ -202,17 +203,24 @@ def _taken(
         if isinstance(step, Consent):
             _take_consent(step, keys, notice, snapshot, batch)
         elif isinstance(step, Known):
-            newest = at
-            _take_label(step, at, parts, batch, report)
+            if _take_label(step, at, parts, batch):
+                newest = at
+            else:
+                unmet[step.event_id] += 1
         else:
             newest = at
             why = _take_event(at, step[1], parts, keys, snapshot, batch)
             if why is not None:
                 report.left_out[why] += 1
+            elif step[1].event_id in unmet:
+                early = "label that was known before its event"
+                report.left_out[early] += unmet.pop(step[1].event_id)
         if len(batch.events) + len(batch.consents) >= BATCH:
             yield from _keep(batch, parts, report, progress)
             batch = _Batch(known=batch.known)
     yield from _keep(batch, parts, report, progress)
+    if unmet:
+        report.left_out["label of an event that was not kept"] += unmet.total()
 
 
 def _enrolled(steps: Iterator[Step], keys: Keys) -> Iterator[Step]:
@@ -271,11 +279,11 @@ def _take_event(
     return None
 
 
-def _take_label(step: Known, at: int, parts: Parts, batch: _Batch, report: Report) -> None:
+def _take_label(step: Known, at: int, parts: Parts, batch: _Batch) -> bool:
+    """Put one label into the batch; returns whether its event has come."""
     event = batch.known.get(step.event_id) or parts.ledger.event(step.event_id)
     if event is None:
-        report.left_out["label of an event that was not kept"] += 1
-        return
+        return False
     batch.labels.append(
         Label(
             label_id=step.label_id,
@@ -289,6 +297,7 @@ def _take_label(step: Known, at: int, parts: Parts, batch: _Batch, report: Repor
     kind = known_as(step.label)
     if kind is not None:
         batch.windows.append(known_event(event, kind, step.label_id, at))
+    return True
 
 
 def _keep(batch: _Batch, parts: Parts, report: Report, progress: Progress) -> list[Event]:

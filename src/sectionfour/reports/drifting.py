@@ -15,14 +15,17 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from sectionfour.domain import DAY, WEEK, instant, micros
 from sectionfour.errors import HistoryError, SettingsError
 from sectionfour.learning import drift, evaluate, registry
-from sectionfour.learning.challengers import LEAST_FRAUDS
+from sectionfour.learning.challengers import enough
 from sectionfour.parts import Parts
 from sectionfour.reports import period
 
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 FILE = "drift.json"
 RECENT_DAYS = 30
 
@@ -59,18 +62,24 @@ def measure(
             )
         places = [int(place) for place in model.columns]
         said = drift.measure(
-            before, recent.rows[:, model.columns], places, model.score(recent.rows)
+            before,
+            recent.rows[:, model.columns],
+            places,
+            recent.clusters,
+            model.score(recent.rows),
         )
         # From where its test begins on, the model has learnt nothing.
         unseen = micros(datetime.fromisoformat(card["data"]["labels_known_by"]))
         fresh = whole.of(whole.at >= unseen)
+        scores = model.score(fresh.rows) if len(fresh.at) else np.empty(0)
         found[name] = {
             "version": version,
             "from": instant(int(recent.at[0])),
             "to": instant(int(recent.at[-1])),
             **said,
             "verdict": _worst(said),
-            "weeks": list(_weeks(fresh, model.score(fresh.rows))) if len(fresh.at) else [],
+            "weeks": list(_weeks(fresh, scores)),
+            "unseen": _good(fresh, scores, np.ones(len(scores), bool)) if len(scores) else None,
             "on_card": card["metrics"],
         }
     return {"measured_at": parts.clock(), "models": found}
@@ -84,22 +93,25 @@ def _worst(said: dict[str, Any]) -> str:
     return max(words, key=("none", "some", "much").index)
 
 
-def _weeks(of: period.Period, scores: np.ndarray[Any, np.dtype[np.float64]]) -> Iterator[Any]:
+def _weeks(of: period.Period, scores: Floats) -> Iterator[dict[str, Any]]:
     """Yield, for each week (from Thursday, UTC), how good the model was as far as is known."""
     weeks = of.at // WEEK
     for week in np.unique(weeks):
-        rows = (weeks == week) & of.mature
-        y, s = of.fraud[rows], scores[rows]
-        clusters = np.unique(of.clusters[rows], return_inverse=True)[1]
-        told = LEAST_FRAUDS <= y.sum() < len(y)
-        yield {
-            "week": instant(int(week * WEEK))[:10],
-            "rows": int((weeks == week).sum()),
-            "mature": len(y),
-            "frauds": int(y.sum()),
-            "mean_score": round(float(scores[weeks == week].mean()), 6),
-            "metrics": evaluate.metrics(y, s, clusters=clusters) if told else None,
-        }
+        yield {"week": instant(int(week * WEEK))[:10]} | _good(of, scores, weeks == week)
+
+
+def _good(of: period.Period, scores: Floats, rows: Bools) -> dict[str, Any]:
+    """Return how good the model was on some rows, as far as is known."""
+    mature = rows & of.mature
+    y, s = of.fraud[mature], scores[mature]
+    clusters = np.unique(of.clusters[mature], return_inverse=True)[1]
+    return {
+        "rows": int(rows.sum()),
+        "mature": len(y),
+        "frauds": int(y.sum()),
+        "mean_score": round(float(scores[rows].mean()), 6),
+        "metrics": evaluate.metrics(y, s, clusters=clusters) if enough(y, clusters) else None,
+    }
 
 
 def keep(home: Path, found: dict[str, Any]) -> None:
@@ -127,15 +139,20 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
         for category, of in said["categories"].items():
             yield _line(category, of["features"][of["worst"]], of["worst"])
         for week in said["weeks"]:
-            metrics = week["metrics"]
-            told = "too few known frauds to judge by"
-            if metrics:
-                ap = metrics["average_precision"]
-                told = f"AP {ap['value']:.3f} ({ap['low']:.3f} to {ap['high']:.3f})"
-            yield (
-                f"  week of {week['week']}: {week['rows']:,} events, {week['mature']:,} old enough,"
-                f" {week['frauds']} frauds, mean score {week['mean_score']:.4f}; {told}"
-            )
+            yield _performance(f"week of {week['week']}", week)
+        if said["unseen"]:
+            yield _performance("all that it had not seen", said["unseen"])
+
+
+def _performance(when: str, good: dict[str, Any]) -> str:
+    told = "too few members with a known fraud to judge by"
+    if good["metrics"]:
+        ap = good["metrics"]["average_precision"]
+        told = f"AP {ap['value']:.3f} ({ap['low']:.3f} to {ap['high']:.3f})"
+    return (
+        f"  {when}: {good['rows']:,} events, {good['mature']:,} old enough,"
+        f" {good['frauds']} frauds, mean score {good['mean_score']:.4f}; {told}"
+    )
 
 
 def _line(what: str, said: dict[str, Any], worst: str) -> str:

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from sectionfour.decisions.policy import ACTIONS, Costs, expected_costs, thresholds
 from sectionfour.domain import DAY, instant, micros
-from sectionfour.errors import HistoryError, RegistryError
+from sectionfour.errors import HistoryError, RegistryError, SettingsError
 from sectionfour.features import history
-from sectionfour.features.catalog import NAMES
+from sectionfour.features.catalog import NAMES, columns
 from sectionfour.learning import challengers, dataset, evaluate, past, paying, registry
 from sectionfour.learning.permitted import permit
+from sectionfour.learning.plan import LONGEST
 from sectionfour.parts import Parts
 
 Mask = NDArray[np.bool_]
@@ -68,8 +69,10 @@ def read(
     """Return the period of each model, from `since` on and before `until`, in microseconds.
 
     Labels are as known now, whatever `until`. Without rows there are no features, and it is quick.
-    Raises HistoryError where there is not one event.
+    Raises HistoryError where there is not one event, SettingsError for a delay that is none.
     """
+    if not 0 <= delay_days < LONGEST:
+        raise SettingsError(f"a label delay is from 0 to below {LONGEST:,} days, got {delay_days}")
     found = past.read(parts.ledger)
     if not len(found.events):
         raise HistoryError("the ledger holds no events")
@@ -118,7 +121,7 @@ def judged(
     A missed fraud costs its own amount where it has one, else what is stated; amounts are in the
     minor unit. Raises HistoryError where the mature rows are of one class.
     """
-    mature, limits = period.of(period.mature), thresholds(costs)
+    mature, limits, places = period.of(period.mature), thresholds(costs), columns(period.name)
     seen = scores[period.mature]
     in_force = np.array([limits.challenge, limits.review, limits.block])
     prices = _prices(mature, costs)
@@ -134,8 +137,16 @@ def judged(
         "too_young": int((~period.mature).sum()),
         "frauds": int(mature.fraud.sum()),
         "members": int(mature.clusters.max()) + 1,
+        "members_with_fraud": challengers.members_with_fraud(mature.fraud, mature.clusters),
         "metrics": measured,
-        "reliability": evaluate.reliability(mature.fraud, seen),
+        "reliability": evaluate.reliability(mature.fraud, seen, clusters=mature.clusters),
+        "calibration_by_pattern": evaluate.calibration_by_pattern(
+            mature.fraud,
+            seen,
+            dataset.pattern(mature.rows[:, places], places),
+            clusters=mature.clusters,
+            seed=seed,
+        ),
         "costs": msgspec.structs.asdict(costs),
         "mean_fraud_amount": round(float(frauds.mean()), 2) if len(frauds) else None,
         "thresholds": {
