@@ -395,7 +395,7 @@ def test_nobody_has_the_keys_alone_while_somebody_uses_them(tmp_path):
     with one.steady, one.steady, pytest.raises(KeyringError), other.turns.alone(patience=0.05):
         raise AssertionError
     with other.turns.alone(patience=0.05):
-        assert not one.turns.share(wait=False)
+        assert not one.turns.share()
     with one.steady:
         pass
 

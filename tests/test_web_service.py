@@ -29,6 +29,10 @@ from sectionfour.cli import main
 from sectionfour.features.catalog import NAMES
 from sectionfour.privacy import notes
 from sectionfour.settings import Settings
+from sectionfour.stores import open_velocity
+
+from .conftest import SPARSE_GIB
+from .redis_server import everything
 
 
 def counted(server: Any) -> list[float]:
@@ -402,6 +406,45 @@ def test_windows_that_were_dropped_are_made_anew_before_anything_is_served(a_ser
         counts = [np.frombuffer(vectors[name])[place] for name in ("first_0", "first_2", "after")]
         assert counts == [0, 2, 3]
         assert "made anew" in server.log.read_text()
+
+
+def test_windows_are_made_anew_beside_a_busy_service(a_server, a_request, windows_of, tmp_path):
+    """Every event that is in the ledger is in them, once: whatever was under way."""
+    url = windows_of(tmp_path / "windows")
+    with a_server(velocity=url) as server:
+
+        def rebuild() -> None:
+            done = subprocess.run(
+                [sys.executable, "-m", "sectionfour.cli", "rebuild"],
+                env=server.environment,
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+            assert done.returncode == 0, done.stderr
+
+        load = Load(server, a_request, 30_000)
+        time.sleep(0.5)
+        try:
+            for _ in range(3):
+                rebuild()
+        finally:
+            load.stop()
+        assert load.broken == []
+        assert {status for status, _ in load.other} <= {503}
+        assert all(b"/problems/not-ready" in said for _, said in load.other)
+        assert len(load.answered) > 50
+        assert server.stop() == 0
+
+        def held() -> dict[bytes, bytes]:
+            store = open_velocity(url, gib=SPARSE_GIB)
+            found = everything(store, b"W")
+            store.close()
+            return found
+
+        before = held()
+        rebuild()
+        assert held() == before != {}
 
 
 def test_a_service_without_models_says_so_and_does_not_start(home, tmp_path):

@@ -107,8 +107,10 @@ def _prepare(settings: Settings, older_ledger: bool = False) -> None:
     from sectionfour.bootstrap import open_parts
 
     try:
-        with contextlib.closing(open_parts(settings)) as parts, parts.keys.ring.steady:
-            _look_over(parts, settings, older_ledger)
+        with contextlib.closing(open_parts(settings)) as parts:
+            with parts.keys.ring.steady:
+                _look_over(parts, settings, older_ledger)
+            _made_whole(parts)
     except SectionFourError as error:
         click.echo(f"{error.code}: {error.detail}", err=True)
         raise SystemExit(1) from None
@@ -116,7 +118,6 @@ def _prepare(settings: Settings, older_ledger: bool = False) -> None:
 
 def _look_over(parts: Parts, settings: Settings, older_ledger: bool) -> None:
     from sectionfour.bootstrap import open_notary
-    from sectionfour.jobs.upkeep import fresh
     from sectionfour.learning import registry
     from sectionfour.privacy import erasure
 
@@ -134,14 +135,17 @@ def _look_over(parts: Parts, settings: Settings, older_ledger: bool) -> None:
     again = erasure.redo(parts, parts.clock())
     if again:
         click.echo(f"erasures that it lacks are done again: {again:,}", err=True)
+
+
+def _made_whole(parts: Parts) -> None:
+    from sectionfour.jobs.upkeep import anew, fresh
+
     if not fresh(parts):
         from tqdm import tqdm
 
-        from sectionfour.loading.replay import rebuild
-
         click.echo("the windows are not those of the ledger: they are made anew", err=True)
         with tqdm(unit="event", unit_scale=True, file=sys.stderr) as bar:
-            rebuild(parts, bar.update)
+            anew(parts, bar.update)
 
 
 def _counters(folder: Path) -> Path:

@@ -92,14 +92,19 @@ def import_handbook(file: Path, until: datetime | None) -> None:
 def rebuild() -> None:
     """Make the windows anew from the ledger, as after a power cut.
 
+    A service answers 503 meanwhile.
+
     Example: sectionfour rebuild
     """
     from tqdm import tqdm
 
-    from sectionfour.loading.replay import rebuild as run
+    from sectionfour.jobs.upkeep import anew
 
-    with opened() as parts, tqdm(unit="event", unit_scale=True, file=sys.stderr) as bar:
-        count = run(parts, bar.update)
+    with (
+        opened(steady=False) as parts,
+        tqdm(unit="event", unit_scale=True, file=sys.stderr) as bar,
+    ):
+        count = anew(parts, bar.update)
     click.echo(f"{count:,} events in the windows")
 
 

@@ -258,9 +258,23 @@ class RedisVelocity:
             *_, done = ask(("MULTI",), *hand.puts(written), ("SET", _CLOCK, lot[-1].at), ("EXEC",))
 
     def clear(self) -> None:
+        kept = self._settled() if self.fresh else []
         with self._server.asking() as ask:
-            ask(("MULTI",), ("FLUSHDB", "ASYNC"), ("SET", _META, b""), ("EXEC",))
+            ask(("MULTI",), ("FLUSHDB", "ASYNC"), ("SET", _META, b""), *kept, ("EXEC",))
         self._cleared = True
+
+    def _settled(self) -> list[Command]:
+        """Return how to put back what is remembered of steps that are settled."""
+        kept: list[Command] = []
+        place = b""
+        with self._server.asking() as ask:
+            waiting = {step[8:24] for step in ask(("ZRANGE", _STEPS, 0, -1))[0]}
+            while place != b"0":
+                ((place, keys),) = ask(("SCAN", place or b"0", "MATCH", "I*", "COUNT", LOOKED_AT))
+                names = [name for name in keys if name[1:] not in waiting]
+                values = ask(*(("GET", name) for name in names))
+                kept += [("SET", *item) for item in zip(names, values, strict=True) if item[1]]
+        return kept
 
     def empty(self) -> int:
         made = self._made() if self.fresh else b""

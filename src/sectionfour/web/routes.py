@@ -12,7 +12,7 @@ from typing import Any, Concatenate
 from flask import Flask, Response, request
 from msgspec import json
 
-from sectionfour.errors import Ceased, Forbidden, NotFound, Unauthenticated
+from sectionfour.errors import Ceased, NotFound, SectionFourError
 from sectionfour.parts import Parts
 from sectionfour.privacy.receipts import Notary
 from sectionfour.settings import Settings
@@ -88,11 +88,11 @@ def add(app: Flask, service: Service, route: Route) -> None:
                 raise Ceased("operation has ceased: nothing is collected or scored any more")
             if any("\0" in value for value in values.values()):  # PostgreSQL has no such text
                 raise NotFound("nothing here has such a name")
-        except (Unauthenticated, Forbidden, Ceased, NotFound):
+            with steady:  # no token changes under a call
+                return handle(service, who, **values)
+        except SectionFourError:
             body.discard()
             raise
-        with steady:  # no token changes under a call
-            return handle(service, who, **values)
 
     app.add_url_rule(route.rule, f"{route.method} {route.path}", view, methods=[route.method])
 
