@@ -447,6 +447,34 @@ def test_windows_are_made_anew_beside_a_busy_service(a_server, a_request, window
         assert held() == before != {}
 
 
+def test_the_windows_of_one_home_are_refused_to_another(a_server, a_request, windows_of, tmp_path):
+    url = windows_of(tmp_path / "windows")
+    with a_server(velocity=url) as server:
+
+        def ask(number: int) -> None:
+            sent = a_request(number)
+            assert server.call("POST", "/v1/assessments", sent, role="checkout")[0] == 200
+
+        ask(1)
+        other = server.environment | {"SECTIONFOUR_HOME": str(tmp_path / "other")}
+        for command in (["rebuild"], ["serve", "--bind", "127.0.0.1:1"]):
+            done = subprocess.run(
+                [sys.executable, "-m", "sectionfour.cli", *command],
+                env=other,
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+            assert done.returncode == 1
+            assert "those of another home" in done.stderr
+            assert "Traceback" not in done.stderr
+        ask(2)
+        assert server.stop() == 0
+        server.start()
+        ask(3)
+        assert "made anew" not in server.log.read_text()
+
+
 def test_a_service_without_models_says_so_and_does_not_start(home, tmp_path):
     environment = os.environ | {
         "SECTIONFOUR_HOME": str(home),

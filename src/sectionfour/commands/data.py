@@ -42,14 +42,15 @@ def import_() -> None:
 def _import(steps: Iterator[Step], count: int, notice: Notice) -> None:
     from tqdm import tqdm
 
-    from sectionfour.bootstrap import velocity_url
+    from sectionfour.bootstrap import home_of, velocity_url
     from sectionfour.loading.replay import replay
     from sectionfour.stores.loader import loading
 
     settings = from_environment()
+    url, gib = velocity_url(settings), settings.velocity_gib
     with (
         opened() as parts,
-        loading(velocity_url(settings), gib=settings.velocity_gib) as load,
+        loading(url, home=home_of(parts.keys.ring), gib=gib) as load,
         tqdm(total=count, unit="event", unit_scale=True, file=sys.stderr) as bar,
     ):
         report = replay(steps, parts, notice=notice, progress=bar.update, load=load)

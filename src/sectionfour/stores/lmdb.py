@@ -4,7 +4,8 @@
     I key                     -> at, readings                        for a retry
     O at key                  -> payload                             until settled
     A                         -> at                                  the clock
-    M                         -> what this store was made by: its form, the catalog, the boot
+    M                         -> whose it is; and its form, the catalog, the boot, by which it was
+                                 made
 
 Commits are not flushed: state here is derived and can be rebuilt from the ledger. A killed process
 loses nothing (the pages are the kernel's); after a power cut, or where a load was broken off,
@@ -23,11 +24,11 @@ import lmdb
 import msgspec
 
 from sectionfour.domain import Event
-from sectionfour.errors import FailClosed, NotReady
+from sectionfour.errors import FailClosed, NotReady, SettingsError
 from sectionfour.features import online
 from sectionfour.features.catalog import fingerprint
 from sectionfour.features.online import CARDS, WIDTH, OthersOf, Readings, Visit
-from sectionfour.stores import cards, leaving
+from sectionfour.stores import cards, leaving, whose
 
 #: What the keys and values look like; a store of another form is made anew.
 FORM = 4
@@ -60,7 +61,7 @@ def _closed() -> Iterator[None]:
 
 
 class LmdbVelocity:
-    def __init__(self, path: Path, *, map_size: int = 1 << 36) -> None:
+    def __init__(self, path: Path, *, home: bytes = b"", map_size: int = 1 << 36) -> None:
         self._cleared = False  # whether a load that is completed leaves nothing out
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         with _closed():
@@ -75,10 +76,15 @@ class LmdbVelocity:
                 max_readers=512,
                 mode=0o600,
             )
-            self._stamp = msgspec.json.encode([FORM, fingerprint(), boot_id()])
+            self._home = home
+            self._stamp = home + msgspec.json.encode([FORM, fingerprint(), boot_id()])
             with self._env.begin(write=True) as txn:
                 if txn.stat()["entries"] == 0:
                     txn.put(_META, self._stamp)
+                found = txn.get(_META)
+        if whose.another_s(found, home):
+            self._env.close()
+            raise SettingsError(whose.ANOTHERS)
 
     @property
     def fresh(self) -> bool:
@@ -122,7 +128,7 @@ class LmdbVelocity:
         whole, self._cleared = self.fresh or self._cleared, False
         with _closed():
             with self._env.begin(write=True) as txn:
-                txn.put(_META, b"")
+                txn.put(_META, self._home)
             rest = iter(events)
             count = 0
             while lot := list(islice(rest, LOT)):
@@ -143,7 +149,7 @@ class LmdbVelocity:
         with _closed(), self._env.begin(write=True) as txn:
             kept = _settled(txn) if txn.get(_META) == self._stamp else []
             txn.drop(self._env.open_db(txn=txn), delete=False)
-            txn.put(_META, b"")
+            txn.put(_META, self._home)
             txn.cursor().putmulti(kept)
         self._cleared = True
 
