@@ -28,8 +28,10 @@ from prometheus_client.mmap_dict import MmapedDict
 from sectionfour.cli import main
 from sectionfour.features.catalog import NAMES
 from sectionfour.privacy import notes
+from sectionfour.serve import THREADS
 from sectionfour.settings import Settings
 from sectionfour.stores import open_velocity
+from sectionfour.web.routes import BATCHES
 
 from .conftest import SPARSE_GIB
 from .redis_server import everything
@@ -216,6 +218,52 @@ def test_a_long_batch_is_answered_in_order_and_a_bad_line_is_its_own_fault(servi
     assert found[100]["status"] == 400
     names = [line["event_id"] for line in found if "event_id" in line]
     assert names == [f"evt_{number}" for number in range(4000, 4300) if number != 4100]
+
+
+def test_batches_leave_room_for_a_checkout(a_server, a_request):
+    """However many are held open, and however slowly one is sent that is to be refused."""
+    with a_server(workers=1) as server, contextlib.ExitStack() as held:
+        kind = {"Content-Type": "application/x-ndjson"}
+        line = json.dumps(a_request(1)).encode() + b"\n"
+
+        def begin(length: str, data: bytes) -> socket.socket:
+            address = "127.0.0.1", server.port
+            connection = held.enter_context(socket.create_connection(address, timeout=20))
+            connection.sendall(
+                "POST /v1/assessments/batch HTTP/1.1\r\nHost: x\r\n"
+                f"Authorization: Bearer {server.keys['checkout']}\r\n"
+                f"Content-Type: {kind['Content-Type']}\r\n{length}\r\n\r\n".encode()
+                + data
+            )
+            return connection
+
+        def batch(data: bytes) -> tuple[int, str | None, bytes]:
+            connection = server.connect()
+            headers = kind | {"Authorization": f"Bearer {server.keys['checkout']}"}
+            connection.request("POST", "/v1/assessments/batch", data, headers)
+            answer = connection.getresponse()
+            found = answer.status, answer.headers["Retry-After"], answer.read()
+            connection.close()
+            return found
+
+        chunk = b"%x\r\n%s\r\n" % (len(line), line)
+        streams = [begin("Transfer-Encoding: chunked", chunk) for _ in range(BATCHES)]
+        for stream in streams:
+            assert stream.recv(15) == b"HTTP/1.1 200 OK"
+        for size in (1, 3_000_000):  # what is sent whole before anybody listens is told too
+            status, again, said = batch(line * (size // len(line) + 1))
+            assert (status, again) == (429, "5")
+            assert json.loads(said)["type"] == "/problems/too-many"
+        for _ in range(3 * THREADS):  # and these are not sent to the end
+            begin("Content-Length: 1000000", line)
+        for number in range(2, 22):
+            sent = a_request(number)
+            assert server.call("POST", "/v1/assessments", sent, role="checkout")[0] == 200
+        streams[0].close()  # whose caller is gone leaves room
+        deadline = time.monotonic() + 20
+        while batch(line)[0] != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
 
 
 def test_a_body_without_a_length_has_the_same_limit(service):

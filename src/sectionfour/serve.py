@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 #: A checkout's row is too small to share out: numpy and onnxruntime get one thread each.
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-#: Threads a worker: while one waits for the disk, others go on and share its commit.
+#: Threads a worker: while one waits for the disk, others go on and share its commit. Batches may
+#: have some of them (`web.routes.BATCHES`).
 THREADS = 4
 #: Seconds after which a thread that computes lets another go on.
 SWITCH = 0.0005

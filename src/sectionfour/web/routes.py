@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from threading import BoundedSemaphore
 from typing import Any, Concatenate
 
 from flask import Flask, Response, request
@@ -20,6 +21,10 @@ from sectionfour.web import body, keys
 from sectionfour.web.keys import ANYBODY, Caller
 from sectionfour.web.metrics import Metrics
 
+#: Batches that a process streams at once. Each has a thread for as long as its caller sends, and so
+#: has one that is refused; what is left of the threads is for checkouts, who wait.
+BATCHES = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Service:
@@ -29,6 +34,9 @@ class Service:
     notary: Notary
     settings: Settings
     metrics: Metrics
+    #: Room in this process for batches that are under way, and for one to be told no.
+    batches: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(BATCHES))
+    refusals: BoundedSemaphore = field(default_factory=BoundedSemaphore)
 
 
 Handle = Callable[Concatenate[Service, Caller, ...], Response]
