@@ -130,7 +130,7 @@ def list_cases(service: Service, who: Caller) -> Response:
         raise BadRequest(f"limit must be from 1 to {MOST}", pointer="/limit")
     place = (-1, "")
     if after:
-        found = None if "\0" in after else service.parts.ledger.case(after)
+        found = service.parts.ledger.case(after)
         if found is None:
             raise BadRequest("after is the id of a case", pointer="/after")
         place = (found[2], found[0])

@@ -90,11 +90,13 @@ def add(app: Flask, service: Service, route: Route) -> None:
     def view(**values: str) -> Response:
         if not named:
             return handle(service, ANYBODY, **values)
+        environ = request.environ
         try:
-            who = keys.caller(ledger, request.environ.get("HTTP_AUTHORIZATION"), named)
+            who = keys.caller(ledger, environ.get("HTTP_AUTHORIZATION"), named)
             if who.ceased and not stays:
                 raise Ceased("operation has ceased: nothing is collected or scored any more")
-            if any("\0" in value for value in values.values()):  # PostgreSQL has no such text
+            # PostgreSQL has no such text; of a body the schemas refuse it.
+            if "\0" in environ.get("PATH_INFO", "") or "%00" in environ.get("QUERY_STRING", ""):
                 raise NotFound("nothing here has such a name")
             with steady:  # no token changes under a call
                 return handle(service, who, **values)
