@@ -10,9 +10,11 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -20,10 +22,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from sectionfour.cli import main
-from sectionfour.domain import DAY, Event, known_event
+from sectionfour.domain import DAY, Event, known_event, micros
 from sectionfour.errors import KeyringError
 from sectionfour.features import online
 from sectionfour.features.catalog import DISTINCT_CAP, WINDOWS
+from sectionfour.jobs import rotation
 from sectionfour.jobs.sweep import sweep
 from sectionfour.jobs.upkeep import upkeep
 from sectionfour.loading.replay import rebuild
@@ -261,31 +264,56 @@ def test_who_was_beyond_the_cap_comes_back(two):
 
 
 @pytest.mark.parametrize("held", ["member_id", "order_id"])
-def test_what_a_law_holds_is_erased_once_two_have_lifted_it(client, lived, a_request, held):
+def test_what_a_law_holds_is_erased_once_two_have_lifted_it(app, client, lived, a_request, held):
     order = a_request(1)["transaction"]["order_id"]
     given = {"member_id": "raw-member-1", "order_id": order}[held]
     one, other = client("privacy"), client("privacy")
     hold = one.post("/v1/holds", json={held: given, "law": "art. 54"}).json["hold_id"]
-    places = ("events", "assessments", "labels", "consent_events", "log", "erasures")
+    places = ("events", "assessments", "labels", "consent_events")
 
     def rows() -> list[Any]:
         return [lived.ledger.rows(f"SELECT * FROM {place}") for place in places]
 
     before, windows = rows(), dump(lived.velocity)
     path = "/v1/members/raw-member-1/erasure"
+    found = set()
     for lifter in (one, other):
         answer = client("privacy").post(path, json={"trigger": "cancellation"})
-        assert (answer.status_code, answer.json["type"]) == (409, "/problems/conflict")
+        assert (answer.status_code, answer.json["state"], answer.json["due_at"]) == (
+            202,
+            "held",
+            None,
+        )
+        assert "begun when that is over" in answer.json["warnings"][0]["warning"]
         assert "raw-member" not in answer.get_data(as_text=True)
-        assert rows()[:4] == before[:4]
-        assert lived.ledger.rows("SELECT * FROM erasures") == []
+        found.add(answer.json["erasure_id"])
+        kept_up(app, after=LATER)
+        assert rows() == before
         assert dump(lived.velocity) == windows
         assert lived.keys.subject("raw-member-1") is not None
         lifter.post(f"/v1/holds/{hold}/lift")
-    assert client("privacy").post("/v1/members/raw-member-2/erasure",
-                                  json={"trigger": "cancellation"}).status_code == 202  # fmt: skip
-    erase(client)
+    erase(client, 2)
+    assert lived.keys.subject("raw-member-2") is None
+    (name,) = found  # asked for again it is the same one
+    (asked,) = map(msgspec.json.decode, lived.ledger.entries_of("erasure", name))
+    assert asked["held"]
+
+    def told() -> dict[str, Any]:
+        return dict(client("privacy").get(f"/v1/erasures/{name}").json)
+
+    assert told()["state"] == "held"
+    began = lived.clock()
+    kept_up(app)  # and nobody has to ask again
     assert lived.keys.subject("raw-member-1") is None
+    assert rows() != before
+    assert told()["state"] == "running"
+    assert told()["requested_at"] == asked["requested_at"]
+    assert began + erasure.DUE < micros(datetime.fromisoformat(told()["due_at"]))
+    kept_up(app)
+    assert told()["state"] == "running"  # what was on its way has a minute from then on
+    kept_up(app, after=LATER)
+    assert told()["state"] == "retrain_due"
+    assert list(verify(lived, app.extensions["sectionfour.notary"])) == []
 
 
 def a_grant(parts, exception: int, **changes: Any) -> Grant:
@@ -308,20 +336,24 @@ def a_grant(parts, exception: int, **changes: Any) -> Grant:
 
 
 @pytest.mark.parametrize("exception", range(1, 12))
-def test_a_live_grant_that_keeps_its_evidence_holds_too_and_is_not_told(client, lived, exception):
+def test_a_live_grant_that_keeps_its_evidence_holds_too_and_is_not_told(
+    app, client, lived, exception
+):
     path, sent = "/v1/members/raw-member-1/erasure", {"trigger": "cancellation"}
     hold = client("privacy").post("/v1/holds", json={"member_id": "raw-member-1", "law": "art. 54"})
     held = client("privacy").post(path, json=sent)
+    grant = a_grant(lived, exception)
     for _ in range(2):
         client("privacy").post(f"/v1/holds/{hold.json['hold_id']}/lift")
-    grant = a_grant(lived, exception)
-    answer = client("privacy").post(path, json=sent)
     if exception in (1, 2, 3, 11):
-        assert (answer.status_code, answer.get_data()) == (409, held.get_data())
-        assert lived.ledger.rows("SELECT * FROM erasures") == []
-        assert erase(client, 2)  # nobody else's
+        kept_up(app)
+        answer = client("privacy").post(path, json=sent)
+        assert (answer.status_code, answer.get_data()) == (202, held.get_data())
+        assert lived.keys.subject("raw-member-1") is not None
+        erase(client, 2)  # nobody else's
+        assert lived.keys.subject("raw-member-2") is None
         assert client("privacy").post(f"/v1/exceptions/{grant.grant_id}/revoke").status_code == 200
-        erase(client)
+    kept_up(app)
     assert lived.keys.subject("raw-member-1") is None
 
 
@@ -331,10 +363,31 @@ def test_a_live_grant_over_an_order_holds_whose_order_it_is(client, lived, a_req
     a_grant(lived, 2, scope=scope, grant_id="xg_order")
     a_grant(lived, 1, grant_id="xg_over", expires_at=lived.clock())
     path, sent = "/v1/members/raw-member-1/erasure", {"trigger": "cancellation"}
-    assert client("privacy").post(path, json=sent).status_code == 409
-    assert erase(client, 2)
+    assert client("privacy").post(path, json=sent).json["state"] == "held"
+    erase(client, 2)
+    assert lived.keys.subject("raw-member-2") is None
     client("privacy").post("/v1/exceptions/xg_order/revoke")
-    assert erase(client)  # the other is over
+    assert client("privacy").post(path, json=sent).json["state"] == "running"  # the other is over
+    assert lived.keys.subject("raw-member-1") is None
+
+
+def test_an_erasure_that_waits_outlives_the_epoch_of_its_tokens(app, client, lived):
+    privacy, notary = client("privacy"), app.extensions["sectionfour.notary"]
+    hold = privacy.post("/v1/holds", json={"member_id": "raw-member-1", "law": "art. 54"}).json
+    name = erase(client)
+    rotation.rotate(lived)
+    rotation.finish(lived, notary)
+    kept_up(app, after=LATER)
+    assert lived.keys.subject("raw-member-1") is not None
+    for _ in range(2):
+        client("privacy").post(f"/v1/holds/{hold['hold_id']}/lift")
+    subject = lived.keys.subject("raw-member-1")
+    kept_up(app)
+    assert lived.keys.subject("raw-member-1") is None
+    assert lived.ledger.rows("SELECT 1 FROM events WHERE member = ?", subject) == []
+    kept_up(app, after=LATER)
+    assert client("privacy").get(f"/v1/erasures/{name}").json["completed_at"] is not None
+    assert list(verify(lived, notary)) == []
 
 
 # --- all of it

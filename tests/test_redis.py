@@ -437,6 +437,53 @@ def test_what_was_put_back_as_it_was_earlier_is_not_scored_over(server, tmp_path
     other.close()
 
 
+def test_once_another_home_has_begun_in_what_was_emptied_it_is_its_own(server):
+    store = open_velocity(server.url(), home=b"a" * 16, new=True)
+    read_and_observe(an_event(), store)
+    with server.client() as client:
+        client.flushall()
+    other = open_velocity(server.url(), home=b"b" * 16, new=True)
+    read_and_observe(an_event(2), other)
+    before = everything(other)
+    assert len(other.unsettled(EVER)) == 1
+    for touch in (
+        lambda: read_and_observe(an_event(3), store),
+        lambda: store.unsettled(EVER),
+        lambda: store.settle([(START, b"k" * 16)], forget=True),
+        lambda: store.forget(b"m" * 16, [an_event(2)], lambda *_: []),
+        lambda: store.expire(START + DAY),
+        lambda: store.load([an_event(4, START + 1)]),
+        store.empty,
+        store.clear,
+    ):
+        with pytest.raises(NotReady):
+            touch()
+        assert everything(other) == before
+    assert not store.fresh
+    assert other.fresh
+    store.close()
+    other.close()
+
+
+def test_a_home_that_lost_its_windows_half_made_has_them_still(server):
+    """However far they had come: whose they are is told by what is there."""
+    for _ in range(2):
+        store = open_velocity(server.url(), home=b"a" * 16)  # and so it is not whole
+        with pytest.raises(SettingsError, match="another home"):
+            open_velocity(server.url(), home=b"b" * 16, new=True)
+        store.clear()
+        with pytest.raises(SettingsError, match="another home"):
+            open_velocity(server.url(), home=b"b" * 16, new=True)
+
+        def meanwhile(count: int) -> None:
+            with pytest.raises(SettingsError, match="another home"):
+                open_velocity(server.url(), home=b"b" * 16)
+
+        store.load([an_event()], meanwhile)
+        assert store.fresh
+        store.close()
+
+
 def test_while_a_load_is_under_way_nobody_is_scored(store):
     told: list[int] = []
 

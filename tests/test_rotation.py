@@ -381,9 +381,35 @@ def test_nobody_has_the_keys_alone_while_somebody_uses_them(tmp_path):
     with one.steady, one.steady, pytest.raises(KeyringError), other.turns.alone(patience=0.05):
         raise AssertionError
     with other.turns.alone(patience=0.05):
-        assert not one.turns.share(wait=False)
+        assert not one.turns.share()
     with one.steady:
         pass
+
+
+def test_whoever_wants_the_keys_alone_gets_them_though_somebody_always_uses_them(tmp_path):
+    rings = [Keyring(tmp_path, b"k" * 32) for _ in range(5)]
+    over, uses = threading.Event(), []
+
+    def use(ring: Keyring) -> None:
+        while not over.is_set():
+            with ring.steady:
+                time.sleep(0.02)
+                uses.append(ring)
+
+    threads = [threading.Thread(target=use, args=(ring,)) for ring in rings[1:]]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.005)  # one after the other, so that there is always one
+    try:
+        with rings[0].turns.alone(patience=2.0):
+            count = len(uses)
+            time.sleep(0.1)
+            assert len(uses) == count
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    assert len(uses) > count  # who came meanwhile waited
 
 
 # --- T27: what is destroyed cannot be made again ---------------------------------------------

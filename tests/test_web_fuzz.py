@@ -156,5 +156,19 @@ def test_whatever_is_sent_is_answered_in_our_words(client, sound, notice, caplog
     assert {"assess 200", "give_consent 201", "ask_exception 201", "place_hold 201"} <= seen
 
 
+def test_no_name_with_a_nul_is_looked_for(client, sound):
+    """In a path or after a question mark: PostgreSQL has no such text, and nobody such a name."""
+    places = [route for route in ROUTES if route.roles and ("{" in route.path or route.query)]
+    assert len(places) > 20
+    for route in places:
+        path = re.sub(r"\{\w+\}", "a%00b", route.path)
+        if "{" not in route.path:
+            path += f"?{route.query[0]}=a%00b"
+        sent = {"json": sound[route.name]} if route.name in sound else {}
+        answer = client(route.roles[0]).open(path, method=route.method, **sent)
+        assert answer.status_code == 404, route.name
+        assert answer.json["detail"] == "nothing here has such a name", route.name
+
+
 def as_bytes(value: Any) -> bytes:
     return json.dumps(value).encode()

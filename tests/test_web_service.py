@@ -28,7 +28,13 @@ from prometheus_client.mmap_dict import MmapedDict
 from sectionfour.cli import main
 from sectionfour.features.catalog import NAMES
 from sectionfour.privacy import notes
+from sectionfour.serve import THREADS
 from sectionfour.settings import Settings
+from sectionfour.stores import open_velocity
+from sectionfour.web.routes import BATCHES
+
+from .conftest import SPARSE_GIB
+from .redis_server import everything
 
 
 def counted(server: Any) -> list[float]:
@@ -212,6 +218,52 @@ def test_a_long_batch_is_answered_in_order_and_a_bad_line_is_its_own_fault(servi
     assert found[100]["status"] == 400
     names = [line["event_id"] for line in found if "event_id" in line]
     assert names == [f"evt_{number}" for number in range(4000, 4300) if number != 4100]
+
+
+def test_batches_leave_room_for_a_checkout(a_server, a_request):
+    """However many are held open, and however slowly one is sent that is to be refused."""
+    with a_server(workers=1) as server, contextlib.ExitStack() as held:
+        kind = {"Content-Type": "application/x-ndjson"}
+        line = json.dumps(a_request(1)).encode() + b"\n"
+
+        def begin(length: str, data: bytes) -> socket.socket:
+            address = "127.0.0.1", server.port
+            connection = held.enter_context(socket.create_connection(address, timeout=20))
+            connection.sendall(
+                "POST /v1/assessments/batch HTTP/1.1\r\nHost: x\r\n"
+                f"Authorization: Bearer {server.keys['checkout']}\r\n"
+                f"Content-Type: {kind['Content-Type']}\r\n{length}\r\n\r\n".encode()
+                + data
+            )
+            return connection
+
+        def batch(data: bytes) -> tuple[int, str | None, bytes]:
+            connection = server.connect()
+            headers = kind | {"Authorization": f"Bearer {server.keys['checkout']}"}
+            connection.request("POST", "/v1/assessments/batch", data, headers)
+            answer = connection.getresponse()
+            found = answer.status, answer.headers["Retry-After"], answer.read()
+            connection.close()
+            return found
+
+        chunk = b"%x\r\n%s\r\n" % (len(line), line)
+        streams = [begin("Transfer-Encoding: chunked", chunk) for _ in range(BATCHES)]
+        for stream in streams:
+            assert stream.recv(15) == b"HTTP/1.1 200 OK"
+        for size in (1, 3_000_000):  # what is sent whole before anybody listens is told too
+            status, again, said = batch(line * (size // len(line) + 1))
+            assert (status, again) == (429, "5")
+            assert json.loads(said)["type"] == "/problems/too-many"
+        for _ in range(3 * THREADS):  # and these are not sent to the end
+            begin("Content-Length: 1000000", line)
+        for number in range(2, 22):
+            sent = a_request(number)
+            assert server.call("POST", "/v1/assessments", sent, role="checkout")[0] == 200
+        streams[0].close()  # whose caller is gone leaves room
+        deadline = time.monotonic() + 20
+        while batch(line)[0] != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
 
 
 def test_a_body_without_a_length_has_the_same_limit(service):
@@ -402,6 +454,73 @@ def test_windows_that_were_dropped_are_made_anew_before_anything_is_served(a_ser
         counts = [np.frombuffer(vectors[name])[place] for name in ("first_0", "first_2", "after")]
         assert counts == [0, 2, 3]
         assert "made anew" in server.log.read_text()
+
+
+def test_windows_are_made_anew_beside_a_busy_service(a_server, a_request, windows_of, tmp_path):
+    """Every event that is in the ledger is in them, once: whatever was under way."""
+    url = windows_of(tmp_path / "windows")
+    with a_server(velocity=url) as server:
+
+        def rebuild() -> None:
+            done = subprocess.run(
+                [sys.executable, "-m", "sectionfour.cli", "rebuild"],
+                env=server.environment,
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+            assert done.returncode == 0, done.stderr
+
+        load = Load(server, a_request, 30_000)
+        time.sleep(0.5)
+        try:
+            for _ in range(3):
+                rebuild()
+        finally:
+            load.stop()
+        assert load.broken == []
+        assert {status for status, _ in load.other} <= {503}
+        assert all(b"/problems/not-ready" in said for _, said in load.other)
+        assert len(load.answered) > 50
+        assert server.stop() == 0
+
+        def held() -> dict[bytes, bytes]:
+            store = open_velocity(url, gib=SPARSE_GIB)
+            found = everything(store, b"W")
+            store.close()
+            return found
+
+        before = held()
+        rebuild()
+        assert held() == before != {}
+
+
+def test_the_windows_of_one_home_are_refused_to_another(a_server, a_request, windows_of, tmp_path):
+    url = windows_of(tmp_path / "windows")
+    with a_server(velocity=url) as server:
+
+        def ask(number: int) -> None:
+            sent = a_request(number)
+            assert server.call("POST", "/v1/assessments", sent, role="checkout")[0] == 200
+
+        ask(1)
+        other = server.environment | {"SECTIONFOUR_HOME": str(tmp_path / "other")}
+        for command in (["rebuild"], ["serve", "--bind", "127.0.0.1:1"]):
+            done = subprocess.run(
+                [sys.executable, "-m", "sectionfour.cli", *command],
+                env=other,
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+            assert done.returncode == 1
+            assert "those of another home" in done.stderr
+            assert "Traceback" not in done.stderr
+        ask(2)
+        assert server.stop() == 0
+        server.start()
+        ask(3)
+        assert "made anew" not in server.log.read_text()
 
 
 def test_a_service_without_models_says_so_and_does_not_start(home, tmp_path):

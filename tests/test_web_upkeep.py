@@ -14,9 +14,12 @@ import numpy as np
 from sectionfour.domain import EVER, Event, Leaf
 from sectionfour.errors import FailClosed
 from sectionfour.features import online
-from sectionfour.jobs.upkeep import SETTLE_AFTER, Upkeep, upkeep
+from sectionfour.jobs.upkeep import SETTLE_AFTER, Upkeep, anew, upkeep
+from sectionfour.loading.replay import rebuild
 from sectionfour.settings import Settings
 from sectionfour.web import create_app
+
+from .redis_server import everything
 
 LATER = SETTLE_AFTER + 1_000_000
 
@@ -132,6 +135,94 @@ def test_the_step_of_a_label_waits_for_its_label(app, client, a_request, parts, 
     assert label is not None
     assert label.at == step[0]
     assert parts.ledger.rows("SELECT COUNT(*) FROM events") == [(1,)]
+
+
+def assert_windows_are_the_ledgers(parts: Any) -> None:
+    held = everything(parts.velocity, b"W")
+    rebuild(parts)
+    assert held == everything(parts.velocity, b"W") != {}
+
+
+def test_windows_made_anew_have_what_was_on_its_way_to_the_ledger(
+    app, client, a_request, parts, monkeypatch
+):
+    record, seen, go_on = type(parts.ledger).record, threading.Event(), threading.Event()
+
+    def slow(ledger: Any, row: Any) -> bool:
+        seen.set()
+        assert go_on.wait(20)
+        return bool(record(ledger, row))
+
+    monkeypatch.setattr(type(parts.ledger), "record", slow)
+    checkout, other = client("checkout"), client("checkout")
+    done: list[int] = []
+    call = threading.Thread(
+        target=lambda: done.append(checkout.post("/v1/assessments", json=a_request()).status_code)
+    )
+    making = threading.Thread(target=lambda: done.append(anew(parts)))
+    call.start()
+    assert seen.wait(20)
+    making.start()
+    making.join(0.3)
+    for path in ("/v1/assessments", "/v1/assessments/batch"):  # and nobody waits for it
+        said = other.post(path, json=a_request(2))
+        assert b"made anew: try again soon" in said.get_data()
+    go_on.set()
+    for thread in (call, making):
+        thread.join()
+    assert done == [200, 1]
+    assert_windows_are_the_ledgers(parts)
+    assert other.post("/v1/assessments", json=a_request(2)).status_code == 200
+    assert_windows_are_the_ledgers(parts)
+
+
+def test_a_step_without_an_answer_is_in_windows_made_anew_and_sent_again_counts_once(
+    app, client, a_request, parts, monkeypatch
+):
+    checkout = client("checkout")
+    with monkeypatch.context() as patch:
+
+        def down(*_: Any) -> Any:
+            raise FailClosed("the ledger could not be written")
+
+        patch.setattr(type(parts.ledger), "record", down)
+        assert checkout.post("/v1/assessments", json=a_request()).status_code == 503
+    assert anew(parts) == 1
+    lost = parts.ledger.event("evt_0001")
+    assert checkout.post("/v1/assessments", json=a_request()).status_code == 200
+    assert parts.ledger.event("evt_0001") == lost
+    assert_windows_are_the_ledgers(parts)
+
+
+def test_a_label_without_an_answer_is_not_in_windows_made_anew_until_it_is_sent_again(
+    app, client, a_request, parts, monkeypatch
+):
+    checkout = client("checkout")
+    checkout.post("/v1/assessments", json=a_request())
+    body = {"event_id": "evt_0001", "label": "chargeback", "source": "bank"}
+    with monkeypatch.context() as patch:
+
+        def down(*_: Any) -> Any:
+            raise FailClosed("the ledger cannot be used")
+
+        patch.setattr(type(parts.ledger), "add_label", down)
+        assert checkout.post("/v1/labels", json=body).status_code == 503
+    assert anew(parts) == 1
+    assert checkout.post("/v1/labels", json=body).status_code == 201
+    assert_windows_are_the_ledgers(parts)
+    assert anew(parts) == 2
+
+
+def test_over_windows_that_were_made_in_part_nobody_is_scored(app, client, a_request, parts):
+    checkout = client("checkout")
+    checkout.post("/v1/assessments", json=a_request())
+    parts.velocity.clear()  # and killed
+    said = checkout.post("/v1/assessments", json=a_request(2))
+    assert (said.status_code, said.json["type"]) == (503, "/problems/not-ready")
+    assert client().get("/readyz").status_code == 503
+    assert anew(parts) == 1
+    assert checkout.post("/v1/assessments", json=a_request(2)).status_code == 200
+    assert_windows_are_the_ledgers(parts)
 
 
 def test_many_steps_are_settled_in_batches(app, parts):

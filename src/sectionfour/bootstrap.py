@@ -39,6 +39,7 @@ def open_parts(settings: Settings) -> Parts:
         ledger=ledger,
         velocity=stores.open_velocity(
             velocity_url(settings),
+            home=home_of(keys.ring),
             gib=settings.velocity_gib,
             new=ledger.newest() == 0,
             synchronous=settings.durability.upper(),
@@ -53,6 +54,11 @@ def open_parts(settings: Settings) -> Parts:
 
 def velocity_url(settings: Settings) -> str:
     return settings.velocity or f"lmdb:{settings.home / 'velocity'}"
+
+
+def home_of(ring: Keyring) -> bytes:
+    """Return what tells the windows of this home from those of any other."""
+    return ring.digest(b"whose windows").hex()[:16].encode()
 
 
 def trusted_keys(ring: Keyring) -> frozenset[bytes]:

@@ -9,6 +9,7 @@ SectionFourError
 ├── Ceased                410
 ├── TooLarge              413
 ├── WrongMediaType        415
+├── TooMany               429  others are at it; in a while there is room again
 ├── FailClosed            503  a basis could not be looked for, so there is no score
 ├── NotReady              503  a part of the service is not in a state to answer
 ├── RegimeError                regime.toml has an unknown key, a gap or a contradiction
@@ -71,6 +72,10 @@ class TooLarge(SectionFourError):
 
 class WrongMediaType(SectionFourError):
     status, code, title = 415, "wrong-media-type", "The request is not of a type read here"
+
+
+class TooMany(SectionFourError):
+    status, code, title = 429, "too-many", "There is no room for one more just now"
 
 
 class FailClosed(SectionFourError):

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 #: A checkout's row is too small to share out: numpy and onnxruntime get one thread each.
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-#: Threads a worker: while one waits for the disk, others go on and share its commit.
+#: Threads a worker: while one waits for the disk, others go on and share its commit. Batches may
+#: have some of them (`web.routes.BATCHES`).
 THREADS = 4
 #: Seconds after which a thread that computes lets another go on.
 SWITCH = 0.0005
@@ -107,8 +108,10 @@ def _prepare(settings: Settings, older_ledger: bool = False) -> None:
     from sectionfour.bootstrap import open_parts
 
     try:
-        with contextlib.closing(open_parts(settings)) as parts, parts.keys.ring.steady:
-            _look_over(parts, settings, older_ledger)
+        with contextlib.closing(open_parts(settings)) as parts:
+            with parts.keys.ring.steady:
+                _look_over(parts, settings, older_ledger)
+            _made_whole(parts)
     except SectionFourError as error:
         click.echo(f"{error.code}: {error.detail}", err=True)
         raise SystemExit(1) from None
@@ -116,7 +119,6 @@ def _prepare(settings: Settings, older_ledger: bool = False) -> None:
 
 def _look_over(parts: Parts, settings: Settings, older_ledger: bool) -> None:
     from sectionfour.bootstrap import open_notary
-    from sectionfour.jobs.upkeep import fresh
     from sectionfour.learning import registry
     from sectionfour.privacy import erasure
 
@@ -134,14 +136,17 @@ def _look_over(parts: Parts, settings: Settings, older_ledger: bool) -> None:
     again = erasure.redo(parts, parts.clock())
     if again:
         click.echo(f"erasures that it lacks are done again: {again:,}", err=True)
+
+
+def _made_whole(parts: Parts) -> None:
+    from sectionfour.jobs.upkeep import anew, fresh
+
     if not fresh(parts):
         from tqdm import tqdm
 
-        from sectionfour.loading.replay import rebuild
-
         click.echo("the windows are not those of the ledger: they are made anew", err=True)
         with tqdm(unit="event", unit_scale=True, file=sys.stderr) as bar:
-            rebuild(parts, bar.update)
+            anew(parts, bar.update)
 
 
 def _counters(folder: Path) -> Path:

@@ -42,14 +42,15 @@ def import_() -> None:
 def _import(steps: Iterator[Step], count: int, notice: Notice) -> None:
     from tqdm import tqdm
 
-    from sectionfour.bootstrap import velocity_url
+    from sectionfour.bootstrap import home_of, velocity_url
     from sectionfour.loading.replay import replay
     from sectionfour.stores.loader import loading
 
     settings = from_environment()
+    url, gib = velocity_url(settings), settings.velocity_gib
     with (
         opened() as parts,
-        loading(velocity_url(settings), gib=settings.velocity_gib) as load,
+        loading(url, home=home_of(parts.keys.ring), gib=gib) as load,
         tqdm(total=count, unit="event", unit_scale=True, file=sys.stderr) as bar,
     ):
         report = replay(steps, parts, notice=notice, progress=bar.update, load=load)
@@ -92,14 +93,19 @@ def import_handbook(file: Path, until: datetime | None) -> None:
 def rebuild() -> None:
     """Make the windows anew from the ledger, as after a power cut.
 
+    A service answers 503 meanwhile.
+
     Example: sectionfour rebuild
     """
     from tqdm import tqdm
 
-    from sectionfour.loading.replay import rebuild as run
+    from sectionfour.jobs.upkeep import anew
 
-    with opened() as parts, tqdm(unit="event", unit_scale=True, file=sys.stderr) as bar:
-        count = run(parts, bar.update)
+    with (
+        opened(steady=False) as parts,
+        tqdm(unit="event", unit_scale=True, file=sys.stderr) as bar,
+    ):
+        count = anew(parts, bar.update)
     click.echo(f"{count:,} events in the windows")
 
 

@@ -6,26 +6,11 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import click
 
+from sectionfour.commands.opened import opened
 from sectionfour.settings import from_environment
-
-if TYPE_CHECKING:
-    from sectionfour.parts import Parts
-
-
-@contextmanager
-def _opened() -> Iterator[Parts]:
-    """The parts, without a share of the keys: these commands have them alone for a while."""
-    from sectionfour.bootstrap import open_parts
-
-    parts = open_parts(from_environment())
-    try:
-        yield parts
-    finally:
-        parts.close()
 
 
 @contextmanager
@@ -53,7 +38,7 @@ def epochs_list() -> None:
 
     Example: sectionfour epochs list
     """
-    with _opened() as parts:
+    with opened(steady=False) as parts:
         for domain, found in sorted(parts.keys.ring.epochs().items()):
             for name in found.destroyed:
                 click.echo(f"{domain:24} {name:20} destroyed")
@@ -75,7 +60,7 @@ def epochs_rotate(domain: str) -> None:
     """
     from sectionfour.jobs import rotation
 
-    with _opened() as parts:
+    with opened(steady=False) as parts:
         if domain == "serve":
             name = rotation.rotate(parts)
             click.echo(f"serve {name} is to come: run `sectionfour epochs finish` in 30 days")
@@ -95,7 +80,7 @@ def epochs_finish() -> None:
     from sectionfour.bootstrap import open_notary
     from sectionfour.jobs import rotation
 
-    with _opened() as parts, _progress() as progress:
+    with opened(steady=False) as parts, _progress() as progress:
         notary = open_notary(from_environment(), parts)
         name = rotation.finish(parts, notary, progress)
     click.echo(f"serve {name} is live, the last one destroyed")
@@ -111,7 +96,7 @@ def epochs_destroy(domain: str, epoch: str) -> None:
     """
     from sectionfour.jobs import rotation
 
-    with _opened() as parts:
+    with opened(steady=False) as parts:
         rotation.destroy(parts, domain, epoch)
     click.echo(f"{domain} {epoch} is destroyed")
 
@@ -131,7 +116,7 @@ def epochs_rewrap(done: bool) -> None:
     from sectionfour.privacy import kek
 
     home, following = from_environment().home, os.environ.get(kek.NEXT)
-    with _opened() as parts:
+    with opened(steady=False) as parts:
         if done:
             rotation.forget_kek(parts, home)
         else:

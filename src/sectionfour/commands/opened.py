@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,12 +19,13 @@ FILE = click.Path(exists=True, path_type=Path)
 
 
 @contextmanager
-def opened() -> Iterator[Parts]:
+def opened(*, steady: bool = True) -> Iterator[Parts]:
+    """The parts; not `steady`, without a share of the keys, for what has them alone for a while."""
     from sectionfour.bootstrap import open_parts
 
     parts = open_parts(from_environment())
     try:
-        with parts.keys.ring.steady:
+        with parts.keys.ring.steady if steady else nullcontext():
             yield parts
     finally:
         parts.close()

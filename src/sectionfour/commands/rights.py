@@ -55,6 +55,8 @@ def erase(member: str | None, trigger: str | None, again: bool) -> None:
         case = erasure.erase(parts, member, trigger, parts.clock())
         for target in parts.ledger.targets(case.erasure_id):
             click.echo(f"{target.store}: {target.action} {target.rows}")
+        if case.waits:
+            click.echo(erasure.HELD, err=True)
     click.echo(case.erasure_id)
 
 

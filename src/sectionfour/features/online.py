@@ -161,7 +161,10 @@ class Velocity(Protocol):
         """Delete everything, for good; returns how many keys there were."""
 
     def clear(self) -> None:
-        """Drop everything, to be made anew by `load`; the store is not fresh until then."""
+        """Drop everything, to be made anew by `load`; the store is not fresh until then.
+
+        Of a store that is fresh, what is remembered of settled steps stays, for a retry.
+        """
 
     def unsettled(self, before: int) -> Sequence[tuple[int, bytes, bytes]]:
         """Return (at, key, payload) of what was added before `before` and not yet settled."""

@@ -47,6 +47,7 @@ _ALIASED = (
     ("events", "member"),
     ("third_persons", "subject"),
     ("third_persons", "order_ref"),
+    ("erasures", "subject"),
     ("holds", "subject"),
     ("holds", "order_ref"),
 )
@@ -130,7 +131,7 @@ def finish(parts: Parts, notary: Notary, progress: Progress = lambda what, count
     name = ring.coming("serve")
     if name is None:
         raise Conflict("no epoch is ending: `sectionfour epochs rotate`")
-    if ledger.open_erasures():  # a case holds the token of whose it is, until it is done
+    if not all(case.waits for case in ledger.open_erasures()):  # its sweeps look for one token
         raise Conflict(
             "an erasure is under way: `epochs finish` when it is done, in a minute or two"
         )

@@ -19,10 +19,11 @@ from typing import IO
 
 import msgspec
 
-from sectionfour.domain import KNOWN, MINUTE, Event
+from sectionfour.domain import EVER, KNOWN, MINUTE, Event
 from sectionfour.errors import SectionFourError
 from sectionfour.jobs.sweep import sweep
 from sectionfour.learning.shadow import Shadow
+from sectionfour.loading.replay import Progress, rebuild
 from sectionfour.parts import Parts
 from sectionfour.privacy import entries, erasure
 from sectionfour.privacy.receipts import Notary
@@ -56,6 +57,19 @@ def fresh(parts: Parts) -> bool:
     clock, _ = parts.velocity.exchange(b"", 0, [], 0, None)  # reads nothing but the clock
     newest = parts.ledger.rows("SELECT COALESCE(MAX(at), -1) FROM events")[0][0]
     return bool(clock > newest)
+
+
+def anew(parts: Parts, progress: Progress = lambda count: None) -> int:
+    """Make the windows anew from the ledger. Returns how many events went in.
+
+    Whoever is between the windows and the ledger is waited for, and what comes meanwhile is told
+    to try again: what is in the ledger then is all that there is. KeyringError where others are at
+    it for long.
+    """
+    with parts.keys.ring.steady.alone("the windows are being made anew: try again soon"):
+        if fresh(parts):
+            settle(parts, EVER)
+        return rebuild(parts, progress)
 
 
 def upkeep(parts: Parts, notary: Notary, at: int, publisher: Publisher | None = None) -> None:

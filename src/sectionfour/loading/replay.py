@@ -320,7 +320,8 @@ def _keep(batch: _Batch, parts: Parts, report: Report, progress: Progress) -> li
 
 
 def rebuild(parts: Parts, progress: Progress = lambda n: None) -> int:
-    """Make the windows anew from the ledger's events and labels. Returns how many went in."""
+    """Make the windows anew from the ledger's events and labels, while nobody is at either: see
+    `upkeep.anew`. Returns how many went in."""
     parts.velocity.clear()
     return parts.velocity.load(_kept(parts), progress)
 

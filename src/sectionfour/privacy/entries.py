@@ -396,6 +396,20 @@ def erasure(
     return Leaf("erasure", erasure_id, canonical(said))
 
 
+def erasure_waits(erasure_id: str, trigger: str, at: int) -> Leaf:
+    """Return the entry that an erasure was asked for, and waits until no law holds it."""
+    said = {
+        "kind": "erasure",
+        "at": instant(at),
+        "erasure_id": erasure_id,
+        "trigger": trigger,
+        "requested_at": instant(at),
+        "sweep": 0,
+        "held": True,
+    }
+    return Leaf("erasure", erasure_id, canonical(said))
+
+
 def erasure_done(erasure_id: str, at: int) -> Leaf:
     """Return the entry that an erasure is done, but for models that are to be trained anew."""
     said = {"kind": "erasure", "at": instant(at), "erasure_id": erasure_id, "sweep": 0}

@@ -6,6 +6,9 @@ ledger's events; then these go, in one transaction with the log's entry. Every s
 twice. What was on its way meanwhile is swept once more when it must have arrived; only then is the
 case done, and forgets whose it was.
 
+Where a law holds what is theirs the case is written and waits: nothing of it is done until that is
+over, and then it is begun by the next upkeep.
+
 A ledger that is put back may be older than an erasure. That is told by what stands beside the half
 keys, of which no older copies are kept; the erasure is then done again (`redo`).
 """
@@ -19,7 +22,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from sectionfour.domain import DAY, EVER, MINUTE, Event
-from sectionfour.errors import Conflict, NotFound
+from sectionfour.errors import NotFound
 from sectionfour.privacy import entries, inventory, retention
 from sectionfour.privacy.halves import Erased
 from sectionfour.privacy.pseudonym import _plain
@@ -35,12 +38,19 @@ ARRIVED = MINUTE
 RETRY = DAY
 #: Why somebody is to be forgotten.
 Trigger = Literal["cancellation", "subject_request"]
+HELD = (
+    "the law holds what is of this person, or of an order of theirs, for now: nothing is erased"
+    " yet, and it is begun when that is over"
+)
 
 _event = msgspec.msgpack.Decoder(Event).decode
 
 
 class Case(msgspec.Struct, frozen=True):
-    """One erasure. `subject`, `place` and `half` (where the vault row is) until it is done."""
+    """One erasure. `subject`, `place` and `half` (where the vault row is) until it is done.
+
+    `due_at` is 0 while it waits: a law holds what is theirs.
+    """
 
     erasure_id: str
     trigger: str
@@ -52,6 +62,14 @@ class Case(msgspec.Struct, frozen=True):
     place: bytes | None
     half: bytes | None
     nonce: bytes | None
+
+    @property
+    def waits(self) -> bool:
+        return self.due_at == 0
+
+    @property
+    def begun_at(self) -> int:
+        return self.due_at - DUE
 
 
 class Target(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -69,8 +87,8 @@ class Target(msgspec.Struct, frozen=True, omit_defaults=True):
 def erase(parts: Parts, member_id: str, trigger: str, at: int) -> Case:
     """Erase a member, and return the case; the same again, for a day, is the same case.
 
-    Raises NotFound for somebody never met. Conflict where a law holds what is theirs: in the same
-    words for a hold and for a grant, which may be sealed.
+    It waits where a law holds what is theirs, by a hold or by a grant, which may be sealed: so the
+    case does not tell which. Raises NotFound for somebody never met.
     """
     name = _plain(member_id)
     subject = parts.keys.subject(member_id)
@@ -80,21 +98,18 @@ def erase(parts: Parts, member_id: str, trigger: str, at: int) -> Case:
         if known is None:
             raise NotFound("there is no such member here")
         return known
-    if parts.ledger.is_held(subject, retention.load(), at):
-        raise Conflict("the law holds what is of this person, or of an order of theirs, for now")
+    name, nonce = f"er_{secrets.token_hex(12)}", secrets.token_bytes(32)
+    due = 0 if parts.ledger.is_held(subject, retention.load(), at) else at + DUE
     case = parts.ledger.open_erasure(
-        Case(
-            f"er_{secrets.token_hex(12)}",
-            trigger,
-            at,
-            at + DUE,
-            0,
-            None,
-            subject,
-            *row,
-            secrets.token_bytes(32),
-        )
+        Case(name, trigger, at, due, 0, None, subject, *row, nonce),
+        entries.erasure_waits(name, trigger, at) if not due else None,
     )
+    return case if case.waits and not due else _begun(parts, case, at)
+
+
+def _begun(parts: Parts, case: Case, at: int) -> Case:
+    if case.waits:
+        case = parts.ledger.begin_erasure(case, at + DUE)
     sweep(parts, case, at)
     return case
 
@@ -108,7 +123,7 @@ def sweep(parts: Parts, case: Case, at: int) -> None:
     subject, first = case.subject, case.sweeps == 0
     mark = parts.keys.vault.mark(subject)
     parts.keys.vault.shred(
-        case.place, Erased(case.erasure_id, mark, case.trigger, case.requested_at, case.half)
+        case.place, Erased(case.erasure_id, mark, case.trigger, case.begun_at, case.half)
     )
     under_way = [
         msgspec.structs.replace(event, at=stamp)
@@ -124,9 +139,7 @@ def sweep(parts: Parts, case: Case, at: int) -> None:
             Target("persons.halves", "shredded", 1),
             Target("elsewhere:backup", "shredded"),
             *(
-                Target(
-                    kept.place, "retained", 0, kept.law, case.requested_at + kept.keep_days * DAY
-                )
+                Target(kept.place, "retained", 0, kept.law, case.begun_at + kept.keep_days * DAY)
                 for kept in inventory.load().places
                 if kept.erasure == "retain" and kept.kind in ("ledger", "persons")
             ),
@@ -154,12 +167,14 @@ def resume(parts: Parts, at: int) -> int:
     """Go on with whatever erasure is not done; return how many are done now."""
     done = 0
     for case in parts.ledger.open_erasures():
+        assert case.subject is not None
         if case.sweeps == 0:
+            if not (case.waits and parts.ledger.is_held(case.subject, retention.load(), at)):
+                _begun(parts, case, at)
+        elif at >= case.begun_at + ARRIVED:
             sweep(parts, case, at)
-        elif at >= case.requested_at + ARRIVED:
-            sweep(parts, case, at)
-            assert case.subject is not None
-            parts.keys.vault.drop_alias(case.subject)
+            if case.subject not in {hold.subject for hold in parts.ledger.holds()}:
+                parts.keys.vault.drop_alias(case.subject)  # else the entries of holds speak of it
             if parts.keys.vault.cut() and parts.ledger.cut():
                 parts.ledger.put_targets(case.erasure_id, models_due(parts, case))
                 leaf = entries.erasure_done(case.erasure_id, at)
@@ -237,7 +252,7 @@ def models_due(parts: Parts, case: Case) -> list[Target]:
     read: an erasure has an entry in the log, and what was read after it is without that person.
     """
     return [
-        Target(f"model:{name}/{version}", "retrain_due", due=case.requested_at + DUE)
+        Target(f"model:{name}/{version}", "retrain_due", due=case.due_at)
         for name, version in _made_here(parts)
         if not without(parts, case.erasure_id, name, version)
     ]

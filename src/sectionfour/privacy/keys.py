@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from types import TracebackType
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -28,9 +27,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-from sectionfour.errors import KeyringError, NotReady
+from sectionfour.errors import KeyringError
 from sectionfour.privacy.kek import replace_private
-from sectionfour.privacy.steady import Turns
+from sectionfour.privacy.steady import Steady, Turns
 from sectionfour.privacy.successors import Successors
 
 DOMAINS = ("serve", "train", "analyst", "audit", "partner", "export")
@@ -77,7 +76,7 @@ class Keyring:
         self._lock = folder / "ring.lock"
         self._own, self._reload = kek, reload
         self.turns = Turns(folder / "turns.lock")
-        self.steady = _Steady(self)
+        self.steady = Steady(self)
         self.successors = Successors(folder / "successors.db")
         self._load()
 
@@ -298,41 +297,6 @@ class Epochs(msgspec.Struct, frozen=True):
     alive: tuple[str, ...]
     destroyed: tuple[str, ...]
     moving: bool
-
-
-class _Steady:
-    """A block during which what tokens mean does not change. It begins with a look at the ring.
-
-    NotReady where kept tokens are being replaced just now.
-    """
-
-    def __init__(self, ring: Keyring) -> None:
-        self._ring = ring
-
-    def __enter__(self) -> None:
-        ring = self._ring
-        if not ring.turns.share(wait=False):
-            ring.refresh()
-            self._refuse_moving()
-            ring.turns.share()
-        try:
-            ring.refresh()
-            self._refuse_moving()
-        except BaseException:
-            ring.turns.release()
-            raise
-
-    def _refuse_moving(self) -> None:
-        if self._ring.moving():
-            raise NotReady("an epoch is ending and its tokens are being replaced: try again soon")
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._ring.turns.release()
 
 
 def keyed(key: bytes, prefix: bytes = b"") -> Callable[[bytes], bytes]:

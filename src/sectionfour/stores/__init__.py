@@ -34,9 +34,16 @@ def open_ledger(url: str, *, synchronous: str = "FULL", seconds: float = 60.0) -
 
 
 def open_velocity(
-    url: str, *, gib: float = 64, new: bool = False, synchronous: str = "FULL"
+    url: str,
+    *,
+    home: bytes = b"",
+    gib: float = 64,
+    new: bool = False,
+    synchronous: str = "FULL",
 ) -> Velocity:
     """Open `lmdb:FOLDER`, which may grow to `gib` GiB, or `redis://HOST/NUMBER`.
+
+    `home` names whose windows they are to be; SettingsError where they are another's.
 
     `new` tells that nothing has happened yet: an emptied server cannot know it by itself. With
     `synchronous` FULL it has to keep on its disk what it acknowledges.
@@ -45,7 +52,7 @@ def open_velocity(
     if scheme == "lmdb" and path:
         from sectionfour.stores.lmdb import LmdbVelocity
 
-        return LmdbVelocity(Path(path), map_size=int(gib * (1 << 30)))
+        return LmdbVelocity(Path(path), home=home, map_size=int(gib * (1 << 30)))
     if scheme in ("redis", "rediss", "unix") and path.startswith("//"):
         try:
             from sectionfour.stores.redis import RedisVelocity
@@ -53,7 +60,7 @@ def open_velocity(
             raise SettingsError(
                 "windows on Redis need a driver: pip install 'sectionfour[redis]'"
             ) from error
-        return RedisVelocity(url, new=new, synchronous=synchronous)
+        return RedisVelocity(url, home=home, new=new, synchronous=synchronous)
     raise SettingsError(
         "a velocity store is opened by a URL of the form lmdb:FOLDER or redis://HOST/NUMBER"
     )

@@ -4,11 +4,12 @@
     I key                     -> at, readings                        for a retry
     O at key                  -> payload                             until settled
     A                         -> at                                  the clock
-    M                         -> what this store was made by: its form, the catalog, the boot
+    M                         -> whose it is; and its form, the catalog, the boot, by which it was
+                                 made
 
 Commits are not flushed: state here is derived and can be rebuilt from the ledger. A killed process
 loses nothing (the pages are the kernel's); after a power cut, or where a load was broken off,
-`fresh` is False: rebuild.
+`fresh` is False, and no step is taken: rebuild.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ import lmdb
 import msgspec
 
 from sectionfour.domain import Event
-from sectionfour.errors import FailClosed
+from sectionfour.errors import FailClosed, NotReady, SettingsError
 from sectionfour.features import online
 from sectionfour.features.catalog import fingerprint
 from sectionfour.features.online import CARDS, WIDTH, OthersOf, Readings, Visit
-from sectionfour.stores import cards, leaving
+from sectionfour.stores import cards, leaving, whose
 
 #: What the keys and values look like; a store of another form is made anew.
 FORM = 4
@@ -60,7 +61,8 @@ def _closed() -> Iterator[None]:
 
 
 class LmdbVelocity:
-    def __init__(self, path: Path, *, map_size: int = 1 << 36) -> None:
+    def __init__(self, path: Path, *, home: bytes = b"", map_size: int = 1 << 36) -> None:
+        self._cleared = False  # whether a load that is completed leaves nothing out
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         with _closed():
             self._env = lmdb.open(
@@ -74,13 +76,20 @@ class LmdbVelocity:
                 max_readers=512,
                 mode=0o600,
             )
-            self._stamp = msgspec.json.encode([FORM, fingerprint(), boot_id()])
+            self._home = home
+            self._stamp = home + msgspec.json.encode([FORM, fingerprint(), boot_id()])
             with self._env.begin(write=True) as txn:
                 if txn.stat()["entries"] == 0:
                     txn.put(_META, self._stamp)
                 found = txn.get(_META)
-        self.fresh: bool = found == self._stamp
-        self._whole = self.fresh  # whether a load that is completed leaves nothing out
+        if whose.another_s(found, home):
+            self._env.close()
+            raise SettingsError(whose.ANOTHERS)
+
+    @property
+    def fresh(self) -> bool:
+        with _closed(), self._env.begin() as txn:
+            return bool(txn.get(_META) == self._stamp)
 
     def exchange(
         self, key: bytes, at: int, visits: Sequence[Visit], amount: int, payload: bytes | None
@@ -88,6 +97,8 @@ class LmdbVelocity:
         observe = payload is not None
         with _closed(), self._env.begin(write=observe) as txn:
             get, put = txn.get, txn.put
+            if get(_META) != self._stamp:
+                raise NotReady("the windows are not those of the ledger: run `sectionfour rebuild`")
             if observe:
                 known = get(b"I" + key)
                 if known is not None:
@@ -114,10 +125,10 @@ class LmdbVelocity:
     def load(
         self, events: Iterable[Event], progress: Callable[[int], object] = lambda count: None
     ) -> int:
+        whole, self._cleared = self.fresh or self._cleared, False
         with _closed():
             with self._env.begin(write=True) as txn:
-                txn.put(_META, b"")
-            whole, self.fresh, self._whole = self._whole, False, False
+                txn.put(_META, self._home)
             rest = iter(events)
             count = 0
             while lot := list(islice(rest, LOT)):
@@ -132,14 +143,15 @@ class LmdbVelocity:
             if whole:
                 with self._env.begin(write=True) as txn:
                     txn.put(_META, self._stamp)
-                self.fresh = self._whole = True
         return count
 
     def clear(self) -> None:
         with _closed(), self._env.begin(write=True) as txn:
+            kept = _settled(txn) if txn.get(_META) == self._stamp else []
             txn.drop(self._env.open_db(txn=txn), delete=False)
-            txn.put(_META, b"")
-        self.fresh, self._whole = False, True
+            txn.put(_META, self._home)
+            txn.cursor().putmulti(kept)
+        self._cleared = True
 
     def empty(self) -> int:
         """Delete everything but what the store was made by; returns how many keys there were."""
@@ -207,6 +219,13 @@ class LmdbVelocity:
 
     def close(self) -> None:
         self._env.close()
+
+
+def _settled(txn: lmdb.Transaction) -> list[tuple[bytes, bytes]]:
+    """Return what is remembered of steps that are settled."""
+    with txn.cursor() as cursor:
+        waiting = {key[9:] for key, _ in leaving.between(cursor, b"O", b"P")}
+        return [item for item in leaving.between(cursor, b"I", b"J") if item[0][1:] not in waiting]
 
 
 def _gathered(txn: lmdb.Transaction, lot: Sequence[Event]) -> list[tuple[bytes, bytes]]:

@@ -21,7 +21,9 @@ _BATCH = 10_000
 
 
 @contextmanager
-def loading(url: str, *, gib: float) -> Iterator[Callable[[Iterable[Event]], int]]:
+def loading(
+    url: str, *, home: bytes = b"", gib: float
+) -> Iterator[Callable[[Iterable[Event]], int]]:
     """Give a `load` for the velocity store at `url`; all of it is in when the block ends.
 
     Raises HistoryError where the other process failed: the store is then not fresh, and is made
@@ -29,7 +31,7 @@ def loading(url: str, *, gib: float) -> Iterator[Callable[[Iterable[Event]], int
     """
     context = multiprocessing.get_context("spawn")
     queue = context.Queue(_AHEAD)
-    process = context.Process(target=_load, args=(url, gib, queue), daemon=True)
+    process = context.Process(target=_load, args=(url, home, gib, queue), daemon=True)
     process.start()
 
     def load(events: Iterable[Event]) -> int:
@@ -54,9 +56,10 @@ def loading(url: str, *, gib: float) -> Iterator[Callable[[Iterable[Event]], int
         raise HistoryError("the windows could not be filled; `sectionfour rebuild` makes them")
 
 
-def _load(url: str, gib: float, queue: Queue[bytes]) -> None:
+def _load(url: str, home: bytes, gib: float, queue: Queue[bytes]) -> None:
     decode = msgspec.msgpack.Decoder(list[Event]).decode
-    velocity = stores.open_velocity(url, gib=gib, synchronous="NORMAL")  # it is looked at above
+    # How it keeps what it acknowledges is looked at above.
+    velocity = stores.open_velocity(url, home=home, gib=gib, synchronous="NORMAL")
     with _no_cycles():
         velocity.load(event for batch in iter(queue.get, b"") for event in decode(batch))
     velocity.close()

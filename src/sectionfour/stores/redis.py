@@ -6,8 +6,8 @@ its own there.
     O                   at, key, payload, in order      until settled
     A                   at                              the clock
     H                   who asks the others to wait     for two seconds at most
-    M                   what this store was made by: its form, the catalog, the run of a server
-                        that may lose what it has, a number of its own; else it is not whole
+    M                   whose it is, and what it was made by: its form, the catalog, the run of a
+                        server that may lose what it has, a number of its own; else not whole
 
 A step watches the cards that it visits, reads them, is given its instant by the server, and is
 carried out only if nobody else has been at one of them since; else it is done again. So of the
@@ -25,8 +25,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from itertools import chain, count, islice
 from random import random
@@ -42,7 +42,7 @@ from sectionfour.features import online
 from sectionfour.features.catalog import fingerprint
 from sectionfour.features.online import CARDS, WIDTH, OthersOf, Readings, Visit
 from sectionfour.redis import Ask, Command, Server
-from sectionfour.stores import cards, hand, leaving
+from sectionfour.stores import cards, hand, leaving, whose
 
 #: What the keys and values look like; a database of another form is made anew.
 FORM = 1
@@ -80,12 +80,15 @@ class RedisVelocity:
 
     With `new` an empty database is a beginning; without, one that has lost what it had.
 
-    Raises SettingsError for a database of something else, and what `Server` raises.
+    Raises SettingsError for a database of something else, or of another home than `home`, and what
+    `Server` raises.
     """
 
-    def __init__(self, url: str, *, new: bool = False, synchronous: str = "FULL") -> None:
+    def __init__(
+        self, url: str, *, home: bytes = b"", new: bool = False, synchronous: str = "FULL"
+    ) -> None:
         self._server = Server(url, synchronous=synchronous)
-        self._catalog = fingerprint()
+        self._home, self._catalog = home, fingerprint()
         self._turns = tuple(Lock() for _ in range(256))  # of this process's threads
         self._cleared = False  # whether a load that is completed leaves nothing out
         self._newest = b"", -1  # the newest instant given to this process, of what M
@@ -94,14 +97,24 @@ class RedisVelocity:
             if meta is None and size:
                 raise SettingsError("windows need a database of their own; this one holds others'")
             if meta is None:
-                ask(("SET", _META, self._made() if new else b"", "NX"))
+                ask(("SET", _META, self._made() if new else home, "NX"))
+            if whose.another_s(ask(("GET", _META))[0], home):
+                raise SettingsError(whose.ANOTHERS)
 
     @property
     def _stamp(self) -> bytes:
-        return msgspec.json.encode([FORM, self._catalog, self._server.run])
+        return self._home + msgspec.json.encode([FORM, self._catalog, self._server.run])
 
     def _made(self) -> bytes:
         return self._stamp + secrets.token_bytes(8)
+
+    @contextmanager
+    def _asking(self) -> Iterator[Ask]:
+        """As `Server.asking`; NotReady where another home has begun in what was emptied."""
+        with self._server.asking() as ask:
+            if whose.another_s(ask(("GET", _META))[0], self._home):
+                raise NotReady(whose.ANOTHERS)
+            yield ask
 
     def _until(self, attempt: Callable[[Ask, bytes], T | None]) -> T:
         """Return what `attempt` returns; None, somebody came between: then it is made again."""
@@ -160,7 +173,7 @@ class RedisVelocity:
         if meta is None or not meta.startswith(ours):
             raise NotReady(_NOT_WHOLE)
         if meta == seen[0] and before < seen[1]:
-            ask(("UNWATCH",), ("SET", _META, b""))  # for all others too
+            ask(("UNWATCH",), ("SET", _META, self._home))  # for all others too
             raise NotReady(_NOT_WHOLE)
         if observe and known is not None:
             ask(("UNWATCH",))
@@ -217,8 +230,8 @@ class RedisVelocity:
     ) -> int:
         whole, self._cleared = self.fresh or self._cleared, False
         rest = iter(events)
-        number, mine = 0, secrets.token_bytes(8)
-        with self._server.asking() as ask:
+        number, mine = 0, self._home + secrets.token_bytes(8)
+        with self._asking() as ask:
             ask(("SET", _META, mine))
             while lot := list(islice(rest, LOT)):
                 self._load(ask, lot, mine)
@@ -258,13 +271,27 @@ class RedisVelocity:
             *_, done = ask(("MULTI",), *hand.puts(written), ("SET", _CLOCK, lot[-1].at), ("EXEC",))
 
     def clear(self) -> None:
-        with self._server.asking() as ask:
-            ask(("MULTI",), ("FLUSHDB", "ASYNC"), ("SET", _META, b""), ("EXEC",))
+        kept = self._settled() if self.fresh else []
+        with self._asking() as ask:
+            ask(("MULTI",), ("FLUSHDB", "ASYNC"), ("SET", _META, self._home), *kept, ("EXEC",))
         self._cleared = True
 
-    def empty(self) -> int:
-        made = self._made() if self.fresh else b""
+    def _settled(self) -> list[Command]:
+        """Return how to put back what is remembered of steps that are settled."""
+        kept: list[Command] = []
+        place = b""
         with self._server.asking() as ask:
+            waiting = {step[8:24] for step in ask(("ZRANGE", _STEPS, 0, -1))[0]}
+            while place != b"0":
+                ((place, keys),) = ask(("SCAN", place or b"0", "MATCH", "I*", "COUNT", LOOKED_AT))
+                names = [name for name in keys if name[1:] not in waiting]
+                values = ask(*(("GET", name) for name in names))
+                kept += [("SET", *item) for item in zip(names, values, strict=True) if item[1]]
+        return kept
+
+    def empty(self) -> int:
+        made = self._made() if self.fresh else self._home
+        with self._asking() as ask:
             *_, done = ask(
                 ("MULTI",), ("DBSIZE",), ("FLUSHDB", "ASYNC"), ("SET", _META, made), ("EXEC",)
             )
@@ -279,7 +306,7 @@ class RedisVelocity:
 
     def unsettled(self, before: int) -> Sequence[tuple[int, bytes, bytes]]:
         end = b"(" + min(before, (1 << 64) - 1).to_bytes(8)
-        with self._server.asking() as ask:
+        with self._asking() as ask:
             (found,) = ask(("ZRANGEBYLEX", _STEPS, b"-", end))
         return [(int.from_bytes(each[:8]), each[8:24], each[24:]) for each in found]
 
@@ -287,7 +314,7 @@ class RedisVelocity:
         gone = [_settled(at.to_bytes(8) + key) for at, key in entries]
         if forget:
             gone += [("DEL", b"I" + key) for _, key in entries]
-        with self._server.asking() as ask:
+        with self._asking() as ask:
             ask(("MULTI",), *gone, ("EXEC",))
 
     # --- to forget
@@ -298,7 +325,7 @@ class RedisVelocity:
             if card.by == "member":
                 name = cards.LAYOUTS[card.id].prefix + member
                 gone = ("HLEN", name), ("ZCARD", name + b"E"), ("DEL", name, name + b"E")
-                with self._server.asking() as ask:
+                with self._asking() as ask:
                     changed += sum(ask(("MULTI",), *gone, ("EXEC",))[-1][:2])
         for card, token, ats in leaving.met(events):  # one by one: a checkout waits for each
             name = cards.LAYOUTS[card.id].prefix + token
@@ -319,7 +346,7 @@ class RedisVelocity:
     def expire(self, cutoff: int, progress: Callable[[int], object] = lambda count: None) -> int:
         bound, total, place = cutoff.to_bytes(8), 0, b"0"
         while True:
-            with self._server.asking() as ask:
+            with self._asking() as ask:
                 ((place, keys),) = ask(("SCAN", place, "COUNT", LOOKED_AT))
                 steps = [key for key in keys if key[:1] == b"I" and len(key) == _STEP]
                 values = ask(*(("GET", key) for key in steps))

@@ -19,6 +19,7 @@ from sectionfour.errors import (
     NotFound,
     SectionFourError,
     TooLarge,
+    TooMany,
     WrongMediaType,
 )
 from sectionfour.given import Given
@@ -69,12 +70,22 @@ def assess_batch(service: Service, who: Caller) -> Response:
     """Rate up to 10,000 events, one JSON object a line, answered line by line in order.
 
     A line that cannot be read gets a problem document with its number, and the others go on.
-    Lines count from 1; empty ones are passed over.
+    Lines count from 1; empty ones are passed over. Where others are under way it is answered 429:
+    again after `Retry-After`.
     """
     if request.mimetype not in _LINES:
         raise WrongMediaType(f"send {NDJSON}")
     request.max_content_length = MOST_LINES * (body.LIMIT + 2)
-    return Response(_each(service, who, request.stream), content_type=NDJSON)
+    if not service.batches.acquire(blocking=False):
+        if service.refusals.acquire(blocking=False):  # most callers listen only once all is sent
+            try:
+                body.discard(request.max_content_length)
+            finally:
+                service.refusals.release()
+        raise TooMany("other batches are under way: send this one again in a few seconds")
+    answers = Response(_each(service, who, request.stream), content_type=NDJSON)
+    answers.call_on_close(service.batches.release)
+    return answers
 
 
 _LINES = {
@@ -182,7 +193,7 @@ ROUTES = (
         tag="Assess",
         roles=("checkout",),
         body=NDJSON,
-        answers={200: NDJSON},
+        answers={200: NDJSON, 429: schemas.Problem},
     ),
     Route(
         method="GET",

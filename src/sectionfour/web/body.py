@@ -58,12 +58,12 @@ def received() -> bytes:
     return data
 
 
-def discard() -> None:
+def discard(most: int = LIMIT) -> None:
     """Take in a body that nobody looks at: left unread, it ends the caller's connection, as one
-    beyond LIMIT does."""
-    size = request.content_length or 0
-    if size <= LIMIT:
-        request.environ["wsgi.input"].read(size)
+    beyond `most` bytes, or of no told length, does."""
+    left = request.content_length or 0
+    while 0 < left <= most and (data := request.environ["wsgi.input"].read(min(left, LIMIT))):
+        left -= len(data)
 
 
 def read(kind: type[T]) -> Body[T]:

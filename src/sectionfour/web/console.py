@@ -17,10 +17,10 @@ from flask import Blueprint, Flask, Response, redirect, render_template, request
 from werkzeug.wrappers import Response as Answer
 
 from sectionfour.decisions.cases import Measure, Verdict
-from sectionfour.errors import Ceased, Forbidden, NotFound, SectionFourError, Unauthenticated
+from sectionfour.errors import Ceased, Forbidden, SectionFourError, Unauthenticated
 from sectionfour.web import cases, keys, problems, receipts, reports
 from sectionfour.web.keys import ANYBODY, Caller
-from sectionfour.web.routes import Route, Service
+from sectionfour.web.routes import Route, Service, readable
 
 COOKIE = "sectionfour_console"
 #: The pages of each role that has any: (endpoint, what it is called); the first is its home.
@@ -147,8 +147,7 @@ def _opened(service: Service, page: Page) -> Callable[..., Answer | str]:
         who = _caller(service, page.roles)
         if who.ceased and page.method == "POST":
             raise Ceased("operation has ceased: nothing is collected or scored any more")
-        if any("\0" in value for value in (*values.values(), *request.values.values())):
-            raise NotFound("nothing here has such a name")
+        readable(request.environ)
         with service.parts.keys.ring.steady:  # no token changes under a call
             return page.view(service, who, **values)
 

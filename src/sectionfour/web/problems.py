@@ -37,6 +37,8 @@ from sectionfour.errors import (
 from sectionfour.web.metrics import Metrics
 
 log = logging.getLogger("sectionfour")
+#: Seconds after which one more may find room: a batch takes a few.
+RETRY_AFTER = "5"
 MEDIA_TYPE = "application/problem+json"
 
 _PLACE = re.compile(r" - at `\$([\w.\[\]]*)`\Z")
@@ -66,6 +68,8 @@ def problem(error: SectionFourError) -> Response:
     answer = Response(msgspec.json.encode(document(error)), error.status, content_type=MEDIA_TYPE)
     if error.status == 401:
         answer.headers["WWW-Authenticate"] = 'Bearer realm="sectionfour"'
+    elif error.status == 429:
+        answer.headers["Retry-After"] = RETRY_AFTER
     elif error.status == 403:
         answer.headers["WWW-Authenticate"] = (
             'Bearer realm="sectionfour", error="insufficient_scope"'

@@ -26,10 +26,14 @@ class ErasureBody(Raw, frozen=True, kw_only=True):
     trigger: Trigger
 
 
+#: `held`: a law holds what is theirs, and it is begun when that is over; until then nothing is due.
+State = Literal["held", "running", "retrain_due", "completed"]
+
+
 class ErasureAsked(Struct, frozen=True, kw_only=True):
     erasure_id: str
-    state: Literal["running", "retrain_due", "completed"]
-    due_at: str
+    state: State
+    due_at: str | None
     warnings: list[Warned] = []
 
 
@@ -48,9 +52,9 @@ class ErasureTarget(Struct, frozen=True, kw_only=True):
 class Erasure(Struct, frozen=True, kw_only=True):
     erasure_id: str
     trigger: str
-    state: Literal["running", "retrain_due", "completed"]
+    state: State
     requested_at: str
-    due_at: str
+    due_at: str | None
     completed_at: str | None
     targets: list[ErasureTarget]
 
@@ -66,11 +70,13 @@ def export_member(service: Service, who: Caller, member_id: str) -> Response:
 
 def erase_member(service: Service, who: Caller, member_id: str) -> Response:
     """Forget a member, at once where that can be, the rest by a date. Again, for a day, it is the
-    same erasure."""
+    same erasure. Where a law holds what is theirs it is begun when that is over."""
     given, _, warnings = body.read(ErasureBody)
     parts = service.parts
     case = erasure.erase(parts, member_id, given.trigger, parts.clock())
     said = told(parts, case.erasure_id)
+    if case.waits:
+        warnings = [*warnings, {"code": "held", "input_pointer": "", "warning": erasure.HELD}]
     kept = {key: said[key] for key in ("erasure_id", "state", "due_at")}
     return answer(kept | {"warnings": warnings}, 202)
 
@@ -105,13 +111,17 @@ def told(parts: Parts, erasure_id: str) -> dict[str, Any]:
                 "done_by": done_by,
             }
         )
-    state = "running" if case.completed_at is None else "retrain_due" if due else "completed"
+    state = "completed"
+    if case.completed_at is None:
+        state = "held" if case.waits else "running"
+    elif due:
+        state = "retrain_due"
     return {
         "erasure_id": erasure_id,
         "trigger": case.trigger,
         "state": state,
         "requested_at": instant(case.requested_at),
-        "due_at": instant(case.due_at),
+        "due_at": None if case.waits else instant(case.due_at),
         "completed_at": None if case.completed_at is None else instant(case.completed_at),
         "targets": targets,
     }

@@ -7,18 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from threading import BoundedSemaphore
 from typing import Any, Concatenate
 
 from flask import Flask, Response, request
 from msgspec import json
 
-from sectionfour.errors import Ceased, Forbidden, NotFound, Unauthenticated
+from sectionfour.errors import Ceased, NotFound, SectionFourError
 from sectionfour.parts import Parts
 from sectionfour.privacy.receipts import Notary
 from sectionfour.settings import Settings
 from sectionfour.web import body, keys
 from sectionfour.web.keys import ANYBODY, Caller
 from sectionfour.web.metrics import Metrics
+
+#: Batches that a process streams at once. Each has a thread for as long as its caller sends, and so
+#: has one that is refused; what is left of the threads is for checkouts, who wait.
+BATCHES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,9 @@ class Service:
     notary: Notary
     settings: Settings
     metrics: Metrics
+    #: Room in this process for batches that are under way, and for one to be told no.
+    batches: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(BATCHES))
+    refusals: BoundedSemaphore = field(default_factory=BoundedSemaphore)
 
 
 Handle = Callable[Concatenate[Service, Caller, ...], Response]
@@ -84,19 +92,26 @@ def add(app: Flask, service: Service, route: Route) -> None:
     def view(**values: str) -> Response:
         if not named:
             return handle(service, ANYBODY, **values)
+        environ = request.environ
         try:
-            who = keys.caller(ledger, request.environ.get("HTTP_AUTHORIZATION"), named)
+            who = keys.caller(ledger, environ.get("HTTP_AUTHORIZATION"), named)
             if who.ceased and not stays:
                 raise Ceased("operation has ceased: nothing is collected or scored any more")
-            if any("\0" in value for value in values.values()):  # PostgreSQL has no such text
-                raise NotFound("nothing here has such a name")
-        except (Unauthenticated, Forbidden, Ceased, NotFound):
+            readable(environ)
+            with steady:  # no token changes under a call
+                return handle(service, who, **values)
+        except SectionFourError:
             body.discard()
             raise
-        with steady:  # no token changes under a call
-            return handle(service, who, **values)
 
     app.add_url_rule(route.rule, f"{route.method} {route.path}", view, methods=[route.method])
+
+
+def readable(environ: Mapping[str, str]) -> None:
+    """NotFound for a path or a query with a NUL: PostgreSQL has no such text. Of a body the schemas
+    refuse it."""
+    if "\0" in environ.get("PATH_INFO", "") or "%00" in environ.get("QUERY_STRING", ""):
+        raise NotFound("nothing here has such a name")
 
 
 def answer(value: Any, status: int = 200) -> Response:

@@ -42,10 +42,13 @@ CREATE TABLE trainings (
   at INTEGER NOT NULL)
 """
 
+TOKENS = {"erasures": ("subject",)}  # of one that waits; others are over before an epoch ends
+
 
 class Rights(Connected):
-    def open_erasure(self, case: Case) -> Case:
-        """Begin an erasure; the one under way of the same vault row, where there is one."""
+    def open_erasure(self, case: Case, leaf: Leaf | None = None) -> Case:
+        """Begin an erasure, with an entry where it waits; the one that is there of the same vault
+        row, where there is one."""
         with self.transaction() as connection:
             row = connection.execute(
                 "SELECT * FROM erasures WHERE place = ? AND half = ?", (case.place, case.half)
@@ -56,7 +59,18 @@ class Rights(Connected):
                 f"INSERT INTO erasures VALUES ({', '.join('?' * 10)})",
                 msgspec.structs.astuple(case),
             )
+            if leaf is not None:
+                self.log(connection, leaf)
             return case
+
+    def begin_erasure(self, case: Case, due_at: int) -> Case:
+        """Let an erasure that has waited be done by `due_at`."""
+        with self.transaction() as connection:
+            connection.execute(
+                "UPDATE erasures SET due_at = ? WHERE erasure_id = ? AND due_at = 0",
+                (due_at, case.erasure_id),
+            )
+        return msgspec.structs.replace(case, due_at=due_at)
 
     def note_erasure(self, case: Case, at: int, leaf: Leaf) -> None:
         """Record an erasure of somebody of whom nothing is here: done, and nobody's."""
