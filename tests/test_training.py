@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from sectionfour import simulate
 from sectionfour.bootstrap import open_parts, trusted_keys
 from sectionfour.cli import main
+from sectionfour.commands.learning import _say_judged
 from sectionfour.decisions import policy
 from sectionfour.errors import HistoryError, RegistryError, SettingsError
 from sectionfour.features.catalog import DAY, columns
@@ -92,7 +93,9 @@ def test_the_same_history_and_seed_give_the_same_bytes_whatever_the_backend(
     assert manifest["events"] == len(events)
     assert manifest["plan"]["seed"] == 4
     assert sum(manifest["rows"].values()) < of_model
-    assert manifest["left_out"].keys() >= {"no_basis", "too_young", "label_delay"}
+    assert manifest["left_out"].keys() >= {"no_basis", "too_young", "label_delay", "other_model"}
+    used_or_not = (*manifest["rows"].values(), *manifest["left_out"].values())
+    assert sum(used_or_not) == manifest["events"]
     assert manifest["labels"]["labels"] > 0
     assert card["intervals"]["drawn"] == "members"
     patterns = card["calibration_by_pattern"]
@@ -159,6 +162,21 @@ def test_a_period_is_judged_by_what_is_known_and_missed_frauds_cost_their_amount
     assert said["paid"]["nobody_stopped"]["cost"] == pytest.approx(nobody, abs=0.01)
     assert sum(said["outcomes"]["share"].values()) == pytest.approx(1, abs=1e-4)
     assert said["reviews_a_day"]["most"] >= said["reviews_a_day"]["mean"]
+    patterns = said["calibration_by_pattern"]
+    assert sum(of_pattern["rows"] for of_pattern in patterns) <= of.mature.sum()
+    assert 0 < said["members_with_fraud"] <= said["frauds"]
+
+
+def test_a_period_that_the_model_has_learnt_from_is_told_as_such(
+    kept: Parts, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of = period.read(kept, ["account"], delay_days=7)["account"]
+    given = of, np.random.default_rng(0).random(len(of.at)), policy.load().account
+    for unseen, told in ((int(of.at[0]), 0), (int(of.at[100]), 100)):
+        said = period.judged(*given, unseen=unseen)
+        assert said["before_its_test"] == told
+        _say_judged({"version": "v1", **said})
+        assert (f"{told:,} of these events are older" in capsys.readouterr().out) == (told > 0)
 
 
 # --- the command -----------------------------------------------------------------------------
