@@ -555,6 +555,27 @@ def test_reliability_holds_the_truth_as_often_as_it_says(each: int) -> None:
     assert (by_rows / bins < 0.75) == (each > 1)
 
 
+def test_a_pattern_without_a_fraud_is_not_said_to_be_scored_too_high() -> None:
+    """Of 100 rows that say 0.4 %, two thirds of the time none is a fraud."""
+    scores = np.full(1100, 0.004)
+    labels = (np.arange(1100) >= 1095).astype(np.int8)
+    patterns = (np.arange(1100) < 100).astype(np.int64)
+    many, few = evaluate.calibration_by_pattern(labels, scores, patterns)
+    assert (few["rows"], few["frauds"], few["gap"]["value"]) == (100, 0, 0.004)
+    assert few["gap"]["low"] < 0 < few["gap"]["high"]
+    assert many["gap"]["low"] < many["gap"]["value"] < many["gap"]["high"]
+    held, told = 0, 0
+    rng = np.random.default_rng(14)
+    for _ in range(60):
+        labels, chances, of = calibrated(rng, 400, 4)
+        for part in evaluate.calibration_by_pattern(
+            labels, chances, of % 5, clusters=of, resamples=2
+        ):
+            held += part["gap"]["low"] <= 0 <= part["gap"]["high"]
+            told += 1
+    assert held / told >= 0.91
+
+
 def test_rows_are_worth_what_they_tell_apart() -> None:
     of = np.repeat(np.arange(50), 4)
     assert evaluate.worth(of, 0.0) == 200
