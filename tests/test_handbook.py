@@ -41,7 +41,8 @@ def same(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return ((one == other) | (np.isnan(one) & np.isnan(other))).all(axis=1)
 
 
-def test_a_label_of_the_last_seven_days_changes_no_feature(table):
+def a_late_label_shows(table: pd.DataFrame) -> bool:
+    """Whether a label of the last seven days before a cut changes a feature before it."""
     cut = (START + 10) * DAY
     before = handbook.features(table)
     lied = table.assign(
@@ -49,36 +50,91 @@ def test_a_label_of_the_last_seven_days_changes_no_feature(table):
     )
     after = handbook.features(lied)
     rows = (table["at"] < cut).to_numpy()
-    assert same(before[rows], after[rows]).all()
-    assert not same(before[~rows], after[~rows]).all()  # and later they tell
+    assert not same(before[~rows], after[~rows]).all()  # later they tell
+    return not same(before[rows], after[rows]).all()
 
 
-def test_what_comes_later_changes_no_feature(table):
-    cut = (START + 10) * DAY
-    rows = (table["at"] < cut).to_numpy()
-    assert same(handbook.features(table[rows]), handbook.features(table)[rows]).all()
+def the_future_shows(table: pd.DataFrame) -> bool:
+    rows = (table["at"] < (START + 10) * DAY).to_numpy()
+    return not same(handbook.features(table[rows]), handbook.features(table)[rows]).all()
 
 
-def test_no_feature_is_a_number_of_the_row_or_of_a_person(table):
+def a_name_shows(table: pd.DataFrame) -> bool:
+    """Whether other numbers of rows, customers and terminals change a feature."""
     matrix = handbook.features(table)
     swapped = table.assign(
         CUSTOMER_ID=977 - 3 * table["CUSTOMER_ID"], TERMINAL_ID=500 + 7 * table["TERMINAL_ID"]
     )
     swapped.index = swapped.index[::-1]
-    assert same(handbook.features(swapped), matrix).all()
+    return not same(handbook.features(swapped), matrix).all()
 
 
-@pytest.mark.parametrize("regime", ["same", "all"])
-def test_no_row_of_the_delay_week_is_learnt_from_and_test_follows_it(table, regime):
+def the_delay_week_shows(table: pd.DataFrame, regime: handbook.Regime = "same") -> bool:
+    """Whether a row that was not known by the end of the training week is learnt from, or one is
+    tested that is of no test day, or of a customer who is known to be compromised by then."""
     day = (table["at"].to_numpy() // DAY).astype(np.int64)
     customer, fraud = table["CUSTOMER_ID"].to_numpy(), table["TX_FRAUD"].to_numpy() == 1
     found = handbook.fold(day, customer, fraud, START, regime)
-    assert day[found.train].max() == START + 6
-    assert (day[found.train].min() == START) == (regime == "same")
-    assert (day[found.test].min(), day[found.test].max()) == (START + 14, START + 20)
-    for row in found.test:
-        known = (customer == customer[row]) & fraud & (day >= START) & (day <= day[row] - 8)
-        assert not known.any()
+    known = [
+        (customer == customer[row]) & fraud & (day >= START) & (day <= day[row] - 8)
+        for row in found.test
+    ]
+    return (
+        bool(np.any(known))
+        or day[found.train].max() != START + 6
+        or (day[found.train].min() == START) != (regime == "same")
+        or (day[found.test].min(), day[found.test].max()) != (START + 14, START + 20)
+    )
+
+
+LEAKS = (a_late_label_shows, the_future_shows, a_name_shows, the_delay_week_shows)
+
+
+@pytest.mark.parametrize("leak", LEAKS)
+def test_nothing_leaks(leak: Callable[..., bool], table: pd.DataFrame) -> None:
+    assert not leak(table)
+
+
+def test_with_all_history_no_row_of_the_delay_week_is_learnt_from(table: pd.DataFrame) -> None:
+    assert not the_delay_week_shows(table, "all")
+
+
+def beside(shown: Callable[[pd.DataFrame], Any]) -> Any:
+    """Return features of which one is moved a little by what must not show."""
+    honest = handbook.features
+
+    def features(table: pd.DataFrame) -> np.ndarray:
+        matrix = honest(table)
+        matrix[:, 0] += 1e-6 * np.asarray(shown(table), dtype=np.float64)
+        return matrix
+
+    return features
+
+
+@pytest.mark.parametrize(
+    ("planted", "value", "leak"),
+    [
+        ("DELAY_DAYS", 6, a_late_label_shows),
+        ("features", beside(lambda rows: rows["TX_FRAUD"]), a_late_label_shows),
+        ("features", beside(lambda rows: rows["TX_AMOUNT"].shift(-1).fillna(0)), the_future_shows),
+        ("features", beside(lambda rows: rows["TX_AMOUNT"].sum()), the_future_shows),
+        ("features", beside(lambda rows: rows.index), a_name_shows),
+        ("features", beside(lambda rows: rows["CUSTOMER_ID"]), a_name_shows),
+        ("features", beside(lambda rows: rows["TERMINAL_ID"]), a_name_shows),
+        ("TRAIN_DAYS", 8, the_delay_week_shows),
+        ("DELAY_DAYS", 6, the_delay_week_shows),
+        ("TEST_DAYS", 8, the_delay_week_shows),
+    ],
+)
+def test_a_leak_that_is_planted_shows(
+    planted: str,
+    value: Any,
+    leak: Callable[..., bool],
+    table: pd.DataFrame,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(handbook, planted, value)
+    assert leak(table)
 
 
 def test_a_week_that_the_file_does_not_have_is_refused(table):

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from sectionfour import simulate
 from sectionfour.bootstrap import open_parts, trusted_keys
 from sectionfour.cli import main
+from sectionfour.commands.learning import _say_judged
 from sectionfour.decisions import policy
 from sectionfour.domain import DAY
 from sectionfour.errors import HistoryError, RegistryError, SettingsError
@@ -93,7 +94,9 @@ def test_the_same_history_and_seed_give_the_same_bytes_whatever_the_backend(
     assert manifest["events"] == len(events)
     assert manifest["plan"]["seed"] == 4
     assert sum(manifest["rows"].values()) < of_model
-    assert manifest["left_out"].keys() >= {"no_basis", "too_young", "label_delay"}
+    assert manifest["left_out"].keys() >= {"no_basis", "too_young", "label_delay", "other_model"}
+    used_or_not = (*manifest["rows"].values(), *manifest["left_out"].values())
+    assert sum(used_or_not) == manifest["events"]
     assert manifest["labels"]["labels"] > 0
     assert card["intervals"]["drawn"] == "members"
     patterns = card["calibration_by_pattern"]
@@ -160,6 +163,21 @@ def test_a_period_is_judged_by_what_is_known_and_missed_frauds_cost_their_amount
     assert said["paid"]["nobody_stopped"]["cost"] == pytest.approx(nobody, abs=0.01)
     assert sum(said["outcomes"]["share"].values()) == pytest.approx(1, abs=1e-4)
     assert said["reviews_a_day"]["most"] >= said["reviews_a_day"]["mean"]
+    patterns = said["calibration_by_pattern"]
+    assert sum(of_pattern["rows"] for of_pattern in patterns) <= of.mature.sum()
+    assert 0 < said["members_with_fraud"] <= said["frauds"]
+
+
+def test_a_period_that_the_model_has_learnt_from_is_told_as_such(
+    kept: Parts, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of = period.read(kept, ["account"], delay_days=7)["account"]
+    given = of, np.random.default_rng(0).random(len(of.at)), policy.load().account
+    for unseen, told in ((int(of.at[0]), 0), (int(of.at[100]), 100)):
+        said = period.judged(*given, unseen=unseen)
+        assert said["before_its_test"] == told
+        _say_judged({"version": "v1", **said})
+        assert (f"{told:,} of these events are older" in capsys.readouterr().out) == (told > 0)
 
 
 # --- the command -----------------------------------------------------------------------------
@@ -536,6 +554,27 @@ def test_reliability_holds_the_truth_as_often_as_it_says(each: int) -> None:
                 bins += with_members
     assert held / bins >= 0.91
     assert (by_rows / bins < 0.75) == (each > 1)
+
+
+def test_a_pattern_without_a_fraud_is_not_said_to_be_scored_too_high() -> None:
+    """Of 100 rows that say 0.4 %, two thirds of the time none is a fraud."""
+    scores = np.full(1100, 0.004)
+    labels = (np.arange(1100) >= 1095).astype(np.int8)
+    patterns = (np.arange(1100) < 100).astype(np.int64)
+    many, few = evaluate.calibration_by_pattern(labels, scores, patterns)
+    assert (few["rows"], few["frauds"], few["gap"]["value"]) == (100, 0, 0.004)
+    assert few["gap"]["low"] < 0 < few["gap"]["high"]
+    assert many["gap"]["low"] < many["gap"]["value"] < many["gap"]["high"]
+    held, told = 0, 0
+    rng = np.random.default_rng(14)
+    for _ in range(60):
+        labels, chances, of = calibrated(rng, 400, 4)
+        for part in evaluate.calibration_by_pattern(
+            labels, chances, of % 5, clusters=of, resamples=2
+        ):
+            held += part["gap"]["low"] <= 0 <= part["gap"]["high"]
+            told += 1
+    assert held / told >= 0.91
 
 
 def test_rows_are_worth_what_they_tell_apart() -> None:

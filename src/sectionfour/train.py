@@ -5,7 +5,7 @@ register.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -151,10 +151,13 @@ def _split(
     parts: Parts,
 ) -> dataset.Split:
     scored_by = {purpose: rule.scores for purpose, rule in parts.regime.purposes.items()}
-    return dataset.split(
+    of_model = dataset.model_rows(found.events, name, scored_by)
+    split = dataset.split(
         found.events,
         labels,
-        permitted & dataset.model_rows(found.events, name, scored_by),
+        permitted & of_model,
         delay_days=plan.delay_days,
         test_days=plan.test_days,
     )
+    others = int((permitted & ~of_model).sum())
+    return replace(split, left_out={"other_model": others, **split.left_out})

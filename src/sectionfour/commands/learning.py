@@ -216,7 +216,8 @@ def evaluate(
     """Judge a model on a period: metrics with intervals, and what its thresholds would have cost.
 
     Events younger than the label delay are not called honest: they count for the mix of outcomes
-    and the review load alone. A missed fraud costs its own amount, where it has one.
+    and the review load alone. A missed fraud costs its own amount, where it has one. A period that
+    the model has learnt from is told as such.
 
     Example: sectionfour evaluate transaction --since 2026-06-01 --costs costs.toml
     """
@@ -230,11 +231,12 @@ def evaluate(
     begin, end = _micros(since), _micros(until)
     with opened() as parts:
         model, card = _model(name, version, parts)
+        unseen = micros(datetime.fromisoformat(card["data"]["labels_known_by"]))
         if begin is None and end is None:
-            begin = micros(datetime.fromisoformat(card["data"]["labels_known_by"]))
+            begin = unseen
         found = period.read(parts, [name], since=begin, until=end, delay_days=delay_days)[name]
         stated = (priced or parts.policy).of(name)
-        said = period.judged(found, model.score(found.rows), stated)
+        said = period.judged(found, model.score(found.rows), stated, unseen=unseen)
     said = {"version": model.version, **said}
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(said), indent=1))
@@ -248,6 +250,11 @@ def _say_judged(said: dict[str, Any]) -> None:
         f"  {said['rows']:,} events of {said['members']:,} members, {said['too_young']:,} too young"
         f" to judge by; {said['frauds']:,} known frauds of {said['members_with_fraud']:,} members"
     )
+    if said["before_its_test"]:
+        click.echo(
+            f"  note: {said['before_its_test']:,} of these events are older than the model's test;"
+            " it has learnt from or was chosen on most of them, and looks better than it is"
+        )
     say_metrics(said["metrics"])
     click.echo("said and true, by what events lack")
     for part in said["calibration_by_pattern"]:

@@ -59,7 +59,9 @@ def compare(
         "frauds": int(y.sum()),
         "members_with_fraud": members_with_fraud(y, of),
         "agreement": {
-            "same_outcome": evaluate.mean(same, clusters, seed=seed),
+            "same_outcome": evaluate.share(
+                same.mean(), evaluate.worth(clusters, evaluate.likeness(same, clusters))
+            ),
             "mean_difference": evaluate.mean(apart, clusters, seed=seed),
             "rank_correlation": evaluate.interval(
                 _ranked_alike(challenger, champion),

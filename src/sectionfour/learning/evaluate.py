@@ -202,25 +202,31 @@ def calibration_by_pattern(
 ) -> list[dict[str, Any]]:
     """Return how well scores are calibrated on the commonest patterns of missing categories.
 
-    `said` is the mean score, `true` the share of frauds; `gap` = said - true with its interval,
-    and where there is a fraud `brier` and `calibration_error` with theirs. Below 10 frauds the
-    last is mostly noise, and its interval shows it.
+    `said` is the mean score, `true` the share of frauds; `gap` = said - true with the interval that
+    `share` gives the latter (where there is no fraud none can be drawn), and where there is one
+    `brier` and `calibration_error` with theirs. Below 10 frauds the last is mostly noise, and its
+    interval shows it.
     """
     found = []
     names, counts = np.unique(patterns, return_counts=True)
+    alike = 0.0 if clusters is None else likeness(labels - scores, clusters)
     for place in np.argsort(-counts, kind="stable")[:most]:
         rows = patterns == names[place]
         y, s = labels[rows], scores[rows]
         of = np.unique(
             np.flatnonzero(rows) if clusters is None else clusters[rows], return_inverse=True
         )[1]
+        mean_score, true = float(s.mean()), share(y.mean(), worth(of, alike))
         said: dict[str, Any] = {
             "missing": dataset.spelt(int(names[place])),
             "rows": len(y),
             "frauds": int(y.sum()),
-            "said": round(float(s.mean()), 6),
-            "true": round(float(y.mean()), 6),
-            "gap": interval(float((s - y).mean()), _means(s - y, of, seed, resamples)),
+            "said": round(mean_score, 6),
+            "true": true["value"],
+            "gap": {
+                name: round(mean_score - true[of_true], 6)
+                for name, of_true in (("value", "value"), ("low", "high"), ("high", "low"))
+            },
         }
         if 0 < y.sum() < len(y):
             measured = metrics(y, s, clusters=of, seed=seed, resamples=resamples)

@@ -62,8 +62,9 @@ def gather(
 def manifest(of: Material, found: past.Past, data: dict[str, Any], plan: Plan) -> dict[str, Any]:
     """Return what a model was made from: with the same ledger, seed and libraries, the same bytes.
 
-    Counts are of events. `as_of` is when the gate was asked: who has withdrawn since is still in
-    the counts of this run, and in none after it.
+    Counts are of events: those of `rows` and of `left_out` are all that there are. `as_of` is when
+    the gate was asked: who has withdrawn since is still in the counts of this run, and in none
+    after it.
     """
     parts, at = of.split, found.events["at"]
     frauds = dict(zip(_PARTS, (int(y.sum()) for y in of.parted(of.labels)), strict=True))

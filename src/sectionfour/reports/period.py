@@ -113,13 +113,15 @@ def judged(
     scores: NDArray[np.float64],
     costs: Costs,
     *,
+    unseen: int = 0,
     seed: int = 0,
     mix_days: float = 30.0,
 ) -> dict[str, Any]:
     """Return what `sectionfour evaluate` says: metrics, thresholds, costs, reviews, outcomes.
 
     A missed fraud costs its own amount where it has one, else what is stated; amounts are in the
-    minor unit. Raises HistoryError where the mature rows are of one class.
+    minor unit. Events before `unseen` are counted: the model may have learnt from them. Raises
+    HistoryError where the mature rows are of one class.
     """
     mature, limits, places = period.of(period.mature), thresholds(costs), columns(period.name)
     seen = scores[period.mature]
@@ -135,6 +137,7 @@ def judged(
         "to": instant(int(period.at[-1])),
         "rows": len(period.at),
         "too_young": int((~period.mature).sum()),
+        "before_its_test": int((period.at < unseen).sum()),
         "frauds": int(mature.fraud.sum()),
         "members": int(mature.clusters.max()) + 1,
         "members_with_fraud": challengers.members_with_fraud(mature.fraud, mature.clusters),
