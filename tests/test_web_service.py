@@ -417,10 +417,3 @@ def test_a_service_without_models_says_so_and_does_not_start(home, tmp_path):
     assert done.returncode == 1
     assert "no transaction model has been promoted" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_an_address_that_is_none_is_refused():
-    for bind in ("8400", "localhost:", ":8400", "localhost:http"):
-        done = CliRunner().invoke(main, ["serve", "--bind", bind])
-        assert done.exit_code == 2, bind
-        assert "HOST:PORT" in done.output

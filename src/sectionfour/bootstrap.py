@@ -19,7 +19,7 @@ from sectionfour.settings import Settings
 
 def open_parts(settings: Settings) -> Parts:
     """Open everything that a decision needs, under `settings.home`."""
-    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    settings.made_home()
     ledger = stores.open_ledger(
         settings.ledger or f"sqlite:{settings.home / 'ledger.db'}",
         synchronous=settings.durability.upper(),

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sectionfour import parquet
 from sectionfour.domain import (
     Consignee,
     Device,
@@ -232,12 +233,10 @@ def _member(row: dict[str, Any]) -> Member:
 def read_handbook(path: Path) -> pd.DataFrame:
     """Return the transactions in order, each with `at` (microseconds, unique).
 
-    Raises HistoryError where a column is missing, an amount is none, or times are out of order.
+    Raises HistoryError where it is no such file, a column is missing, an amount is none, or times
+    are out of order.
     """
-    table = pd.read_parquet(path)
-    missing = [name for name in HANDBOOK_COLUMNS if name not in table]
-    if missing:
-        raise HistoryError(f"{path.name} lacks {', '.join(missing)}")
+    table = parquet.table(path, HANDBOOK_COLUMNS)
     amounts = table["TX_AMOUNT"].to_numpy()
     if not (np.isfinite(amounts) & (amounts >= 0)).all():
         bad = int(np.flatnonzero(~(np.isfinite(amounts) & (amounts >= 0)))[0])

@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 import msgspec
 import numpy as np
 
+from sectionfour.errors import SettingsError
+
 CATEGORIES = ("member.required", "order", "payment", "consignee", "device", "location", "log")
 NOTICE = ("pn_bench", "1")
 #: The load speaks to this machine alone.
@@ -85,14 +87,17 @@ class _Connection:
 
 def run(url: str, requests: Iterator[bytes], *, connections: int, seconds: float) -> Result:
     """Send `requests` over so many connections, one at a time on each, until there are no more or
-    the time is over.
+    the time is over. Raises SettingsError where nothing listens, or not on this machine.
     """
     where = urlsplit(url)
     if where.hostname not in LOOPBACK or where.port is None:
-        raise ValueError("the load goes to a port of this machine only")
+        raise SettingsError("the load goes to a port of this machine, like http://127.0.0.1:8400")
     result = Result()
     with selectors.DefaultSelector() as selector:
-        opened = [_Connection(where.hostname, where.port) for _ in range(connections)]
+        try:
+            opened = [_Connection(where.hostname, where.port) for _ in range(connections)]
+        except ConnectionRefusedError as error:
+            raise SettingsError(f"nothing listens at {url}: `sectionfour serve`") from error
         try:
             started = time.perf_counter()
             busy = 0
