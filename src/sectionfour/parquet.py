@@ -25,4 +25,5 @@ def table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
     missing = [name for name in columns if name not in found.column_names]
     if missing:
         raise HistoryError(f"{path.name} lacks the columns {', '.join(missing)}")
-    return found.to_pandas()
+    rows: pd.DataFrame = found.to_pandas()
+    return rows

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sectionfour.domain import CLEARED, EVENT_TYPES, FRAUD, PLACE_BITS, PLACE_KM
+from sectionfour.domain import CLEARED, EVENT_TYPES, FRAUD, KNOWN, PLACE_BITS, PLACE_KM
 
 SECOND = 1_000_000
 MINUTE, HOUR, DAY = 60 * SECOND, 3600 * SECOND, 86_400 * SECOND
@@ -155,7 +155,7 @@ class Row:
     code: str
     unit: str
     says: str
-    #: A value that is nothing to tell, nor is any below it.
+    #: A value at which `says` is nothing to tell, or is not so; nor is it at any below.
     untold: float | None = None
 
 
@@ -178,7 +178,7 @@ REASONS = {
     "delivery_shared": "how this delivery address is used, and by how many members",
     "cluster_shared": "the members who share devices, instruments or addresses with this one, directly or over others",
     "travel": "how far this is from where the member last was, and how soon after",
-    "known_fraud": "frauds already known of the member, payee, device or address",
+    "known_fraud": "whether frauds are known of the member, payee, device or address",
     "session_behaviour": "how the session went: pages, searches, seconds",
     "identity": "the result of a verification of identity",
     "event_context": "what kind of event it is, and when",
@@ -229,13 +229,13 @@ WINDOWS: tuple[Window, ...] = (
     Window("member_address_age", "member", "purchase", "age", MONTH, "delivery_shared", "s", "this delivery address was first used by this member {} ago", "address"),
     Window("member_payee_age", "member", "purchase", "age", MONTH, "payee_activity", "s", "this member first paid this payee {} ago", "payee"),
     Window("member_frauds_30d", "member", "fraud", "count", MONTH, "known_fraud", "frauds", "{:.0f} frauds known of this member in 30 days"),
-    Window("phone_members_30d", "phone", "event", _D, MONTH, "contact_shared", "members", "{:.0f} members share this phone number", "member"),
-    Window("email_members_30d", "email", "event", _D, MONTH, "contact_shared", "members", "{:.0f} members share this mail address", "member"),
+    Window("phone_members_30d", "phone", "event", _D, MONTH, "contact_shared", "members", "{:.0f} members with this phone number", "member"),
+    Window("email_members_30d", "email", "event", _D, MONTH, "contact_shared", "members", "{:.0f} members with this mail address", "member"),
     Window("device_events_5m", "device", "event", "count", 5 * MINUTE, "device_activity", "events", "{:.0f} events from this device in 5 minutes"),
     Window("device_events_1h", "device", "event", "count", HOUR, "device_activity", "events", "{:.0f} events from this device in an hour"),
     Window("device_events_24h", "device", "event", "count", DAY, "device_activity", "events", "{:.0f} events from this device in 24 hours"),
     Window("device_purchases_7d", "device", "purchase", "count", WEEK, "device_activity", "purchases", "{:.0f} purchases from this device in 7 days"),
-    Window("device_registrations_30d", "device", "registration", "count", MONTH, "device_shared", "registrations", "{:.0f} accounts registered from this device in 30 days"),
+    Window("device_registrations_30d", "device", "registration", "count", MONTH, "device_shared", "registrations", "{:.0f} registrations from this device in 30 days"),
     Window("device_failed_logins_1h", "device", "login_failed", "count", HOUR, "failed_logins", "logins", "{:.0f} failed logins from this device in an hour"),
     Window("device_members_24h", "device", "event", _D, DAY, "device_shared", "members", "{:.0f} members used this device in 24 hours", "member"),
     Window("device_members_30d", "device", "event", _D, MONTH, "device_shared", "members", "{:.0f} members used this device in 30 days", "member"),
@@ -249,7 +249,7 @@ WINDOWS: tuple[Window, ...] = (
     Window("ip_members_24h", "ip", "event", _D, DAY, "address_shared", "members", "{:.0f} members used this network address in 24 hours", "member"),
     Window("ip_frauds_30d", "ip", "fraud", "count", MONTH, "known_fraud", "frauds", "{:.0f} frauds known from this network address in 30 days"),
     Window("network_events_1h", "network", "event", "count", HOUR, "address_activity", "events", "{:.0f} events from this network in an hour"),
-    Window("network_registrations_24h", "network", "registration", "count", DAY, "address_shared", "registrations", "{:.0f} accounts registered from this network in 24 hours"),
+    Window("network_registrations_24h", "network", "registration", "count", DAY, "address_shared", "registrations", "{:.0f} registrations from this network in 24 hours"),
     Window("network_members_24h", "network", "event", _D, DAY, "address_shared", "members", "{:.0f} members used this network in 24 hours", "member"),
     Window("payee_purchases_1h", "payee", "purchase", "count", HOUR, "payee_activity", "purchases", "{:.0f} purchases at this payee in an hour"),
     Window("payee_purchases_24h", "payee", "purchase", "count", DAY, "payee_activity", "purchases", "{:.0f} purchases at this payee in 24 hours"),
@@ -268,7 +268,7 @@ WINDOWS: tuple[Window, ...] = (
     Window("payee_fraud_amount_30d", "payee", "fraud", _S, MONTH, "known_fraud", "minor units", "{:.0f} (minor units) lost to frauds known at this payee in 30 days", "amount"),
     Window("payee_since_fraud", "payee", "fraud", "since_last", MONTH, "known_fraud", "s", "{} since a fraud became known at this payee"),
     Window("payee_first_fraud", "payee", "fraud", "age", YEAR, "known_fraud", "s", "the first fraud at this payee became known {} ago"),
-    Window("payee_fraud_run", "payee", "fraud", "run", YEAR, "known_fraud", "frauds", "the newest {:.0f} purchases at this payee of which anything is known were frauds", "cleared"),
+    Window("payee_fraud_run", "payee", "fraud", "run", YEAR, "known_fraud", "frauds", "{:.0f} frauds in a row, the newest of what is known at this payee", "cleared"),
     Window("payee_fraud_run_age", "payee", "fraud", "run_age", YEAR, "known_fraud", "s", "nothing but frauds became known at this payee for {}", "cleared"),
     Window("instrument_purchases_1h", "instrument", "purchase", "count", HOUR, "instrument_shared", "purchases", "{:.0f} purchases with this instrument in an hour"),
     Window("instrument_purchases_24h", "instrument", "purchase", "count", DAY, "instrument_shared", "purchases", "{:.0f} purchases with this instrument in 24 hours"),
@@ -317,7 +317,7 @@ def _cleared_mean(f: Any, o: Operations) -> Any:
 ROWS: tuple[Row, ...] = (
     Row("event_type", lambda f, o: f.type_code, (), "event_context", "code", "the kind of this event"),
     Row("hour", lambda f, o: o.hour(f.at), (), "event_context", "hour, UTC", "at {:.0f} o'clock UTC"),
-    Row("account_age", lambda f, o: (f.at - f.registered_at) / SECOND, ("member.required",), "account_new", "s", "the account was made {} ago"),
+    Row("account_age", lambda f, o: (f.at - f.registered_at) / SECOND, ("member.required",), "account_new", "s", "the account was made {} ago", untold=0.0),
     Row("amount", lambda f, o: f.amount, ("order",), "amount_unusual", "minor units", "an amount of {:.0f} (minor units)"),
     Row("item_count", lambda f, o: f.item_count, ("order",), "amount_unusual", "items", "{:.0f} items"),
     Row("amount_to_member_mean", lambda f, o: o.div(f.amount, o.div(f.member_amount_30d, f.member_purchases_30d)), ("member.required", "order"), "amount_unusual", "ratio", "an amount {:.1f} times this member's mean"),
@@ -325,25 +325,25 @@ ROWS: tuple[Row, ...] = (
     Row("amount_to_payee_mean", lambda f, o: o.div(f.amount, o.div(f.payee_amount_30d, f.payee_purchases_30d)), ("order",), "amount_unusual", "ratio", "an amount {:.1f} times this payee's mean"),
     Row("amount_to_member_day", lambda f, o: o.div(f.amount, f.member_amount_24h + f.amount), ("member.required", "order"), "member_spending", "share", "{:.2f} of the member's spending in a day"),
     Row("amount_to_cleared_mean", lambda f, o: o.div(f.amount, _cleared_mean(f, o)), ("member.required", "order"), "amount_unusual", "ratio", "an amount {:.1f} times what is taken to be usual for this member"),
-    Row("cleared_mean", lambda f, o: _cleared_mean(f, o), ("member.required",), "amount_unusual", "minor units", "{:.0f} (minor units) is taken to be usual for this member"),
-    Row("spending_excess_7d", lambda f, o: o.div(f.member_amount_7d, _cleared_mean(f, o)) - f.member_purchases_7d, ("member.required",), "member_spending", "purchases", "{:.1f} usual purchases more than usual in 7 days"),
-    Row("spending_squares_7d", lambda f, o: o.div(f.member_amount_sq_7d, _cleared_mean(f, o) * _cleared_mean(f, o)) - f.member_purchases_7d, ("member.required",), "member_spending", "squares", "large amounts among this member's purchases of 7 days"),
-    Row("payee_fraud_share", lambda f, o: o.div(f.payee_frauds_30d, f.payee_purchases_37d - f.payee_purchases_7d + 1), ("order",), "known_fraud", "share", "known frauds are {:.2f} of this payee's purchases of a month, a week ago"),
-    Row("payee_fraud_share_7d", lambda f, o: o.div(f.payee_frauds_7d, f.payee_purchases_14d - f.payee_purchases_7d + 1), ("order",), "known_fraud", "share", "known frauds are {:.2f} of this payee's purchases of the week before last"),
+    Row("cleared_mean", lambda f, o: _cleared_mean(f, o), ("member.required",), "amount_unusual", "minor units", "{:.0f} (minor units) is taken to be usual for this member", untold=TYPICAL_AMOUNT),
+    Row("spending_excess_7d", lambda f, o: o.div(f.member_amount_7d, _cleared_mean(f, o)) - f.member_purchases_7d, ("member.required",), "member_spending", "purchases", "{:.1f} usual purchases more than usual in 7 days", untold=0.0),
+    Row("spending_squares_7d", lambda f, o: o.div(f.member_amount_sq_7d, _cleared_mean(f, o) * _cleared_mean(f, o)) - f.member_purchases_7d, ("member.required",), "member_spending", "squares", "large amounts among this member's purchases of 7 days", untold=0.0),
+    Row("payee_fraud_share", lambda f, o: o.div(f.payee_frauds_30d, f.payee_purchases_37d - f.payee_purchases_7d + 1), ("order",), "known_fraud", "share", "known frauds are {:.2f} of this payee's purchases of a month, a week ago", untold=0.0),
+    Row("payee_fraud_share_7d", lambda f, o: o.div(f.payee_frauds_7d, f.payee_purchases_14d - f.payee_purchases_7d + 1), ("order",), "known_fraud", "share", "known frauds are {:.2f} of this payee's purchases of the week before last", untold=0.0),
     Row("payee_fraud_mean_7d", lambda f, o: o.div(f.payee_fraud_amount_7d, f.payee_frauds_7d), ("order",), "known_fraud", "minor units", "{:.0f} (minor units) is the mean of the frauds known at this payee in 7 days"),
     Row("payee_fraud_mean_30d", lambda f, o: o.div(f.payee_fraud_amount_30d, f.payee_frauds_30d), ("order",), "known_fraud", "minor units", "{:.0f} (minor units) is the mean of the frauds known at this payee in 30 days"),
-    Row("member_pace", lambda f, o: o.div(f.member_events_24h * 30, f.member_events_30d + 1), ("member.required",), "member_activity", "ratio", "{:.1f} times this member's usual pace"),
-    Row("member_burst", lambda f, o: o.div(f.member_events_1h * 720, f.member_events_30d + 1), ("member.required",), "member_activity", "ratio", "{:.1f} times this member's usual pace, in an hour"),
+    Row("member_pace", lambda f, o: o.div(f.member_events_24h * 30, f.member_events_30d + 1), ("member.required",), "member_activity", "ratio", "{:.1f} times this member's usual pace", untold=0.0),
+    Row("member_burst", lambda f, o: o.div(f.member_events_1h * 720, f.member_events_30d + 1), ("member.required",), "member_activity", "ratio", "{:.1f} times this member's usual pace, in an hour", untold=0.0),
     Row("amount_to_older_mean", lambda f, o: o.div(f.amount, o.div(f.member_amount_1y - f.member_amount_30d + TYPICAL_AMOUNT, f.member_purchases_1y - f.member_purchases_30d + 1)), ("member.required", "order"), "amount_unusual", "ratio", "an amount {:.1f} times what this member spent a month ago and before"),
-    Row("changed_after_failures", lambda f, o: o.less(f.member_since_change, f.member_since_failed) * o.less(f.member_since_failed, WEEK / SECOND), ("member.required",), "account_changes", "0 or 1", "the account was changed after failed logins"),
+    Row("changed_after_failures", lambda f, o: o.less(f.member_since_change, f.member_since_failed) * o.less(f.member_since_failed, WEEK / SECOND), ("member.required",), "account_changes", "0 or 1", "the account was changed after failed logins", untold=0.0),
     Row("amount_rank", lambda f, o: o.div(f.member_amounts_below + 1, f.member_amounts_below + f.member_amounts_above + 2), ("member.required", "order"), "amount_unusual", "share", "larger than a share of {:.2f} of this member's newest purchases"),
     Row("travel_speed", lambda f, o: _speed(f, o), ("member.required", "location.gps"), "travel", "km/h", "{:.0f} km/h since this member was last located", untold=PLACE_KM),
     Row("impossible_travel", lambda f, o: o.less(FASTEST, _speed(f, o)) * o.less(FAR, f.member_distance), ("member.required", "location.gps"), "travel", "0 or 1", "farther from where this member last was than anyone travels in the time", untold=0.0),
-    Row("new_device", lambda f, o: o.is_zero(f.member_device_age), ("member.required", "device"), "device_new", "0 or 1", "a device that is new for this member"),
+    Row("new_device", lambda f, o: o.is_zero(f.member_device_age), ("member.required", "device"), "device_new", "0 or 1", "a device that is new for this member", untold=0.0),
     Row("cluster_size", lambda f, o: f.cluster_size, CLUSTER_NEEDS, "cluster_shared", "members", "{:.0f} members are joined by devices, instruments or addresses that they share", untold=1.0),
     Row("cluster_frauds", lambda f, o: f.cluster_frauds, CLUSTER_NEEDS, "cluster_shared", "members", "a fraud is known of {:.0f} of the members who are joined by what they share", untold=0.0),
     Row("cluster_fraud_share", lambda f, o: o.div(f.cluster_frauds, f.cluster_size + CLUSTER_PRIOR), CLUSTER_NEEDS, "cluster_shared", "share", "a fraud is known of a share of {:.2f} of the members who are joined by what they share", untold=0.0),
-    Row("consignee_self", lambda f, o: f.consignee_self, ("consignee",), "delivery_shared", "0 or 1", "the member is the consignee"),
+    Row("consignee_self", lambda f, o: f.consignee_self, ("consignee",), "delivery_shared", "0 or 1", "the member is the consignee", untold=0.0),
     Row("page_views", lambda f, o: f.page_views, ("log",), "session_behaviour", "pages", "{:.0f} pages in this session"),
     Row("search_count", lambda f, o: f.search_count, ("log",), "session_behaviour", "searches", "{:.0f} searches in this session"),
     Row("seconds_on_page", lambda f, o: f.seconds_on_page, ("log",), "session_behaviour", "s", "{} on the page"),
@@ -370,6 +370,8 @@ def say(feature: Window | Row, value: float) -> str:
 
     >>> say(next(f for f in WINDOWS if f.name == "device_age"), 7260.0)
     'this device was first seen 2 hours ago'
+    >>> say(next(f for f in WINDOWS if f.name == "device_age"), 0.0)
+    'this device was first seen just now'
     >>> say(next(f for f in WINDOWS if f.name == "member_purchases_7d"), 1.0)
     '1 purchase by this member in 7 days'
     """
@@ -377,23 +379,29 @@ def say(feature: Window | Row, value: float) -> str:
         said = feature.says.format(value)
         alone = said.startswith("1 ") and not said.startswith("1 of ") and feature.unit in _ONE
         return said.replace(feature.unit, _ONE[feature.unit], 1) if alone else said
-    for name, seconds in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
-        if value >= seconds:
-            count = int(value // seconds)
-            return feature.says.format(f"{count} {name}{'s' if count > 1 else ''}")
-    return feature.says.format(f"{value:.0f} seconds")
+    if value < 1:
+        return feature.says.replace("{} ago", "just now").format("less than a second")
+    units = (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
+    name, seconds = next(unit for unit in units if value >= unit[1])
+    count = int(value // seconds)
+    return feature.says.format(f"{count} {name}{'s' if count > 1 else ''}")
 
 
 def tells(feature: Window | Row, value: float) -> bool:
-    """Whether a value is a fact worth telling: not a missing one, not a count of nothing, and not
-    "none within the window", which a time since the last one says by being the whole window.
+    """Whether what `feature` says at this value is a fact worth telling: not of a missing value,
+    not of a count of nothing, nor of what is not so.
+
+    A time since the last one is the whole window where there is none in it, and an age is 0 of what
+    is new: of a device that is a fact, of frauds it means that there are none.
     """
     if value != value:
         return False
     if isinstance(feature, Window):
         if feature.agg == "since_last":
             return value * SECOND < feature.over
-        return feature.agg in {"age", "distance_age"} or value > 0
+        if feature.agg == "age" and feature.of not in KNOWN:
+            return value >= 0
+        return value > 0 or (feature.agg == "distance_age" and value == 0)
     return feature.untold is None or value > feature.untold
 
 
