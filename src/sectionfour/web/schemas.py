@@ -13,10 +13,28 @@ from msgspec import Meta, Struct
 from sectionfour.domain import Basis, Identifier, Instant, LabelName, Masked, Raw, Reason, Text
 
 #: No control character, of which PostgreSQL has one in no text.
-LINE = r"^[^\x00-\x1f\x7f]+(?![\s\S])"
-Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}(?![\\s\\S])", description="SHA-256, in hex")]
-Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[\w.@-]+(?![\s\S])")]
-Language = Annotated[str, Meta(min_length=2, max_length=35, pattern=r"^[A-Za-z0-9-]+(?![\s\S])")]
+LINE = Meta(pattern=r"^[^\x00-\x1f\x7f]+(?![\s\S])", description="one line of text")
+Digest = Annotated[
+    str, Meta(pattern="^[0-9a-f]{64}(?![\\s\\S])", description="a SHA-256 in hex, in small letters")
+]
+Name = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=64,
+        pattern=r"^[\w.@-]+(?![\s\S])",
+        description="letters, digits, and . _ @ -",
+    ),
+]
+Language = Annotated[
+    str,
+    Meta(
+        min_length=2,
+        max_length=35,
+        pattern=r"^[A-Za-z0-9-]+(?![\s\S])",
+        description="a language tag, like zh-CN",
+    ),
+]
 Key = Annotated[str, Meta(min_length=1, max_length=64)]
 Keys = Annotated[tuple[Key, ...], Meta(min_length=1, max_length=64)]
 Long = Annotated[str, Meta(max_length=4096)]
