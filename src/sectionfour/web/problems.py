@@ -140,8 +140,9 @@ def _allowed(kind: Type, steps: list[str]) -> list[Any]:
 def _form(kind: Type, steps: list[str]) -> str:
     """Return what is to be sent at the end of `steps`, in the words of its description."""
     for one in _at(kind, steps):
-        if isinstance(one, Metadata) and "description" in (one.extra_json_schema or {}):
-            return f"expected {one.extra_json_schema['description']}"
+        said = (one.extra_json_schema or {}) if isinstance(one, Metadata) else {}
+        if "description" in said:
+            return f"expected {said['description']}"
     return "is not of the form asked for; see /openapi.json"
 
 
