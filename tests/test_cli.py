@@ -141,3 +141,16 @@ def test_a_load_that_goes_nowhere_says_so_and_leaves_no_key_behind(url, a_home):
         ledger.close()
     assert len(kept) == 2
     assert all(key.revoked_at is not None for key in kept)
+
+
+def test_who_promotes_and_what_is_looked_at_before_anything_is_measured(monkeypatch):
+    monkeypatch.setenv("SECTIONFOUR_MODELS", str(Path(__file__).parents[1] / "models"))
+    promote = ("models", "promote", "transaction", "none")
+    status, output = said(*promote, "--by", "k_0000000000000000")
+    assert status == 1
+    assert "no standing key of this id has the role" in output
+    key = said("keys", "create", "--role", "trainer")[1]
+    key_id = key.split("\n")[1].partition(":")[0]
+    status, output = said(*promote, "--by", key_id)
+    assert status == 1
+    assert output.startswith("Error: model transaction/none is not there")

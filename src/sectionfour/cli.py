@@ -83,7 +83,8 @@ def _ledger(url: str | None) -> Any:
     from sectionfour import stores
 
     settings = from_environment(ledger=url)
-    return stores.open_ledger(settings.ledger or f"sqlite:{settings.made_home() / 'ledger.db'}")
+    settings.make_home()
+    return stores.open_ledger(settings.ledger or f"sqlite:{settings.home / 'ledger.db'}")
 
 
 @keys.command(name="create")

@@ -31,7 +31,8 @@ class _Ended(click.ClickException):
 @contextmanager
 def _alone(settings: Settings, name: str = "train", does: str = "trains") -> Iterator[None]:
     """Hold this home's lock on such work; it is let go when the process ends, however it ends."""
-    with open(settings.made_home() / f"{name}.lock", "w") as lock:
+    settings.make_home()
+    with open(settings.home / f"{name}.lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -43,7 +43,8 @@ def demo(settings: Settings, say: Say, *, once: bool, bind: str = "127.0.0.1:840
     A home that an earlier demonstration made is made anew; any other that holds something, or whose
     service runs, is left alone, with a SettingsError.
     """
-    home = settings.made_home()
+    home = settings.home
+    settings.make_home()
     if any(home.iterdir()):
         if not (home / MARKER).exists():
             raise SettingsError(
@@ -54,7 +55,7 @@ def demo(settings: Settings, say: Say, *, once: bool, bind: str = "127.0.0.1:840
             if not unserved:
                 raise SettingsError(f"a service runs in {home}: end it first")
             shutil.rmtree(home)
-        settings.made_home()
+        settings.make_home()
     (home / MARKER).touch()
     settings = replace(settings, models=home / "models")
 
