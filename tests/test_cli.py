@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from sectionfour import simulate
 from sectionfour.cli import main
 from sectionfour.commands.opened import address
 from sectionfour.jobs.upkeep import alone
@@ -141,6 +142,17 @@ def test_a_load_that_goes_nowhere_says_so_and_leaves_no_key_behind(url, a_home):
         ledger.close()
     assert len(kept) == 2
     assert all(key.revoked_at is not None for key in kept)
+
+
+def test_what_was_imported_is_signed_for_and_verified(tmp_path):
+    """Also where no service has run yet."""
+    simulate.write(simulate.simulate(seed=4, events=3_000, days=10), tmp_path / "market")
+    status, output = said("import", "events", str(tmp_path / "market"))
+    assert status == 0
+    assert "kept " in output
+    status, output = said("verify")
+    assert status == 0
+    assert "entries match their checkpoints and the witness" in output
 
 
 def test_who_promotes_and_what_is_looked_at_before_anything_is_measured(monkeypatch):

@@ -41,7 +41,7 @@ def import_() -> None:
 def _import(steps: Iterator[Step], count: int, notice: Notice) -> None:
     from tqdm import tqdm
 
-    from sectionfour.bootstrap import velocity_url
+    from sectionfour.bootstrap import open_notary, velocity_url
     from sectionfour.loading.replay import replay
     from sectionfour.stores.loader import loading
 
@@ -52,6 +52,7 @@ def _import(steps: Iterator[Step], count: int, notice: Notice) -> None:
         tqdm(total=count, unit="event", unit_scale=True, file=sys.stderr) as bar,
     ):
         report = replay(steps, parts, notice=notice, progress=bar.update, load=load)
+        open_notary(settings, parts).extend(parts.clock())  # signed, though no service runs
     click.echo(
         f"kept {report.events:,} events, {report.consents:,} consents, {report.labels:,} labels"
     )
