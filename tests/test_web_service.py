@@ -404,6 +404,19 @@ def test_windows_that_were_dropped_are_made_anew_before_anything_is_served(a_ser
         assert "made anew" in server.log.read_text()
 
 
+def test_a_load_is_measured_with_consents_on_file_or_not_at_all(service, monkeypatch, tmp_path):
+    monkeypatch.setenv("SECTIONFOUR_HOME", str(tmp_path))
+    monkeypatch.setenv("SECTIONFOUR_VELOCITY_GIB", "0.05")
+    load = ["bench", "--url", f"http://127.0.0.1:{service.port}", "--members", "3"]
+    load += ["--seconds", "0.2", "--connections", "2", "--checkout-key", service.keys["checkout"]]
+    wrong = CliRunner().invoke(main, [*load, "--consent-key", service.keys["checkout"]])
+    assert wrong.exit_code == 1
+    assert "Error: not all consents were taken; answers by status: {403: 1}" in wrong.output
+    right = CliRunner().invoke(main, [*load, "--consent-key", service.keys["consent"]])
+    assert right.exit_code == 0, right.output
+    assert re.search(r"answers by status: \{200: \d+\}", right.output)
+
+
 def test_a_service_without_models_says_so_and_does_not_start(home, tmp_path):
     environment = os.environ | {
         "SECTIONFOUR_HOME": str(home),

@@ -198,12 +198,15 @@ def bench(
     seed: int = 4,
     progress: Callable[[str], object] = lambda text: None,
 ) -> Result:
-    """Record a consent for every member, then load the service; return what it showed."""
+    """Record a consent for every member, then load the service; return what it showed.
+
+    Raises SettingsError where a consent is not taken: assessments without one are less work.
+    """
     progress("consents")
     told = message(url, "PUT", f"/v1/notices/{NOTICE[0]}", notice(), consent_key)
-    run(url, iter([told]), connections=1, seconds=60)
+    _taken(run(url, iter([told]), connections=1, seconds=60))
     given = (message(url, "POST", "/v1/consents", consent(m), consent_key) for m in range(members))
-    run(url, given, connections=connections, seconds=600)
+    _taken(run(url, given, connections=connections, seconds=600))
     progress("load")
     rng = np.random.default_rng(seed)
     prefix = f"bench_{time.time_ns():x}_"
@@ -219,3 +222,9 @@ def bench(
     # Made beforehand, so that making them is not part of the load.
     enough = [next(ready) for _ in range(int(6_000 * seconds))]
     return run(url, iter(enough), connections=connections, seconds=seconds)
+
+
+def _taken(result: Result) -> None:
+    if not {200, 201}.issuperset(result.statuses):
+        statuses = dict(sorted(result.statuses.items()))
+        raise SettingsError(f"not all consents were taken; answers by status: {statuses}")
