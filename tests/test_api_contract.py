@@ -13,7 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sectionfour.web import ROUTES, body, cases, receipts, reports
+from sectionfour.errors import BadRequest
+from sectionfour.features.catalog import FEATURES, REASONS
+from sectionfour.web import ROUTES, body, cases, receipts, reports, schemas
+from sectionfour.web.holds import HoldBody
 
 KINDS = ("assessments", "events", "log", "consent_events", "grants", "labels", "notices", "reviews")
 
@@ -177,6 +180,18 @@ def test_the_example_requests_get_answers_of_the_forms_shown(client, contract, r
     hold(contract, "erase_member", erased)
     read = privacy.get(f"/v1/erasures/{erased.json['erasure_id']}")
     hold(contract, "read_erasure", read)
+
+
+def test_the_examples_give_reasons_that_the_service_gives(contract):
+    some = r"(?!0 )[\d.]+( days| hours| minutes| seconds)?"
+    for name in ("assess", "read_assessment"):
+        answer = operation(contract, name)["responses"]["200"]["content"]["application/json"]
+        assert answer["example"]["reasons"]
+        for reason in answer["example"]["reasons"]:
+            texts = [f.says for f in FEATURES if f.code == reason["code"]]
+            wanted = [some.join(map(re.escape, re.split(r"\{.*?\}", text))) for text in texts]
+            wanted.append(re.escape(REASONS[reason["code"]]))
+            assert any(re.fullmatch(one, reason["reason"]) for one in wanted), reason
 
 
 def _in_days(days: int) -> str:
@@ -377,6 +392,48 @@ def test_a_field_that_does_not_fit_is_named_and_nothing_is_kept(
     # and the details help: they say what is wanted
     assert "must be one of evaluate, protect" in seen
     assert any("secret" in detail for detail in seen)
+
+
+#: A body, what is wrong in it and where, and how the detail begins: it says what is wanted.
+HELPFUL = [
+    (schemas.ConsentBody, "event_state", "maybe", "must be one of consent_given, consent_refused"),
+    (schemas.ConsentBody, "event_type", "yes", "must be one of explicitly_expressed"),
+    (schemas.ConsentBody, "member_id", "\t", "expected 1 to 128 characters, not blank"),
+    (schemas.ConsentBody, "event_time", "2026-11-23T09:00:00", "an instant in RFC 3339, with an"),
+    (schemas.ConsentBody, "event_time", "soon", "an instant in RFC 3339, with an offset"),
+    (schemas.NoticeBody, "text_sha256", "A" * 64, "expected a SHA-256 in hex, in small letters"),
+    (schemas.NoticeBody, "language", "zh_CN", "expected a language tag, like zh-CN"),
+    (schemas.NoticeBody, "version", "a b", "expected letters, digits, and . _ @ -"),
+    (schemas.LabelBody, "source", "the bank", "expected letters, digits, and . _ @ -"),
+    (HoldBody, "law", "two\nlines", "expected one line of text"),
+]
+
+
+@pytest.mark.parametrize(("kind", "field", "value", "begins"), HELPFUL)
+def test_what_is_said_of_a_field_says_what_is_wanted(kind, field, value, begins):
+    whole = {
+        "member_id": "m_1", "notice": {"id": "n", "version": "1"}, "purpose": "security",
+        "categories": ["device"], "event_type": "explicitly_expressed", "label": "legitimate",
+        "event_time": "2026-11-23T09:00:00Z", "version": "1", "language": "en", "source": "s",
+        "text_sha256": "a" * 64, "purposes": ["security"], "law": "Law, art. 1",
+        "valid_from": "2026-11-23T09:00:00Z",
+    }  # fmt: skip
+    fields = {f: v for f, v in whole.items() if f in kind.__struct_fields__}
+    body.decode(json.dumps(fields).encode(), kind)  # fits
+    with pytest.raises(BadRequest) as refused:
+        body.decode(json.dumps(fields | {field: value}).encode(), kind)
+    assert refused.value.pointer == f"/{field}"
+    assert refused.value.detail.startswith(begins)
+
+
+def test_currency_in_small_letters_is_told_how(client, a_request):
+    answer = client("checkout").post(
+        "/v1/assessments", json=changed(a_request(), "transaction.currency", "cny")
+    )
+    assert answer.status_code == 400
+    assert answer.json["errors"] == [
+        {"pointer": "/transaction/currency", "detail": "expected three capital letters, like CNY"}
+    ]
 
 
 def test_bytes_that_are_no_such_object_are_refused_and_nothing_is_kept(client, parts, raw):

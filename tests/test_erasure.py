@@ -21,6 +21,7 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from sectionfour.bootstrap import open_parts
 from sectionfour.cli import main
 from sectionfour.domain import DAY, Event, known_event, micros
 from sectionfour.errors import KeyringError
@@ -612,6 +613,18 @@ def test_an_older_file_of_halves_is_noticed(app, client, lived, settings, tmp_pa
     with pytest.raises(KeyringError, match="newest"):
         keys.subject("raw-member-1")
     keys.vault.close()
+
+
+@pytest.mark.parametrize("file", ["keys/ring.json", "vault.db", "keys/persons.db"])
+def test_what_tokens_are_made_with_is_not_made_anew_under_a_ledger_that_holds_some(
+    lived, settings, file
+):
+    """Everybody would be a stranger, and what is held of them beyond reach, theirs too."""
+    lived.close()
+    (settings.home / file).unlink()
+    with pytest.raises(KeyringError, match=f"restore {file} from a copy"):
+        open_parts(settings)
+    assert not (settings.home / file).exists()
 
 
 def copied(ledger) -> dict[str, list[tuple[Any, ...]]]:

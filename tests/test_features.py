@@ -38,6 +38,8 @@ from sectionfour.features.catalog import (
     columns,
     definition,
     fingerprint,
+    say,
+    tells,
 )
 from sectionfour.features.online import Cluster, Velocity, key_of, read_and_observe
 from sectionfour.privacy import regime
@@ -915,6 +917,56 @@ def test_every_text_of_a_feature_takes_its_number():
     for feature in FEATURES:
         assert feature.says.format(3.0)
         assert feature.unit
+
+
+def test_one_of_anything_is_said_as_one():
+    for feature in FEATURES:
+        said = say(feature, 1.0)
+        if feature.unit == "s":
+            assert "1 second" in said
+            assert "1 seconds" not in said
+        elif said.startswith("1 ") and feature.unit in catalog._ONE:
+            text = feature.says.format(1).removeprefix("1 ")
+            assert feature.unit in text, f"{feature.name}: what is counted is not in its text"
+            one = catalog._ONE[feature.unit]
+            assert said == f"1 {text.replace(feature.unit, one, 1)}" or said.startswith("1 of ")
+
+
+@settings(max_examples=150, deadline=None)
+@given(histories())
+def test_what_is_told_of_an_event_is_so(events):
+    """No reason speaks of frauds, changes, logins or purchases that never were."""
+    *past, event = events
+    if event.type in KNOWN:
+        event = msgspec.structs.replace(event, type="purchase")
+    vector = dict(zip(NAMES, by_definition(event, past), strict=True))
+    told = {f.name for f in FEATURES if tells(f, vector[f.name])}
+
+    def before(stream: str, by: str) -> bool:
+        types, entity = catalog.STREAMS[stream], getattr(event, by)
+        return any(x.type in types and getattr(x, by) == entity for x in past)
+
+    for window in WINDOWS:
+        new = window.agg == "age" and window.of not in KNOWN and vector[window.name] == 0
+        if window.name in told and not new:
+            assert before(window.of, window.by), window.name
+    for name, needed in {
+        "changed_after_failures": ("change", "login_failed"),
+        "member_pace": ("event",),
+        "member_burst": ("event",),
+        "spending_excess_7d": ("purchase",),
+        "spending_squares_7d": ("purchase",),
+        "cleared_mean": ("cleared",),
+    }.items():
+        if name in told:
+            assert all(before(stream, "member") for stream in needed), name
+    for name in told & {n for n in NAMES if n.startswith("payee_fraud")}:
+        assert before("fraud", "payee"), name
+    assert ("new_device" in told) == (vector["member_device_age"] == 0)
+    assert ("consignee_self" in told) == (event.consignee_self == 1)
+    if "account_age" in told:
+        assert event.registered_at is not None
+        assert event.registered_at < event.at
 
 
 def test_every_stream_is_of_types_that_exist():

@@ -545,6 +545,51 @@ CONTRADICTIONS = [
     ("exceptions.4.ratify_within_hours", 0, "exceptions.4.ratify_within_hours: "),
     ("exceptions.1.law", "", "exceptions.1.law: is empty"),
     ("lists.threats", ["none"], "lists.threats: 'none'"),
+    ("lists.threats", [], "lists.threats: is empty"),
+    (
+        "lists.categories",
+        [*CATEGORIES][::-1],
+        "lists.categories: a place is a bit in what is stored",
+    ),
+    ("lists.permissions", ["location.ip"], "lists.permissions: lacks 'device.tracking'"),
+    ("categories.location.permission", "location.up", "lists.permissions: lacks 'location.up'"),
+    ("categories.location.permission", "none", "lists.permissions: nothing needs 'location.ip'"),
+    ("bases", ["exception", "consent", "contract", "explicit_consent"], "bases: the order is exp"),
+    ("purposes.security.account_risk.requires", [], "purposes.security.account_risk.requires: "),
+    (
+        "purposes.security.incident_detection.guest_categories",
+        ["device", "order"],
+        "purposes.security.incident_detection.guest_categories: 'order' is a member's",
+    ),
+    (
+        "purposes.security.incident_detection.guest_categories",
+        ["device", "member.required"],
+        "purposes.security.incident_detection.guest_categories: 'member.required' is a member's",
+    ),
+    (
+        "purposes.security.incident_detection.guest_categories",
+        ["device", "consignee"],
+        "purposes.security.incident_detection.guest_categories: 'consignee' may be about a third",
+    ),
+    ("categories.biometric.face.result_only", False, "categories.biometric.face.result_only: "),
+    (
+        "categories.derived.risk.collected_for",
+        ["security", "marketing.push"],
+        "categories.derived.risk.collected_for: made for security",
+    ),
+    ("categories.log.title", "  ", "categories.log.title: is empty"),
+    ("sources.first_party.grounds", ["statutory"], "sources.first_party.grounds: nobody else"),
+    ("sources.affiliate.brings", [], "sources.affiliate.brings: nothing is named"),
+    ("sources.affiliate.serves", [], "sources.affiliate.serves: nothing is named"),
+    ("exceptions.2.controllers", [], "exceptions.2.controllers: nobody may rely on it"),
+    (
+        "exceptions.4.ratifiers",
+        ["duty_manager"],
+        "exceptions.4.ratifiers: 'duty_manager' has approved already",
+    ),
+    ("exceptions.4.bound_to", "subjects", "exceptions.4.routine_scoring: 'incident' is not for"),
+    ("exceptions.5.sources", ["any"], "exceptions.5.sources: 'source_tag' is for data from the"),
+    ("exceptions.11.bound_to", "extract", "exceptions.11.routine_scoring: 'if_memo' is not for"),
 ]
 
 
@@ -558,6 +603,42 @@ def path_of(dotted: str) -> tuple[str, ...]:
 @pytest.mark.parametrize(("where", "value", "begins"), CONTRADICTIONS)
 def test_a_contradiction_is_refused_naming_it(where, value, begins):
     assert refusal(changed(path_of(where), value)).startswith(begins)
+
+
+def test_a_permission_of_a_device_is_one_of_the_list():
+    file = changed(("permissions", "device.model"), "device.modle")
+    assert refusal(file) == "lists.permissions: lacks 'device.modle', which something needs"
+
+
+def test_no_score_rests_on_a_grant_for_research_however_it_is_written():
+    for scoring in ("incident", "source_tag", "order", "if_memo"):
+        rule = FILE["exceptions"]["10"] | {
+            "operations": ["collect", "score"], "routine_scoring": scoring, "sources": ["public"],
+            "documents": ["legal_memo", *FILE["exceptions"]["10"]["documents"]],
+        }  # fmt: skip
+        said = refusal(changed(("exceptions", "10"), rule))
+        assert said.startswith("exceptions.10.routine_scoring: ")
+
+
+def test_a_category_that_comes_from_nowhere_is_a_gap():
+    file = copy.deepcopy(FILE)
+    for source in file["sources"].values():
+        source["brings"] = [c for c in CATEGORIES if c != "log"]
+    assert refusal(file) == "lists.sources: none brings 'log'"
+    file = copy.deepcopy(FILE)
+    for source in file["sources"].values():
+        source["grounds"] = []
+    assert refusal(file) == "lists.sources: none that brings 'credit.realname' is attested"
+
+
+def test_what_code_speaks_of_may_not_be_taken_out():
+    file = copy.deepcopy(FILE)
+    file["lists"]["sources"].remove("public")
+    del file["sources"]["public"]
+    assert refusal(file) == "lists.sources: lacks 'public', which code speaks of"
+    file = copy.deepcopy(FILE)
+    file["lists"]["categories"].remove("location.wifi")
+    assert refusal(file).startswith("lists.categories: a place is a bit in what is stored")
 
 
 def test_services_that_nobody_withholds_or_protects_are_a_gap():

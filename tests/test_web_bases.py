@@ -213,6 +213,40 @@ def test_a_clock_a_little_ahead_of_ours_is_taken_as_now(client, a_request, a_con
     assert (later.status_code, later.json["errors"][0]["pointer"]) == (400, "/event_time")
 
 
+@pytest.mark.parametrize(
+    ("purpose", "kind", "warned"),
+    [
+        ("security", "explicitly_expressed", True),  # section Four does not list it
+        ("security.account_risk", "implicitly_expressed", True),
+        ("security.account_risk", "explicitly_expressed", False),
+        ("support.communicate", "implicitly_expressed", False),  # what it was collected for
+    ],
+)
+def test_whoever_consents_to_a_change_of_purpose_in_a_way_that_does_not_do_is_told(
+    client, a_request, a_consent, purpose, kind, warned
+):
+    """What no warning speaks of is a basis: what the gate says, the warning has said before."""
+    consents = client("consent")
+    notice = {
+        "version": "1", "language": "en", "text_sha256": "a" * 64,
+        "valid_from": "2026-01-01T00:00:00Z", "purposes": ["security", "support.communicate"],
+        "categories": ["communication", "member.required"],
+    }  # fmt: skip
+    assert consents.put("/v1/notices/pn_security", json=notice).status_code == 200
+    consents.post("/v1/consents", json=a_consent(categories=["member.required"]))
+    answer = consents.post(
+        "/v1/consents",
+        json=a_consent(purpose=purpose, event_type=kind, categories=["communication"]),
+    )
+    assert answer.status_code == 201
+    told = [(w["code"], w["input_pointer"]) for w in answer.json["warnings"]]
+    assert told == ([("no_basis", "/categories/0")] if warned else [])
+    if purpose != "support.communicate":
+        body = a_request(purpose="security.account_risk", communication={"calls": 3})
+        basis = used(client("checkout").post("/v1/assessments", json=body))
+        assert ("communication" in basis) == (not warned)
+
+
 def test_a_consent_that_is_over_is_no_basis(client, a_request, a_consent, notice):
     body = a_consent(event_time="2026-11-01T00:00:00Z", validity_duration="PT12H")
     answer = client("consent").post("/v1/consents", json=body)

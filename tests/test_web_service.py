@@ -523,6 +523,19 @@ def test_the_windows_of_one_home_are_refused_to_another(a_server, a_request, win
         assert "made anew" not in server.log.read_text()
 
 
+def test_a_load_is_measured_with_consents_on_file_or_not_at_all(service, monkeypatch, tmp_path):
+    monkeypatch.setenv("SECTIONFOUR_HOME", str(tmp_path))
+    monkeypatch.setenv("SECTIONFOUR_VELOCITY_GIB", "0.05")
+    load = ["bench", "--url", f"http://127.0.0.1:{service.port}", "--members", "3"]
+    load += ["--seconds", "0.2", "--connections", "2", "--checkout-key", service.keys["checkout"]]
+    wrong = CliRunner().invoke(main, [*load, "--consent-key", service.keys["checkout"]])
+    assert wrong.exit_code == 1
+    assert "Error: not all consents were taken; answers by status: {403: 1}" in wrong.output
+    right = CliRunner().invoke(main, [*load, "--consent-key", service.keys["consent"]])
+    assert right.exit_code == 0, right.output
+    assert re.search(r"answers by status: \{200: \d+\}", right.output)
+
+
 def test_a_service_without_models_says_so_and_does_not_start(home, tmp_path):
     environment = os.environ | {
         "SECTIONFOUR_HOME": str(home),
@@ -536,10 +549,3 @@ def test_a_service_without_models_says_so_and_does_not_start(home, tmp_path):
     assert done.returncode == 1
     assert "no transaction model has been promoted" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_an_address_that_is_none_is_refused():
-    for bind in ("8400", "localhost:", ":8400", "localhost:http"):
-        done = CliRunner().invoke(main, ["serve", "--bind", bind])
-        assert done.exit_code == 2, bind
-        assert "HOST:PORT" in done.output

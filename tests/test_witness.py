@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -252,3 +253,16 @@ def test_the_commands_from_the_shell(
     run = CliRunner().invoke(main, ["verify", "--witness", str(tmp_path / "absent")])
     assert run.exit_code == 1
     assert "by URL, or by the name of a file" in run.output
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
+def test_a_witness_listens_at_an_address_of_either_kind(log: ALog, tmp_path: Path) -> None:
+    for number, (host, shown) in enumerate((("127.0.0.1", "127.0.0.1"), ("::1", "[::1]"))):
+        witness = Witness(tmp_path / f"w{number}", log.notary.vkey, "witness.example")
+        server = start(witness, host)
+        try:
+            with urllib.request.urlopen(f"http://{shown}:{server.server_port}/vkey") as answer:
+                assert answer.read().decode() == f"{witness.vkey}\n"
+        finally:
+            server.shutdown()
+            server.server_close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from importlib import resources
+from pathlib import Path
 
 from sectionfour import stores
 from sectionfour.decisions import policy
@@ -19,18 +20,19 @@ from sectionfour.settings import Settings
 
 def open_parts(settings: Settings) -> Parts:
     """Open everything that a decision needs, under `settings.home`."""
-    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    settings.make_home()
     ledger = stores.open_ledger(
         settings.ledger or f"sqlite:{settings.home / 'ledger.db'}",
         synchronous=settings.durability.upper(),
         seconds=settings.ledger_seconds,
     )
     try:
-        if ledger.holds_tokens() and not (settings.home / "keys" / "ring.json").exists():
-            raise KeyringError(
-                "the ring of keys is gone, and the ledger whose tokens it made is there:"
-                " restore keys/ring.json from a copy"
-            )
+        for path, what in _made_with(settings):
+            if not path.exists() and ledger.holds_tokens():
+                raise KeyringError(
+                    f"{what} is gone, and the ledger whose tokens it made is there:"
+                    f" restore {path.relative_to(settings.home)} from a copy"
+                )
         keys = open_keys(settings.home, settings.region, settings.currency)
     except BaseException:
         ledger.close()
@@ -49,6 +51,16 @@ def open_parts(settings: Settings) -> Parts:
         policy=policy.load(settings.costs),
         regime=regime.load(settings.regime),
         clock=never_back(told_by(settings.clock), ledger.newest()),
+    )
+
+
+def _made_with(settings: Settings) -> tuple[tuple[Path, str], ...]:
+    """Return what a ledger's tokens are made with. Made anew, every member would be a stranger, and
+    what is known of them, a no as well, nobody's; nor could it be shown to them, or erased."""
+    return (
+        (settings.home / "keys" / "ring.json", "the ring of keys"),
+        (settings.home / "vault.db", "the vault"),
+        (settings.home / "keys" / "persons.db", "the file of persons' keys"),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from sectionfour.commands import COMMANDS
+from sectionfour.commands.opened import Address, address
 from sectionfour.errors import SectionFourError
 from sectionfour.settings import from_environment
 
@@ -31,7 +32,9 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--bind", default="127.0.0.1:8400", show_default=True, help="HOST:PORT to listen at.")
+@click.option(
+    "--bind", default="127.0.0.1:8400", show_default=True, type=address, help="HOST:PORT."
+)
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(1, 256))
 @click.option("--ledger", help="URL of the ledger, sqlite:PATH or postgresql:.")
 @click.option("--velocity", help="URL of the windows, lmdb:FOLDER or redis:.")
@@ -47,7 +50,7 @@ def main() -> None:
     help="Go on with a ledger put back from a copy, without what it lacks: withdrawals, too.",
 )
 def serve(
-    bind: str,
+    bind: Address,
     workers: int,
     ledger: str | None,
     velocity: str | None,
@@ -60,14 +63,11 @@ def serve(
     """
     from sectionfour.serve import serve as run
 
-    host, _, port = bind.rpartition(":")
-    if not host or not port.isdigit():
-        raise click.BadParameter("HOST:PORT is needed, like 127.0.0.1:8400", param_hint="--bind")
     settings = from_environment(ledger=ledger, velocity=velocity)
     run(
         settings,
-        host=host.strip("[]"),
-        port=int(port),
+        host=bind.host,
+        port=bind.port,
         workers=workers,
         pin=pin,
         older_ledger=older_ledger,
@@ -83,7 +83,7 @@ def _ledger(url: str | None) -> Any:
     from sectionfour import stores
 
     settings = from_environment(ledger=url)
-    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    settings.make_home()
     return stores.open_ledger(settings.ledger or f"sqlite:{settings.home / 'ledger.db'}")
 
 

@@ -15,7 +15,15 @@ from msgspec.json import Decoder
 
 #: No control character, and something to see: what is blank would be one and the same for all.
 _IDENTIFIER = r"^(?=.*\S)[^\x00-\x1f\x7f]+(?![\s\S])"
-Identifier = Annotated[str, Meta(min_length=1, max_length=128, pattern=_IDENTIFIER)]
+Identifier = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=128,
+        pattern=_IDENTIFIER,
+        description="1 to 128 characters, not blank, and none of them a control character",
+    ),
+]
 Text = Annotated[str, Meta(max_length=512)]
 Instant = Annotated[datetime, Meta(tz=True)]
 Count = Annotated[int, Meta(ge=0, le=1_000_000)]
@@ -113,7 +121,10 @@ class Consignee(Raw, frozen=True, kw_only=True):
 class Transaction(Raw, frozen=True, kw_only=True):
     order_id: Identifier
     amount: Amount
-    currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}(?![\s\S])")]
+    currency: Annotated[
+        str,
+        Meta(pattern=r"^[A-Z]{3}(?![\s\S])", description="three capital letters, like CNY"),
+    ]
     payee_id: Identifier | None = None
     item_count: Count | None = None
     instrument: Instrument | None = None

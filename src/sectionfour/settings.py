@@ -57,6 +57,13 @@ class Settings:
                 f"origin must be a name without spaces or plus, got {self.origin!r}"
             )
 
+    def make_home(self) -> None:
+        """Make `home` where it is not there, for nobody else to read. Raises SettingsError."""
+        try:
+            self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise SettingsError(f"home cannot be {self.home}: {error.strerror}") from error
+
     @property
     def witness_file(self) -> Path:
         return self.witness or self.home / "checkpoints" / "witness.txt"

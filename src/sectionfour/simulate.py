@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sectionfour import parquet
 from sectionfour.errors import HistoryError
 from sectionfour.marketplace import papers, tables
 from sectionfour.marketplace.frauds import fraud_visits
@@ -139,11 +140,7 @@ def read(folder: Path) -> Market:
         path = folder / f"{field.name}.parquet"
         if not path.is_file():
             raise HistoryError(f"a market needs {field.name}.parquet, and {folder} has none")
-        table = pq.read_table(path)
-        missing = sorted(SCHEMAS[field.name].keys() - set(table.column_names))
-        if missing:
-            raise HistoryError(f"{path.name} needs the columns {missing}")
-        found[field.name] = table.to_pandas()
+        found[field.name] = parquet.table(path, SCHEMAS[field.name])
     return Market(**found)
 
 

@@ -9,6 +9,7 @@ Whoever reaches it can learn how fast the log grows, and nothing else; only the 
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -62,9 +63,11 @@ def listen(witness: Witness, host: str, port: int) -> ThreadingHTTPServer:
         def log_message(self, format: str, *values: Any) -> None:
             """Say nothing: an access log is nobody's business here."""
 
-    server = ThreadingHTTPServer((host, port), Handler)
-    server.daemon_threads = True
-    return server
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+    return Server((host, port), Handler)
 
 
 def start(witness: Witness, host: str = "127.0.0.1", port: int = 0) -> ThreadingHTTPServer:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from sectionfour.commands.opened import FILE, FOLDER, opened
+from sectionfour.commands.opened import DATE, FILE, FOLDER, opened
 from sectionfour.settings import from_environment
 
 if TYPE_CHECKING:
@@ -20,8 +19,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--seed", default=4, show_default=True)
-@click.option("--events", default=55_000, show_default=True)
-@click.option("--days", default=120, show_default=True)
+@click.option("--events", default=55_000, show_default=True, type=click.IntRange(min=3_000))
+@click.option("--days", default=120, show_default=True, type=click.IntRange(min=10))
 @click.option("--out", type=FOLDER, required=True, help="Folder for the parquet files.")
 def simulate(seed: int, events: int, days: int, out: Path) -> None:
     """Write a simulated marketplace (parquet).
@@ -42,7 +41,7 @@ def import_() -> None:
 def _import(steps: Iterator[Step], count: int, notice: Notice) -> None:
     from tqdm import tqdm
 
-    from sectionfour.bootstrap import home_of, velocity_url
+    from sectionfour.bootstrap import home_of, open_notary, velocity_url
     from sectionfour.loading.replay import replay
     from sectionfour.stores.loader import loading
 
@@ -54,6 +53,7 @@ def _import(steps: Iterator[Step], count: int, notice: Notice) -> None:
         tqdm(total=count, unit="event", unit_scale=True, file=sys.stderr) as bar,
     ):
         report = replay(steps, parts, notice=notice, progress=bar.update, load=load)
+        open_notary(settings, parts).extend(parts.clock())  # signed, though no service runs
     click.echo(
         f"kept {report.events:,} events, {report.consents:,} consents, {report.labels:,} labels"
     )
@@ -76,17 +76,15 @@ def import_events(folder: Path) -> None:
 
 @import_.command(name="handbook")
 @click.argument("file", type=FILE)
-@click.option("--until", type=click.DateTime(["%Y-%m-%d"]), help="Nothing from this day on, UTC.")
-def import_handbook(file: Path, until: datetime | None) -> None:
+@click.option("--until", type=DATE, help="Nothing from this day on, UTC.")
+def import_handbook(file: Path, until: int | None) -> None:
     """Take in the handbook's card transactions: a customer as member, a terminal as payee.
 
     Example: sectionfour import handbook handbook.parquet --until 2018-08-08
     """
-    from sectionfour.domain import micros
     from sectionfour.loading import imports
 
-    end = None if until is None else micros(until.replace(tzinfo=UTC))
-    _import(*imports.handbook(file, end), imports.HANDBOOK_NOTICE)
+    _import(*imports.handbook(file, until), imports.HANDBOOK_NOTICE)
 
 
 @click.command()

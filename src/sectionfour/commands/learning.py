@@ -6,31 +6,18 @@ import fcntl
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
-from sectionfour.commands.opened import FILE, opened
+from sectionfour.commands.opened import DATE, FILE, opened
 from sectionfour.errors import HistoryError
 from sectionfour.settings import Settings, from_environment
 
 #: Exit statuses of `train` beside 0, 1 (failed) and 2 (usage), as in sysexits(3).
 CANNOT_LEARN, BUSY = 65, 75
-
-
-def _micros(text: str | None) -> int | None:
-    """Return a date or an instant, of UTC where it names no zone, in microseconds."""
-    from sectionfour.domain import micros
-
-    if text is None:
-        return None
-    try:
-        given = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise click.BadParameter(f"{text!r} is no date, as in 2026-01-31") from error
-    return micros(given if given.tzinfo else given.replace(tzinfo=UTC))
 
 
 class _Ended(click.ClickException):
@@ -44,7 +31,7 @@ class _Ended(click.ClickException):
 @contextmanager
 def _alone(settings: Settings, name: str = "train", does: str = "trains") -> Iterator[None]:
     """Hold this home's lock on such work; it is let go when the process ends, however it ends."""
-    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    settings.make_home()
     with open(settings.home / f"{name}.lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -81,8 +68,10 @@ def say_metrics(metrics: dict[str, dict[str, float]]) -> None:
     help="Of the search: loky, threading, dask[:ADDRESS] or spark[:ADDRESS].",
 )
 @click.option("--seed", default=4, show_default=True)
-@click.option("--since", help="Learn from events from this date on (older ones form windows).")
-@click.option("--until", help="Use nothing from this date on.")
+@click.option(
+    "--since", type=DATE, help="Learn from events from then on (older ones form windows)."
+)
+@click.option("--until", type=DATE, help="Use nothing from this date on.")
 @click.option("--model", "names", multiple=True, help="Only this model; may be repeated.")
 @click.option("--challenge", is_flag=True, help="Let a new version score in shadow.")
 def train(
@@ -92,8 +81,8 @@ def train(
     jobs: int,
     backend: str,
     seed: int,
-    since: str | None,
-    until: str | None,
+    since: int | None,
+    until: int | None,
     names: tuple[str, ...],
     challenge: bool,
 ) -> None:
@@ -118,8 +107,8 @@ def train(
         jobs=jobs,
         backend=backend,
         seed=seed,
-        since=_micros(since),
-        until=_micros(until),
+        since=since,
+        until=until,
         names=names or registry.NAMES,
         challenge=challenge,
     )
@@ -162,8 +151,10 @@ def _oddities(data: dict[str, Any]) -> Iterator[str]:
 
 
 @click.command()
-@click.option("--from", "since", help="As of each midnight from this date on (UTC), not of now.")
-def clusters(since: str | None) -> None:
+@click.option(
+    "--from", "since", type=DATE, help="As of each midnight from this date on (UTC), not of now."
+)
+def clusters(since: int | None) -> None:
     """Find who shares devices, instruments or addresses with whom, for the features of clusters.
 
     Run it on a schedule; what is found counts for events a minute later and after. With --from it
@@ -181,15 +172,14 @@ def clusters(since: str | None) -> None:
     from sectionfour.learning.progress import steps_watched
 
     settings = from_environment()
-    begin = _micros(since)
     with _alone(settings, "clusters", "finds clusters"), opened() as parts:
-        if begin is None:
+        if since is None:
             done = clustering.refresh(parts)
         else:
             with upkeep.alone(settings.home) as unserved:
                 if not unserved:
                     raise _Ended(1, "a service runs in this home: end it first")
-                done = clustering.refresh_past(parts, begin, steps_watched("days"))
+                done = clustering.refresh_past(parts, since, steps_watched("days"))
     click.echo(
         f"{done.members:,} members in clusters, the largest of {done.largest:,};"
         f" {done.rows:,} rows written, the last count after {instant(done.at)}"
@@ -199,16 +189,18 @@ def clusters(since: str | None) -> None:
 @click.command()
 @click.argument("name")
 @click.option("--version", help="The one that is served, without it.")
-@click.option("--since", help="From this date on (UTC); the model's test period without it.")
-@click.option("--until", help="Nothing from this date on.")
+@click.option(
+    "--since", type=DATE, help="From this date on (UTC); the model's test period without it."
+)
+@click.option("--until", type=DATE, help="Nothing from this date on.")
 @click.option("--delay-days", default=14.0, show_default=True, help="Until a label is known.")
 @click.option("--costs", type=FILE, help="What each outcome costs (TOML); this home's without it.")
 @click.option("--json", "as_json", is_flag=True, help="Everything, the curves included, as JSON.")
 def evaluate(
     name: str,
     version: str | None,
-    since: str | None,
-    until: str | None,
+    since: int | None,
+    until: int | None,
     delay_days: float,
     costs: Path | None,
     as_json: bool,
@@ -228,13 +220,11 @@ def evaluate(
     from sectionfour.reports import period
 
     priced = policy.load(costs) if costs else None
-    begin, end = _micros(since), _micros(until)
     with opened() as parts:
         model, card = _model(name, version, parts)
         unseen = micros(datetime.fromisoformat(card["data"]["labels_known_by"]))
-        if begin is None and end is None:
-            begin = unseen
-        found = period.read(parts, [name], since=begin, until=end, delay_days=delay_days)[name]
+        begin = unseen if since is None and until is None else since
+        found = period.read(parts, [name], since=begin, until=until, delay_days=delay_days)[name]
         stated = (priced or parts.policy).of(name)
         said = period.judged(found, model.score(found.rows), stated, unseen=unseen)
     said = {"version": model.version, **said}
@@ -307,15 +297,15 @@ def _model(name: str, version: str | None, parts: Any) -> Any:
 
 @click.command()
 @click.option("--model", "names", multiple=True, help="Only this model; may be repeated.")
-@click.option("--since", help="From this date on (UTC); the last 30 days without it.")
-@click.option("--until", help="Nothing from this date on.")
+@click.option("--since", type=DATE, help="From this date on (UTC); the last 30 days without it.")
+@click.option("--until", type=DATE, help="Nothing from this date on.")
 @click.option("--delay-days", default=14.0, show_default=True, help="Until a label is known.")
 @click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="HTML to write.")
 @click.option("--fail", is_flag=True, help="End with status 1 where something drifts much.")
 def drift(
     names: tuple[str, ...],
-    since: str | None,
-    until: str | None,
+    since: int | None,
+    until: int | None,
     delay_days: float,
     report: Path | None,
     fail: bool,
@@ -333,8 +323,8 @@ def drift(
         found = drifting.measure(
             parts,
             names,
-            since=_micros(since),
-            until=_micros(until),
+            since=since,
+            until=until,
             delay_days=delay_days,
         )
     for line in drifting.lines(found):
@@ -356,8 +346,8 @@ def benchmark() -> None:
 @click.option("--data", type=FILE, required=True, help="The transactions (parquet).")
 @click.option(
     "--train-start",
-    multiple=True,
     type=click.DateTime(["%Y-%m-%d"]),
+    multiple=True,
     help="First day of a training week; repeatable.",
 )
 @click.option("--regime", type=click.Choice(["same", "all", "both"]), default="both")
@@ -372,7 +362,7 @@ def benchmark_handbook(data: Path, train_start: tuple[datetime, ...], regime: st
     def say(text: str) -> None:
         click.echo(f"... {text}", err=True)
 
-    starts = [start.date() for start in train_start] or list(handbook.TEST)
+    starts = [day.date() for day in train_start] or list(handbook.TEST)
     table = imports.read_handbook(data)
     say(f"{len(table):,} transactions; features")
     matrix = handbook.features(table)

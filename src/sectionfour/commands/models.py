@@ -154,6 +154,8 @@ def models_promote(
 
     with opened() as parts:
         folder, trusted = parts.models.folder, parts.models.trusted
+        challengers.known(parts, by)  # before anything is measured that nobody may promote
+        registry.load(folder, name, version, trusted)
         grounds: dict[str, Any] = {"on": "nothing"}
         if registry.current(folder, name) is not None and not unmeasured:
             found = (

@@ -1,11 +1,14 @@
-"""What most commands begin with: the parts of this home, opened and closed again."""
+"""What most commands begin with: the parts of this home, opened and closed again; and the types of
+their options."""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from datetime import UTC
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -16,6 +19,54 @@ if TYPE_CHECKING:
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(exists=True, path_type=Path)
+
+
+class Address(NamedTuple):
+    """Where to listen: an IP address and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def address(text: str) -> Address:
+    """Return what HOST:PORT says, the host a name or an address, where nothing listens yet.
+
+    The workers of a service share their port, and the system would share it as gladly with those of
+    another: each would get half of the calls. Raises BadParameter.
+    """
+    host, _, port = text.rpartition(":")
+    if not host or not (port.isascii() and port.isdecimal()) or int(port[:6]) > 65_535:
+        raise click.BadParameter("HOST:PORT is needed, like 127.0.0.1:8400")
+    try:
+        family, kind, _, _, found = socket.getaddrinfo(
+            host.strip("[]"), int(port), type=socket.SOCK_STREAM
+        )[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(found)
+    except OSError as error:
+        raise click.BadParameter(f"nothing can listen there: {error.strerror}") from error
+    return Address(str(found[0]), int(port))
+
+
+class _Date(click.DateTime):
+    """A date, or a date and time, in UTC; as microseconds since the epoch."""
+
+    name = "date"
+
+    def __init__(self) -> None:
+        super().__init__(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from sectionfour.domain import micros
+
+        return micros(super().convert(value, param, ctx).replace(tzinfo=UTC))
+
+
+DATE = _Date()
 
 
 @contextmanager

@@ -6,30 +6,32 @@ from pathlib import Path
 
 import click
 
-from sectionfour.commands.opened import FOLDER, opened
+from sectionfour.commands.opened import FOLDER, Address, address, opened
 from sectionfour.settings import from_environment
 
 
 @click.command()
 @click.option("--once", is_flag=True, help="End after a short run.")
-@click.option("--bind", default="127.0.0.1:8400", show_default=True, help="Where to listen.")
-def demo(once: bool, bind: str) -> None:
+@click.option(
+    "--bind", default="127.0.0.1:8400", show_default=True, type=address, help="HOST:PORT."
+)
+def demo(once: bool, bind: Address) -> None:
     """Simulate, train, serve, send traffic and show the answers.
 
     Example: sectionfour demo --once
     """
     from sectionfour.trial.demo import demo as run
 
-    run(from_environment(), click.echo, once=once, bind=bind)
+    run(from_environment(), click.echo, once=once, bind=str(bind))
 
 
 @click.command()
 @click.option("--url", default="http://127.0.0.1:8400", show_default=True)
 @click.option("--checkout-key", envvar="CHECKOUT_KEY", help="A key with role checkout.")
 @click.option("--consent-key", envvar="CONSENT_KEY", help="A key with role consent.")
-@click.option("--members", default=5_000, show_default=True)
-@click.option("--connections", default=8, show_default=True)
-@click.option("--seconds", default=15.0, show_default=True)
+@click.option("--members", default=5_000, show_default=True, type=click.IntRange(min=1))
+@click.option("--connections", default=8, show_default=True, type=click.IntRange(min=1))
+@click.option("--seconds", default=15.0, show_default=True, type=click.FloatRange(min=0))
 def bench(
     url: str,
     checkout_key: str | None,
@@ -57,17 +59,19 @@ def bench(
             made.append(checkout_key := keys.create_key(parts.ledger, "checkout", at))
         if consent_key is None:
             made.append(consent_key := keys.create_key(parts.ledger, "consent", at))
-        result = run(
-            url,
-            checkout_key,
-            consent_key,
-            members=members,
-            connections=connections,
-            seconds=seconds,
-            progress=say,
-        )
-        for key in made:
-            keys.revoke_key(parts.ledger, keys.key_id(key), parts.clock())
+        try:
+            result = run(
+                url,
+                checkout_key,
+                consent_key,
+                members=members,
+                connections=connections,
+                seconds=seconds,
+                progress=say,
+            )
+        finally:
+            for key in made:
+                keys.revoke_key(parts.ledger, keys.key_id(key), parts.clock())
     click.echo(
         f"{result.rate:,.0f} requests/s over {result.seconds:.1f} s, {connections} connections\n"
         f"p50 {result.percentile(50):.2f} ms, p95 {result.percentile(95):.2f} ms,"
@@ -116,9 +120,11 @@ def verify(witnesses: tuple[str, ...], witness_key: str | None) -> None:
 @click.command()
 @click.argument("vkey")
 @click.option("--folder", default="witness", show_default=True, type=FOLDER, help="What it keeps.")
-@click.option("--bind", default="127.0.0.1:8500", show_default=True, help="HOST:PORT to listen at.")
+@click.option(
+    "--bind", default="127.0.0.1:8500", show_default=True, type=address, help="HOST:PORT."
+)
 @click.option("--name", default="witness.example", show_default=True, help="Its name as a signer.")
-def witness(vkey: str, folder: Path, bind: str, name: str) -> None:
+def witness(vkey: str, folder: Path, bind: Address, name: str) -> None:
     """See the checkpoints of a log from another machine, and refuse every fork.
 
     VKEY is the log's verifier key, as in every receipt. The service sends here with
@@ -129,13 +135,10 @@ def witness(vkey: str, folder: Path, bind: str, name: str) -> None:
     from sectionfour.privacy.witness import Witness
     from sectionfour.witness import listen
 
-    host, _, port = bind.rpartition(":")
-    if not host or not port.isdigit():
-        raise click.BadParameter("HOST:PORT is needed, like 127.0.0.1:8500", param_hint="--bind")
     seeing = Witness(folder, vkey, name)
-    server = listen(seeing, host.strip("[]"), int(port))
+    server = listen(seeing, *bind)
     click.echo(seeing.vkey)
-    click.echo(f"listening at http://{host}:{server.server_port}", err=True)
+    click.echo(f"listening at http://{bind._replace(port=server.server_port)}", err=True)
     try:
         server.serve_forever()
     finally:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from sectionfour import parquet
 from sectionfour.domain import EPOCH, MICROSECOND, Permit, Request, Use
-from sectionfour.errors import HistoryError
 from sectionfour.privacy import entries, gate
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 PURPOSE = "security.record_audit_analyse"
 CATEGORY = "member.optional"
 OLDEST = 120
+COLUMNS = ("member_id", "birth_date", "gender")
 GENDERS = {"f": "f", "female": "f", "m": "m", "male": "m", "x": "x", "other": "x"}
 
 
@@ -45,20 +46,13 @@ def take(path: Path, parts: Parts) -> Taken:
     names `member.optional` is left out, and taken out where they were in. Raises HistoryError for
     a table without these columns.
     """
-    import pandas as pd  # a service sweeps here too, and reads no tables
-
-    table = pd.read_parquet(path)
-    missing = [name for name in ("member_id", "birth_date", "gender") if name not in table]
-    if missing:
-        raise HistoryError(f"{path.name} lacks {', '.join(missing)}")
+    table = parquet.table(path, COLUMNS)
     at = parts.clock()
     today = (EPOCH + at * MICROSECOND).date()
     kept: dict[bytes, tuple[bytes, str | None, str | None]] = {}
     left_out = {"no_consent": 0, "not_a_member": 0, "nothing_given": 0}
     before = {member for member, *_ in parts.ledger.audit_set()}
-    for member_id, birth, gender in table[["member_id", "birth_date", "gender"]].itertuples(
-        index=False
-    ):
+    for member_id, birth, gender in table[list(COLUMNS)].itertuples(index=False):
         band = age_band(birth, today) if isinstance(birth, str) else None
         known = GENDERS.get(gender.strip().lower()) if isinstance(gender, str) else None
         if band is None and known is None:

@@ -141,7 +141,7 @@ def promote(
     if by is None and before is not None:
         raise RegistryError(f"{name} {before} is served; to promote another takes a person's key")
     if by is not None:
-        _known(parts, by)
+        known(parts, by)
     model, _ = registry.load(models, name, version, trusted)
     _log(parts, "promoted", name, version, before, by, {"digest": model.digest} | (grounds or {}))
     registry.promote(models, name, version, trusted)
@@ -152,14 +152,15 @@ def rollback(parts: Parts, models: Path, name: str, *, by: str) -> str:
 
     No gain is asked for: going back must be possible at once.
     """
-    _known(parts, by)
+    known(parts, by)
     before = registry.current(models, name)
     version = registry.rollback(models, name)
     _log(parts, "rolled_back", name, version, before, by, {})
     return version
 
 
-def _known(parts: Parts, by: str) -> None:
+def known(parts: Parts, by: str) -> None:
+    """Raise Forbidden unless `by` is the id of a standing key of one of PROMOTERS."""
     for key_id, roles, _, revoked_at in parts.ledger.all_keys():
         if key_id == by and revoked_at is None and set(PROMOTERS).intersection(roles.split(",")):
             return

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sectionfour import parquet
 from sectionfour.domain import SECOND, WEEK, LabelName, Notice
 from sectionfour.errors import HistoryError
 from sectionfour.given import (
@@ -259,13 +260,7 @@ def read_handbook(path: Path) -> pd.DataFrame:
     The index is the place in the file; times without a zone are UTC. Raises HistoryError, naming
     the first row, where a column is missing or holds what cannot be.
     """
-    try:
-        table = pd.read_parquet(path).reset_index(drop=True)
-    except (OSError, ValueError) as error:
-        raise HistoryError(f"{path.name} cannot be read as parquet: {error}") from error
-    missing = [name for name in HANDBOOK_COLUMNS if name not in table]
-    if missing:
-        raise HistoryError(f"{path.name} lacks {', '.join(missing)}")
+    table = parquet.table(path, HANDBOOK_COLUMNS).reset_index(drop=True)
     if not len(table):
         raise HistoryError(f"{path.name} has no rows")
     try:

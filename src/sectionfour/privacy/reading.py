@@ -61,7 +61,7 @@ def read(kind: type[Rule], row: Any, where: str, names: Names, words: Names) -> 
         here = f"{where}.{key}"
         if value == "none":
             row[key] = None
-        elif value == "":
+        elif isinstance(value, str) and not value.strip():
             raise RegimeError(f"{here}: is empty; write 'none' where nothing is meant")
         elif isinstance(value, list):
             given = convert(list[str], value, here)

@@ -32,7 +32,9 @@ from sectionfour.privacy.rules import (
     Why,
 )
 
-LISTS = ("purposes", "categories", "sources", "services", "controllers", "threats")
+LISTS = (
+    "purposes", "categories", "sources", "services", "controllers", "threats", "permissions",
+)  # fmt: skip
 TABLES = ("purposes", "categories", "sources", "services", "exceptions")
 #: The fields of a device, its identifier by whose it is: each has its permission, or none by name.
 TOLD_BY_A_DEVICE = (
@@ -235,6 +237,8 @@ def assemble(file: Mapping[str, Any], *, digest: str) -> Regime:
     bases = reading.convert(tuple[BasisStep, ...], file["bases"], "bases")
     reading.no_name_twice("bases", bases)
     reading.same_names("bases", bases, get_args(BasisStep))
+    if bases != get_args(BasisStep):  # the gate's own; the file tells it to who reads no code
+        raise RegimeError(f"bases: the order is {', '.join(get_args(BasisStep))}")
     masked = reading.read_plain(str, file["masked"], "masked", get_args(Why))
     permissions = reading.read_plain(str, file["permissions"], "permissions", TOLD_BY_A_DEVICE)
     for told, needed in permissions.items():
@@ -302,8 +306,8 @@ def _names(lists: Any) -> dict[str, tuple[str, ...]]:
         reading.no_name_twice(f"lists.{key}", listed)
         for word in reading.WORDS.intersection(listed):
             raise RegimeError(f"lists.{key}: {word!r} has a meaning already")
-    for key in set(names["categories"]).intersection(names["sources"]):
-        raise RegimeError(f"lists.sources: {key!r} is a category")  # a refusal names either
+    for where, why in contradictions.in_lists(names):
+        raise RegimeError(f"lists.{where}: {why}")
     return names | {"exceptions": EXCEPTIONS}
 
 
@@ -331,14 +335,18 @@ def _admitted(purpose: PurposeRule, source: SourceRule) -> dict[str, Admission]:
 
 def _refuse_contradictions(regime: Regime, umbrella: Umbrella, file: Mapping[str, Any]) -> None:
     purposes, categories, services = regime.purposes, regime.categories, regime.services
+    listed = file["lists"]["permissions"]
     found = [("umbrella", contradictions.in_umbrella(umbrella, purposes))]
     for purpose in purposes.values():
-        found.append((f"purposes.{purpose.id}", contradictions.in_purpose(purpose)))
+        where = f"purposes.{purpose.id}"
+        found.append((where, contradictions.in_purpose(purpose)))
+        found.append((where, contradictions.in_guests(purpose, categories, regime.contract)))
     for category in categories.values():
         where = f"categories.{category.key}"
         found.append((where, contradictions.in_category(category, categories, purposes)))
         found.append((where, contradictions.in_refusal(category, services)))
     for source in regime.sources.values():
+        found.append((f"sources.{source.key}", contradictions.in_source(source)))
         found.append((f"sources.{source.key}", contradictions.in_refusal(source, services)))
     for service in services.values():
         found.append((f"services.{service.key}", contradictions.in_service(service, file)))
@@ -348,6 +356,8 @@ def _refuse_contradictions(regime: Regime, umbrella: Umbrella, file: Mapping[str
         (f"exceptions.{regime.contract.key}", contradictions.in_contract(regime.contract, purposes))
     )
     found.append(("lists", contradictions.in_models(purposes)))
+    found.append(("lists", contradictions.in_sources(regime.sources, categories)))
+    found.append(("lists", contradictions.in_permissions(regime.permissions, categories, listed)))
     for where, faults in found:
         for key, why in faults:
             raise RegimeError(f"{where}.{key}: {why}")

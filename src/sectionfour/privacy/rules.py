@@ -21,7 +21,7 @@ Operation = Literal["collect", "score", "train", "dispose", "export"]
 OPERATIONS: tuple[str, ...] = get_args(Operation)
 Ground = Literal["subject_authorised", "statutory"]
 Model = Literal["transaction", "account"]
-
+#: The document in which a lawyer says what an exception permits.
 LEGAL_MEMO = "legal_memo"
 
 

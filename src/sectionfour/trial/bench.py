@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 import msgspec
 import numpy as np
 
+from sectionfour.errors import SettingsError
+
 CATEGORIES = ("member.required", "order", "payment", "consignee", "device", "location", "log")
 NOTICE = ("pn_bench", "1")
 #: The load speaks to this machine alone.
@@ -85,14 +87,17 @@ class _Connection:
 
 def run(url: str, requests: Iterator[bytes], *, connections: int, seconds: float) -> Result:
     """Send `requests` over so many connections, one at a time on each, until there are no more or
-    the time is over.
+    the time is over. Raises SettingsError where nothing listens, or not on this machine.
     """
     where = urlsplit(url)
     if where.hostname not in LOOPBACK or where.port is None:
-        raise ValueError("the load goes to a port of this machine only")
+        raise SettingsError("the load goes to a port of this machine, like http://127.0.0.1:8400")
     result = Result()
     with selectors.DefaultSelector() as selector:
-        opened = [_Connection(where.hostname, where.port) for _ in range(connections)]
+        try:
+            opened = [_Connection(where.hostname, where.port) for _ in range(connections)]
+        except ConnectionRefusedError as error:
+            raise SettingsError(f"nothing listens at {url}: `sectionfour serve`") from error
         try:
             started = time.perf_counter()
             busy = 0
@@ -193,12 +198,15 @@ def bench(
     seed: int = 4,
     progress: Callable[[str], object] = lambda text: None,
 ) -> Result:
-    """Record a consent for every member, then load the service; return what it showed."""
+    """Record a consent for every member, then load the service; return what it showed.
+
+    Raises SettingsError where a consent is not taken: assessments without one are less work.
+    """
     progress("consents")
     told = message(url, "PUT", f"/v1/notices/{NOTICE[0]}", notice(), consent_key)
-    run(url, iter([told]), connections=1, seconds=60)
+    _taken(run(url, iter([told]), connections=1, seconds=60))
     given = (message(url, "POST", "/v1/consents", consent(m), consent_key) for m in range(members))
-    run(url, given, connections=connections, seconds=600)
+    _taken(run(url, given, connections=connections, seconds=600))
     progress("load")
     rng = np.random.default_rng(seed)
     prefix = f"bench_{time.time_ns():x}_"
@@ -214,3 +222,9 @@ def bench(
     # Made beforehand, so that making them is not part of the load.
     enough = [next(ready) for _ in range(int(6_000 * seconds))]
     return run(url, iter(enough), connections=connections, seconds=seconds)
+
+
+def _taken(result: Result) -> None:
+    if not {200, 201}.issuperset(result.statuses):
+        statuses = dict(sorted(result.statuses.items()))
+        raise SettingsError(f"not all consents were taken; answers by status: {statuses}")

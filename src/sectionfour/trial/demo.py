@@ -6,7 +6,6 @@ import http.client
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from sectionfour.bootstrap import open_parts, trusted_keys
 from sectionfour.errors import SettingsError
 from sectionfour.given import Raw
 from sectionfour.jobs import clustering
+from sectionfour.jobs.upkeep import alone
 from sectionfour.learning.plan import Plan
 from sectionfour.loading import imports
 from sectionfour.loading.replay import replay
@@ -40,18 +40,22 @@ ROLES = ("checkout", "consent", "analyst", "privacy", "trainer", "admin")
 def demo(settings: Settings, say: Say, *, once: bool, bind: str = "127.0.0.1:8400") -> None:
     """Run the demonstration in `settings.home`; with `once`, end after a short run.
 
-    A home that an earlier demonstration made is made anew; any other that holds something is left
-    alone, with a SettingsError.
+    A home that an earlier demonstration made is made anew; any other that holds something, or whose
+    service runs, is left alone, with a SettingsError.
     """
     home = settings.home
-    if home.exists() and any(home.iterdir()):
+    settings.make_home()
+    if any(home.iterdir()):
         if not (home / MARKER).exists():
             raise SettingsError(
                 f"{home} holds something that no demonstration made;"
                 " set SECTIONFOUR_HOME to another folder"
             )
-        shutil.rmtree(home)
-    home.mkdir(parents=True, exist_ok=True)
+        with alone(home) as unserved:
+            if not unserved:
+                raise SettingsError(f"a service runs in {home}: end it first")
+            shutil.rmtree(home)
+        settings.make_home()
     (home / MARKER).touch()
     settings = replace(settings, models=home / "models")
 
@@ -105,10 +109,6 @@ def demo(settings: Settings, say: Say, *, once: bool, bind: str = "127.0.0.1:840
 
 @contextmanager
 def _service(settings: Settings, bind: str) -> Iterator[None]:
-    host, port = bind.split(":")
-    with socket.socket() as probe:
-        if probe.connect_ex((host, int(port))) == 0:
-            raise SettingsError(f"something listens at {bind} already; choose another with --bind")
     environment = os.environ | {
         "SECTIONFOUR_HOME": str(settings.home),
         "SECTIONFOUR_MODELS": str(settings.models),

@@ -20,7 +20,7 @@ from sectionfour.web.schemas import LINE
 class CessationBody(Raw, frozen=True, kw_only=True):
     """`announcement`: where people are told, in a line; it goes into the log and is for all."""
 
-    announcement: Annotated[str, Meta(min_length=3, max_length=512, pattern=LINE)]
+    announcement: Annotated[str, Meta(min_length=3, max_length=512), LINE]
     confirm: bool
 
 

@@ -31,7 +31,15 @@ from sectionfour.web.schemas import Digest, Key, Keys, Name, Warned
 #: How far ahead of ours a caller's clock may be.
 CLOCK_SKEW = 5 * SECOND
 
-Language = Annotated[str, Meta(min_length=2, max_length=35, pattern=r"^[A-Za-z0-9-]+(?![\s\S])")]
+Language = Annotated[
+    str,
+    Meta(
+        min_length=2,
+        max_length=35,
+        pattern=r"^[A-Za-z0-9-]+(?![\s\S])",
+        description="a language tag, like zh-CN",
+    ),
+]
 
 
 class NoticeBody(Raw, frozen=True, kw_only=True):
@@ -236,10 +244,12 @@ def _no_basis(regime: Regime, given: ConsentBody) -> Warnings:
         return []
     explicit = given.event_type == consent.EXPLICIT
     alone = len(set(given.categories)) == 1
+    umbrella = given.purpose == regime.umbrella
     found = []
     for place, key in enumerate(given.categories):
         rule = regime.data(key)
         how = rule.security
+        denied = (how if umbrella else regime.admission(given.purpose, rule.key)) == "denied"
         if how == "explicit" and not (explicit and alone):
             text = f"{key} is sensitive: it needs an explicitly expressed consent of its own"
         elif rule.types and key == rule.key:
@@ -247,8 +257,10 @@ def _no_basis(regime: Regime, given: ConsentBody) -> Warnings:
                 f"{key} without a type is no basis for any one type of document:"
                 f" name it, like {key}:{rule.types[0]}"
             )
-        elif how == "denied" and given.purpose == regime.umbrella:
+        elif denied and umbrella:
             text = f"{key} is not among what section Four lists: name the very purpose"
+        elif denied and not explicit:
+            text = f"{key} was not collected for this: it needs an explicitly expressed consent"
         else:
             continue
         pointer = f"/categories/{place}"

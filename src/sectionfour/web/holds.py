@@ -25,7 +25,7 @@ from sectionfour.web.schemas import LINE, Warned
 class HoldBody(Raw, frozen=True, kw_only=True):
     """`law`: what forbids the deletion, like "Criminal Procedure Law, art. 54; case 2026-118"."""
 
-    law: Annotated[str, Meta(min_length=3, max_length=256, pattern=LINE)]
+    law: Annotated[str, Meta(min_length=3, max_length=256), LINE]
     member_id: Identifier | None = None
     order_id: Identifier | None = None
 

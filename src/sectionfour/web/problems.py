@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterator
 from functools import cache
 from traceback import extract_tb
 from types import TracebackType
@@ -19,6 +20,7 @@ from msgspec.inspect import (
     DictType,
     ListType,
     LiteralType,
+    Metadata,
     StructType,
     Type,
     UnionType,
@@ -44,10 +46,7 @@ MEDIA_TYPE = "application/problem+json"
 _PLACE = re.compile(r" - at `\$([\w.\[\]]*)`\Z")
 _STEP = re.compile(r"\.(\w+)|\[(\d+|\.\.\.)\]")
 _MISSING = re.compile(r"Object missing required field `(\w+)`")
-_PLAIN = re.compile(
-    r"Expected `[a-z |]+`(, got `[a-z]+`| of length [<>]= \d+| [<>]=? -?[\d.e+]+"
-    r"| with a timezone component)?"
-)
+_PLAIN = re.compile(r"Expected `[a-z |]+`(, got `[a-z]+`| of length [<>]= \d+| [<>]=? -?[\d.e+]+)?")
 
 
 def document(error: SectionFourError) -> dict[str, Any]:
@@ -98,19 +97,19 @@ def invalid(error: Exception, kind: Any) -> BadRequest:
     missing = _MISSING.fullmatch(said)
     if missing:
         return BadRequest(f"{missing[1]} is required", pointer=f"{pointer}/{missing[1]}")
-    if _PLAIN.fullmatch(said):
-        return BadRequest(said.replace("`", "").replace("Expected", "expected"), pointer=pointer)
     if said.startswith("Invalid enum value"):
         values = _allowed(_known(kind), steps)
         return BadRequest(f"must be one of {', '.join(map(str, values))}", pointer=pointer)
-    if said.startswith("Invalid RFC3339"):
+    if said.startswith("Invalid RFC3339") or said.endswith("a timezone component"):
         return BadRequest(
             "an instant in RFC 3339, with an offset, like 2026-11-23T09:00:00+08:00",
             pointer=pointer,
         )
     if said.startswith(("Number out of range", "Integer value out of range")):
         return BadRequest("a number is out of range", pointer=pointer)
-    return BadRequest("is not of the form asked for; see /openapi.json", pointer=pointer)
+    if _PLAIN.fullmatch(said):
+        return BadRequest(said.replace("`", "").replace("Expected", "expected"), pointer=pointer)
+    return BadRequest(_form(_known(kind), steps), pointer=pointer)
 
 
 @cache
@@ -118,19 +117,38 @@ def _known(kind: Any) -> Type:
     return type_info(kind)
 
 
-def _allowed(kind: Type, steps: list[str]) -> tuple[Any, ...]:
-    """Return the values that are allowed at the end of `steps`."""
+def _at(kind: Type, steps: list[str]) -> Iterator[Type]:
+    """Yield each type that a value at the end of `steps` may have, with what is said of it."""
     if isinstance(kind, UnionType):
-        found = (_allowed(one, steps) for one in kind.types)
-        return next((values for values in found if values), ())
-    if isinstance(kind, StructType) and steps:
-        fields = {field.encode_name: field.type for field in kind.fields}
-        return _allowed(fields[steps[0]], steps[1:]) if steps[0] in fields else ()
-    if isinstance(kind, VarTupleType | ListType) and steps:
-        return _allowed(kind.item_type, steps[1:])
-    if isinstance(kind, DictType) and steps:
-        return _allowed(kind.value_type, steps[1:])
-    return tuple(kind.values) if isinstance(kind, LiteralType) else ()
+        for one in kind.types:
+            yield from _at(one, steps)
+    elif not steps:
+        yield kind
+    elif isinstance(kind, Metadata):
+        yield from _at(kind.type, steps)
+    elif isinstance(kind, StructType):
+        for field in kind.fields:
+            if field.encode_name == steps[0]:
+                yield from _at(field.type, steps[1:])
+    elif isinstance(kind, VarTupleType | ListType):
+        yield from _at(kind.item_type, steps[1:])
+    elif isinstance(kind, DictType):
+        yield from _at(kind.value_type, steps[1:])
+
+
+def _allowed(kind: Type, steps: list[str]) -> list[Any]:
+    """Return the values that are allowed at the end of `steps`."""
+    found = (one.type if isinstance(one, Metadata) else one for one in _at(kind, steps))
+    return [value for one in found if isinstance(one, LiteralType) for value in one.values]
+
+
+def _form(kind: Type, steps: list[str]) -> str:
+    """Return what is to be sent at the end of `steps`, in the words of its description."""
+    for one in _at(kind, steps):
+        said = (one.extra_json_schema or {}) if isinstance(one, Metadata) else {}
+        if "description" in said:
+            return f"expected {said['description']}"
+    return "is not of the form asked for; see /openapi.json"
 
 
 # --- faults: where, never what

@@ -13,9 +13,19 @@ from msgspec import Meta, Struct
 from sectionfour.domain import Basis, Masked, Reason
 
 #: No control character, of which PostgreSQL has one in no text.
-LINE = r"^[^\x00-\x1f\x7f]+(?![\s\S])"
-Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}(?![\\s\\S])", description="SHA-256, in hex")]
-Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[\w.@-]+(?![\s\S])")]
+LINE = Meta(pattern=r"^[^\x00-\x1f\x7f]+(?![\s\S])", description="one line of text")
+Digest = Annotated[
+    str, Meta(pattern="^[0-9a-f]{64}(?![\\s\\S])", description="a SHA-256 in hex, in small letters")
+]
+Name = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=64,
+        pattern=r"^[\w.@-]+(?![\s\S])",
+        description="letters, digits, and . _ @ -",
+    ),
+]
 Key = Annotated[str, Meta(min_length=1, max_length=64)]
 Keys = Annotated[tuple[Key, ...], Meta(min_length=1, max_length=64)]
 Long = Annotated[str, Meta(max_length=4096)]
