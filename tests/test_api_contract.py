@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 
 from sectionfour.errors import BadRequest
 from sectionfour.features.catalog import FEATURES, REASONS
-from sectionfour.web import ROUTES, body, cases, receipts, reports, schemas
+from sectionfour.web import ROUTES, body, cases, receipts, reports
+from sectionfour.web.consents import ConsentBody, NoticeBody
 from sectionfour.web.holds import HoldBody
+from sectionfour.web.labels import LabelBody
 
 KINDS = ("assessments", "events", "log", "consent_events", "grants", "labels", "notices", "reviews")
 
@@ -396,15 +398,15 @@ def test_a_field_that_does_not_fit_is_named_and_nothing_is_kept(
 
 #: A body, what is wrong in it and where, and how the detail begins: it says what is wanted.
 HELPFUL = [
-    (schemas.ConsentBody, "event_state", "maybe", "must be one of consent_given, consent_refused"),
-    (schemas.ConsentBody, "event_type", "yes", "must be one of explicitly_expressed"),
-    (schemas.ConsentBody, "member_id", "\t", "expected 1 to 128 characters, not blank"),
-    (schemas.ConsentBody, "event_time", "2026-11-23T09:00:00", "an instant in RFC 3339, with an"),
-    (schemas.ConsentBody, "event_time", "soon", "an instant in RFC 3339, with an offset"),
-    (schemas.NoticeBody, "text_sha256", "A" * 64, "expected a SHA-256 in hex, in small letters"),
-    (schemas.NoticeBody, "language", "zh_CN", "expected a language tag, like zh-CN"),
-    (schemas.NoticeBody, "version", "a b", "expected letters, digits, and . _ @ -"),
-    (schemas.LabelBody, "source", "the bank", "expected letters, digits, and . _ @ -"),
+    (ConsentBody, "event_state", "maybe", "must be one of consent_given, consent_refused"),
+    (ConsentBody, "event_type", "yes", "must be one of explicitly_expressed"),
+    (ConsentBody, "member_id", "\t", "expected 1 to 128 characters, not blank"),
+    (ConsentBody, "event_time", "2026-11-23T09:00:00", "an instant in RFC 3339, with an"),
+    (ConsentBody, "event_time", "soon", "an instant in RFC 3339, with an offset"),
+    (NoticeBody, "text_sha256", "A" * 64, "expected a SHA-256 in hex, in small letters"),
+    (NoticeBody, "language", "zh_CN", "expected a language tag, like zh-CN"),
+    (NoticeBody, "version", "a b", "expected letters, digits, and . _ @ -"),
+    (LabelBody, "source", "the bank", "expected letters, digits, and . _ @ -"),
     (HoldBody, "law", "two\nlines", "expected one line of text"),
 ]
 
