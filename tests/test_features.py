@@ -957,6 +957,7 @@ def test_what_is_told_of_an_event_is_so(events):
         "spending_excess_7d": ("purchase",),
         "spending_squares_7d": ("purchase",),
         "cleared_mean": ("cleared",),
+        "amount_rank": ("purchase",),
     }.items():
         if name in told:
             assert all(before(stream, "member") for stream in needed), name
