@@ -270,6 +270,9 @@ def test_the_table_says_where_a_fold_is_not_the_published_one() -> None:
     scores = handbook.Scores(0.9, 0.7, 0.3, 58_264, 385)
     told = handbook.table_of({"same": {date(2018, 7, 25): scores}})
     assert "58,264 test transactions, 385 frauds, as published" in told
+    assert "±" not in told  # of one fold there is no spread
+    both = {date(2018, 7, 25): scores, date(2018, 8, 1): handbook.Scores(0.8, 0.7, 0.3, 9, 1)}
+    assert "0.850 ±0.050" in handbook.table_of({"same": both})
     other = handbook.Scores(0.9, 0.7, 0.3, 58_263, 385, days=6)
     told = handbook.table_of({"same": {date(2018, 7, 25): other}})
     assert "of 6 days alone, WRONG: published are 58,264 and 385" in told

@@ -81,7 +81,7 @@ def test_what_refusing_costs_is_known_no_better_for_rows_written_out_again():
         of = np.repeat(np.arange(400), times)
         alone = refusing.refusal_penalties(*given, clusters=of)["device"]
         both = refusing.without(*given, limits, clusters=of)
-        found = [alone, both[0]["penalty"], both[0]["auc"]]
+        found = [alone, both[0]["penalty"], both[0]["brier"]]
         assert both[0]["without"] == ["device"]
         assert alone == both[0]["penalty"]
         assert alone["rows"] == times * (labels == 0).sum()

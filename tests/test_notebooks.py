@@ -247,6 +247,7 @@ def split(rows: list[tuple[int, float]]) -> tuple[Any, Any]:
     return np.array(labels, dtype=np.int8), np.array(scores)
 
 
+@hypothesis.settings(deadline=None)  # the machine may have other work
 @hypothesis.given(scored_rows)
 def test_roc_gives_the_share_of_frauds_at_each_share_of_false_alarms(
     rows: list[tuple[int, float]],
@@ -263,6 +264,7 @@ def test_roc_gives_the_share_of_frauds_at_each_share_of_false_alarms(
     assert (np.diff(found["recall"]) >= -1e-12).all()
 
 
+@hypothesis.settings(deadline=None)  # the machine may have other work
 @hypothesis.given(scored_rows)
 def test_precision_is_that_of_the_highest_threshold_which_reaches_the_recall(
     rows: list[tuple[int, float]],
@@ -274,6 +276,7 @@ def test_precision_is_that_of_the_highest_threshold_which_reaches_the_recall(
         assert precision == pytest.approx(labels[scores >= edge].mean())
 
 
+@hypothesis.settings(deadline=None)  # the machine may have other work
 @hypothesis.given(scored_rows, st.lists(st.floats(0.01, 1), min_size=3, max_size=3).map(sorted))
 def test_a_cost_is_what_the_action_taken_costs_for_what_the_event_was(
     rows: list[tuple[int, float]], given: list[float]
@@ -287,6 +290,7 @@ def test_a_cost_is_what_the_action_taken_costs_for_what_the_event_was(
     assert found["cost"][0] == pytest.approx(np.mean(slow))
 
 
+@hypothesis.settings(deadline=None)  # the machine may have other work
 @hypothesis.given(scored_rows, st.lists(st.floats(0.01, 0.99), max_size=4, unique=True).map(sorted))
 def test_bands_hold_every_row_once_and_their_intervals_the_share(
     rows: list[tuple[int, float]], given: list[float]

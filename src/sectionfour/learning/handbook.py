@@ -233,7 +233,10 @@ def table_of(found: dict[Regime, dict[date, Scores]]) -> str:
         columns = zip(
             *((s.auc, s.average_precision, s.card_precision) for s in folds.values()), strict=True
         )
-        cells = " ".join(f"{np.mean(c):6.3f} ±{np.std(c):5.3f}" for c in map(np.array, columns))
+        cells = " ".join(
+            f"{np.mean(c):6.3f} ±{np.std(c):5.3f}" if len(c) > 1 else f"{c[0]:13.3f}"
+            for c in columns
+        )
         lines.append(f"{f'Section Four, {regime} data':34} {cells}")
     for start, scores in next(iter(found.values())).items():
         size, expected = (scores.transactions, scores.frauds), FOLD_SIZES.get(start)
