@@ -38,10 +38,9 @@ from sectionfour.features.catalog import (
     columns,
     definition,
     fingerprint,
-    say,
-    tells,
 )
 from sectionfour.features.online import Cluster, Velocity, key_of, read_and_observe
+from sectionfour.features.telling import say, tells
 from sectionfour.privacy import regime
 from sectionfour.privacy.pseudonym import cell
 from sectionfour.stores import cards, open_velocity
