@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from sectionfour.domain import CLEARED, DAY, EVENT_TYPES, FRAUD, HOUR, KNOWN, MINUTE, SECOND, Event
 from sectionfour.errors import FailClosed, HistoryError
-from sectionfour.features import catalog, counted, history
+from sectionfour.features import catalog, counted, history, telling
 from sectionfour.features.catalog import (
     ENTITIES,
     FEATURES,
@@ -924,10 +924,10 @@ def test_one_of_anything_is_said_as_one():
         if feature.unit == "s":
             assert "1 second" in said
             assert "1 seconds" not in said
-        elif said.startswith("1 ") and feature.unit in catalog._ONE:
+        elif said.startswith("1 ") and feature.unit in telling._ONE:
             text = feature.says.format(1).removeprefix("1 ")
             assert feature.unit in text, f"{feature.name}: what is counted is not in its text"
-            one = catalog._ONE[feature.unit]
+            one = telling._ONE[feature.unit]
             assert said == f"1 {text.replace(feature.unit, one, 1)}" or said.startswith("1 of ")
 
 
