@@ -312,7 +312,22 @@ def test_a_source_is_one_of_the_list_with_its_provider(regime, text):
 
 
 @pytest.mark.parametrize(
-    "text", ["", ":", "partner", "partner:", "first_party:x", "first_party:", "Public", "friend:x"]
+    "text",
+    [
+        "",
+        ":",
+        "partner",
+        "partner:",
+        "first_party:x",
+        "first_party:",
+        "Public",
+        "friend:x",
+        "partner: ",
+        "partner:a\0b",
+        "partner:a\nb",
+        "public: ",
+        "public:\0",
+    ],
 )
 def test_any_other_source_is_refused(regime, text):
     with pytest.raises(BadRequest) as refused:

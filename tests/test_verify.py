@@ -147,6 +147,37 @@ def leave_a_gap(parts: Parts, place: int) -> None:
     change(parts, "DELETE FROM log WHERE idx = ?", place)
 
 
+#: (part, field, value): what a caller may send, at the borders.
+BORDERS = [
+    *(("log", "seconds_on_page", value) for value in (-0.0, 0.0, 5e-324, 0.1, 7, 1e7)),
+    *(("log", "page_views", value) for value in (0, 1_000_000)),
+    *(("transaction", "amount", value) for value in (0, 10**12)),
+    *(("location", "gps", {"lat": a, "lon": o}) for a, o in ((-0.0, -0.0), (90, 180), (-90, -180))),
+    ("event", "occurred_at", "0001-01-01T00:00:00+14:00"),
+    ("event", "occurred_at", "9999-12-31T23:59:59.999999-12:00"),
+    ("member", "registered_at", "0001-01-01T00:00:00Z"),
+    ("member", "registered_at", "9999-12-31T23:59:59.999999Z"),
+]
+
+
+def test_whatever_a_caller_may_send_is_kept_as_the_receipt_was_made_for_it(
+    client, lived, faults, a_request, a_consent
+):
+    """A database may keep a value as another that is equal to it, like a zero without its sign."""
+    consents, checkout = client("consent"), client("checkout")
+    named = a_consent(2, categories=[*a_consent()["categories"], "location.gps"])
+    named["notice"]["version"] = "2"
+    assert consents.post("/v1/consents", json=named).status_code == 201
+    for number, (part, field, value) in enumerate(BORDERS):
+        body = a_request(2, event_id=f"border_{number}")
+        body[part][field] = value
+        body["device"]["permissions"] = ["location.ip", "location.gps"]
+        answer = checkout.post("/v1/assessments", json=body)
+        assert answer.status_code == 200, answer.json
+        assert {"log", "location.gps"} <= {basis["category"] for basis in answer.json["basis"]}
+    assert faults() == []
+
+
 @pytest.mark.parametrize("ruin", [drop, add, swap, cut, leave_a_gap])
 def test_an_entry_dropped_added_swapped_or_cut_is_found_wherever_it_is(
     lived: Parts, faults: Callable[[], list[str]], ruin: Callable[[Parts, int], None]

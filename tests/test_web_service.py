@@ -544,7 +544,7 @@ def test_a_service_without_models_says_so_and_does_not_start(home, tmp_path):
         "SECTIONFOUR_MODELS": str(tmp_path / "none"),
         "SECTIONFOUR_VELOCITY_GIB": "0.05",
     }
-    command = [sys.executable, "-m", "sectionfour.cli", "serve", "--bind", "127.0.0.1:1"]
+    command = [sys.executable, "-m", "sectionfour.cli", "serve", "--bind", "127.0.0.1:0"]
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, check=False, timeout=60
     )

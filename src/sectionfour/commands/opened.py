@@ -41,9 +41,9 @@ def address(text: str) -> Address:
     if not host or not (port.isascii() and port.isdecimal()) or int(port[:6]) > 65_535:
         raise click.BadParameter("HOST:PORT is needed, like 127.0.0.1:8400")
     try:
-        family, kind, _, _, found = socket.getaddrinfo(
-            host.strip("[]"), int(port), type=socket.SOCK_STREAM
-        )[0]
+        known = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+        # Of a name that has both, like localhost, the one that most callers try.
+        family, kind, _, _, found = min(known, key=lambda one: one[0] != socket.AF_INET)
         with socket.socket(family, kind) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(found)

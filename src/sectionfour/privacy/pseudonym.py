@@ -374,7 +374,8 @@ def seal(request: Request, permit: Permit, keys: Keys, *, at: int, regime: Regim
     if given.log is not None and may("log"):
         fields["page_views"] = given.log.page_views
         fields["search_count"] = given.log.search_count
-        fields["seconds_on_page"] = given.log.seconds_on_page
+        if given.log.seconds_on_page is not None:  # a zero has no sign: in a database it loses it
+            fields["seconds_on_page"] = given.log.seconds_on_page + 0.0
     if given.identity is not None:
         if given.identity.document_verified is not None and may("identity.document"):
             fields["document_verified"] = int(given.identity.document_verified)

@@ -124,14 +124,16 @@ class Regime:
     def source(self, text: str, *, pointer: str = "/source") -> SourceRule:
         """Return the rule for `first_party`, `affiliate:ID` and so on, or raise BadRequest.
 
-        A source that needs an attestation names its provider; no other does.
+        A source that needs an attestation names its provider; no other does. The name has something
+        to see and no control character, of which PostgreSQL has one in no text.
         """
         rule = self.sources.get(text)
         if rule is not None and not rule.grounds:
             return rule
         kind, colon, provider = text.partition(":")
         rule = self.sources.get(kind)
-        if rule is None or bool(provider) != rule.attestation or bool(colon) != rule.attestation:
+        named = bool(provider.strip()) and provider.isprintable()
+        if rule is None or named != rule.attestation or bool(colon) != rule.attestation:
             forms = (f"{s.key}:ID" if s.attestation else s.key for s in self.sources.values())
             raise BadRequest(f"a source must be one of {', '.join(forms)}", pointer=pointer)
         return rule

@@ -51,7 +51,7 @@ def ask_reidentification(service: Service, who: Caller, case_id: str) -> Respons
     """Ask who a case is about: a security purpose, a reason. Another key must approve."""
     given, _, warnings = body.read(ReidentifyBody)
     parts = service.parts
-    if given.purpose not in parts.regime.stands_for("security"):
+    if given.purpose not in parts.regime.umbrella_purposes:
         raise BadRequest("must be one of the security purposes", pointer="/purpose")
     if not given.reason.strip():
         raise BadRequest("say why", pointer="/reason")
