@@ -88,6 +88,18 @@ def test_the_likelihood_ratio_sees_what_a_threshold_on_the_loss_does_not() -> No
     assert found["lira"]["overall"]["auc"]["value"] > 0.8
 
 
+def test_no_attacker_has_a_model_of_the_other_half() -> None:
+    """What one half of the rows makes a model say of a place, the other half makes it not say."""
+    rng = np.random.default_rng(3)
+    halves = [rng.random(2000) < 0.5 for _ in range(8)]
+    inside = np.array([half for i in halves for half in (i, ~i)])
+    around = [rng.normal(size=2000) for _ in halves]
+    scores = np.array([place for i in around for place in (i, -i)])
+    labels = np.ones(2000, dtype=np.int8)
+    found = membership.attacks(Shadows(inside, scores, scores[:, :0]), labels, targets=16)
+    assert found["lira"]["overall"]["auc"]["value"] == pytest.approx(0.5, abs=0.01)
+
+
 def test_planted_canaries_are_returned_by_a_model_that_learns_by_heart(noise: Any) -> None:
     rows, labels, places = noise
     free = membership.canaries(rows, labels, places, FREE, drop_share=0)

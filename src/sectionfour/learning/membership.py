@@ -124,7 +124,8 @@ def attacks(found: Shadows, labels: Labels, *, targets: int = TARGETS) -> dict[s
 
     `loss`: whoever has a small loss was inside (Yeom and others, 2018). `lira`: the likelihood
     ratio of Carlini and others, "Membership Inference Attacks From First Principles" (2022), with
-    one variance for all rows, since there are few shadows; the target is never its own shadow.
+    one variance for all rows, since there are few shadows. Neither the target nor the model of the
+    other half is among a target's shadows: who has the latter has been told who was inside.
     `low` and `high` are 1.96 standard deviations over targets: how far one model may be from the
     mean of them. True positive rates are at 0.1 % and 1 % false positives. With fewer than four
     models there is no `lira`.
@@ -178,10 +179,12 @@ def _averaged(figures: Sequence[Mapping[str, float]]) -> dict[str, dict[str, flo
 
 
 def _sides(signed: Matrix, inside: NDArray[np.bool_], without: int | None) -> tuple[Matrix, Matrix]:
-    """Return each row's mean over the models that it was inside of, and over the others."""
+    """Return each row's mean over the models that it was inside of, and over the others; `without`
+    a target and the model of its other half."""
     use = np.ones(len(signed), dtype=np.bool_)
     if without is not None:
-        use[without] = False
+        same = inside == inside[without]
+        use = same.any(axis=1) & ~same.all(axis=1)
     within, scores = inside[use], signed[use]
     n = np.maximum(within.sum(axis=0), 1)
     out = np.maximum((~within).sum(axis=0), 1)
