@@ -151,6 +151,10 @@ def test_a_card_says_plainly_what_was_not_measured_and_what_does_not_hold(noise:
     said = membership.of_card(rows, labels, places, FREE, count=2, **common)
     assert set(said["attacks"]) == {"loss"}
     assert "fraud_auc is" in said["says"]
+    assert "by loss alone was tried" in said["says"]
+    more = membership.of_card(rows, labels, places, FREE, count=4, **common)
+    assert set(more["attacks"]) == {"loss", "lira"}
+    assert "by loss alone" not in more["says"]
     assert not said["holds"]
     with pytest.raises(HistoryError, match="too few"):
         membership.outliers(rows[:30], labels[:30], 50, np.random.default_rng(0))

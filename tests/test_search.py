@@ -106,6 +106,17 @@ def test_what_a_model_tells_of_frauds_is_how_often_one_it_learnt_from_scores_hig
     assert fit.told(heart, sides[1], sides[1]) == pytest.approx(0.5)
 
 
+def test_as_many_settings_are_tried_as_were_asked_for_and_each_once(
+    made: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = {name: [value] for name, value in fit.FIRST.items()} | {"max_iter": [5, 6, 7, 8]}
+    monkeypatch.setattr(fit, "SPACE", few)
+    monkeypatch.setattr(fit, "FIRST", fit.FIRST | {"max_iter": 6})
+    tried = [each["max_iter"] for each in search(made, 3).tried]
+    assert tried[0] == 6
+    assert len(set(tried)) == len(tried) == 3
+
+
 def test_a_card_says_by_what_its_settings_were_taken(
     made: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -254,6 +254,11 @@ def of_card(
         " average precision, as the curve of `sectionfour privacy-report` shows."
         " Who may read the model's scores for chosen rows must be kept to those who need to."
     )  # fmt: skip
+    if "lira" not in figures:
+        says += (
+            " The attack by loss alone was tried; that by likelihood ratio is stronger and needs"
+            " more shadow models: run `sectionfour privacy-report`."
+        )
     return {
         "measured": True,
         "shadows": count,
