@@ -88,6 +88,18 @@ def test_the_likelihood_ratio_sees_what_a_threshold_on_the_loss_does_not() -> No
     assert found["lira"]["overall"]["auc"]["value"] > 0.8
 
 
+def test_no_attacker_has_a_model_of_the_other_half() -> None:
+    """What one half of the rows makes a model say of a place, the other half makes it not say."""
+    rng = np.random.default_rng(3)
+    halves = [rng.random(2000) < 0.5 for _ in range(8)]
+    inside = np.array([half for i in halves for half in (i, ~i)])
+    around = [rng.normal(size=2000) for _ in halves]
+    scores = np.array([place for i in around for place in (i, -i)])
+    labels = np.ones(2000, dtype=np.int8)
+    found = membership.attacks(Shadows(inside, scores, scores[:, :0]), labels, targets=16)
+    assert found["lira"]["overall"]["auc"]["value"] == pytest.approx(0.5, abs=0.01)
+
+
 def test_planted_canaries_are_returned_by_a_model_that_learns_by_heart(noise: Any) -> None:
     rows, labels, places = noise
     free = membership.canaries(rows, labels, places, FREE, drop_share=0)
@@ -108,7 +120,9 @@ def test_the_curve_says_what_holding_back_costs(noise: Any) -> None:
     )
     assert [point["settings"] for point in curve] == [FREE, HELD]
     assert curve[0]["fraud_auc"] > curve[1]["fraud_auc"]
-    assert curve[0]["average_precision"] > curve[1]["average_precision"]
+    free, held = (point["average_precision"] for point in curve)
+    assert free["value"] > held["value"]
+    assert all(each["low"] < each["value"] < each["high"] for each in (free, held))
 
 
 def test_shadows_run_where_they_are_told_to(noise: Any) -> None:
@@ -137,6 +151,10 @@ def test_a_card_says_plainly_what_was_not_measured_and_what_does_not_hold(noise:
     said = membership.of_card(rows, labels, places, FREE, count=2, **common)
     assert set(said["attacks"]) == {"loss"}
     assert "fraud_auc is" in said["says"]
+    assert "by loss alone was tried" in said["says"]
+    more = membership.of_card(rows, labels, places, FREE, count=4, **common)
+    assert set(more["attacks"]) == {"loss", "lira"}
+    assert "by loss alone" not in more["says"]
     assert not said["holds"]
     with pytest.raises(HistoryError, match="too few"):
         membership.outliers(rows[:30], labels[:30], 50, np.random.default_rng(0))

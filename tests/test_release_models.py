@@ -42,6 +42,8 @@ def test_t16_the_cards_of_the_models_that_come_along_say_what_these_betray(
         card = msgspec.json.decode((MODELS / name / str(version) / "card.json").read_bytes())
         found = card["membership"]
         assert found["measured"]
+        assert found["shadows"] == membership.SHADOWS
+        assert "lira" in found["attacks"]
         assert {key: said["limit"] for key, said in found["limits"].items()} == membership.LIMITS
         for key, said in found["limits"].items():
             assert said["holds"] == (said["value"] <= said["limit"])

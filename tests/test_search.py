@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from joblib import delayed
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.metrics import average_precision_score
 
 from sectionfour.errors import SettingsError
 from sectionfour.features.catalog import columns
@@ -64,6 +66,75 @@ def test_no_more_rows_are_tried_on_than_allowed_and_both_kinds_are_there(
     assert (np.diff(some) > 0).all()
     assert set(labels[some].tolist()) == {0, 1}
     assert labels[some].sum() == min(labels.sum(), most // 2)  # no fraud is left out for an honest
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 1), st.integers(0, 5)), min_size=1, max_size=60).filter(
+        lambda rows: any(label for label, _ in rows)
+    )
+)
+def test_average_precision_is_a_mean_over_frauds(rows: list[tuple[int, int]]) -> None:
+    labels = np.array([label for label, _ in rows], dtype=np.int8)
+    scores = np.array([float(score) for _, score in rows])  # many of them equal
+    found = fit.precisions_at(labels, scores)
+    for share, score in zip(found, scores[labels == 1], strict=True):
+        assert share == pytest.approx(labels[scores >= score].mean())
+    assert found.mean() == pytest.approx(average_precision_score(labels, scores))
+
+
+def test_of_what_choosing_cannot_tell_apart_the_one_that_tells_least_is_taken() -> None:
+    wide = [np.array([0.1, 0.9, 0.8, 0.2]) + shift for shift in (0.0, -0.1, 0.05, -0.3)]
+    assert fit.taken(wide, [0.9, 0.7, 0.8, 0.5]) == 1  # the error is .18: the last is beyond it
+    assert fit.taken(wide, [0.6, 0.7, 0.8, 0.5]) == 0
+    narrow = [np.full(4, mean) for mean in (0.5, 0.55, 0.54)]
+    assert fit.taken(narrow, [0.5, 0.9, 0.6]) == 1
+    one = [np.array([0.5]), np.array([0.25])]
+    assert fit.taken(one, [0.9, 0.1]) == 0
+
+
+def test_what_a_model_tells_of_frauds_is_how_often_one_it_learnt_from_scores_higher(
+    made: tuple[np.ndarray, np.ndarray],
+) -> None:
+    rows, labels = made
+    heart = HistGradientBoostingClassifier(min_samples_leaf=1, max_iter=50, random_state=0)
+    heart.fit(rows[:500], labels[:500])
+    sides = [part[of == 1] for part, of in ((rows[:500], labels[:500]), (rows[500:], labels[500:]))]
+    inside, outside = (heart.decision_function(side) for side in sides)
+    higher = np.mean([(a > b) + (a == b) / 2 for a in inside for b in outside])
+    assert fit.told(heart, *sides) == pytest.approx(higher)
+    assert higher > 0.9
+    assert fit.told(heart, sides[1], sides[1]) == pytest.approx(0.5)
+
+
+def test_as_many_settings_are_tried_as_were_asked_for_and_each_once(
+    made: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = {name: [value] for name, value in fit.FIRST.items()} | {"max_iter": [5, 6, 7, 8]}
+    monkeypatch.setattr(fit, "SPACE", few)
+    monkeypatch.setattr(fit, "FIRST", fit.FIRST | {"max_iter": 6})
+    tried = [each["max_iter"] for each in search(made, 3).tried]
+    assert tried[0] == 6
+    assert len(set(tried)) == len(tried) == 3
+
+
+def test_a_card_says_by_what_its_settings_were_taken(
+    made: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first learns by heart what the others cannot; which ranks best is not known so well."""
+    monkeypatch.setattr(fit, "FIRST", fit.FIRST | {"max_leaf_nodes": 31, "min_samples_leaf": 5})
+    monkeypatch.setattr(fit, "SPACE", fit.SPACE | {"max_leaf_nodes": [2, 3]})
+    found = search(made, 6)
+    assert found.tried[0]["fraud_auc"] > min(each["fraud_auc"] for each in found.tried) + 0.1
+    picked = [found]
+    with monkeypatch.context() as unsure:
+        unsure.setattr(fit, "_error", lambda values: 0.2)
+        picked.append(search(made, 6))
+    for one in picked:
+        best = max(one.tried, key=lambda each: each["average_precision"])
+        least = best["average_precision"] - best["standard_error"]
+        near = [each for each in one.tried if each["average_precision"] >= least]
+        assert one.settings.items() <= min(near, key=lambda each: each["fraud_auc"]).items()
+    assert not picked[1].settings.items() <= best.items()
 
 
 def test_a_shadow_model_bears_a_column_that_nobody_has(

@@ -518,6 +518,19 @@ def test_frauds_that_come_in_clusters_tell_less_than_as_many_apart() -> None:
     assert widths[1] > 2 * widths[0]
 
 
+def test_the_mean_precision_of_models_is_measured_on_the_same_draws() -> None:
+    rng = np.random.default_rng(5)
+    fraud = (rng.random(300) < 0.1).astype(np.int8)
+    scores = (rng.random((2, 300)) + fraud) / 2
+    drawn: dict[str, Any] = {"clusters": np.arange(300) // 3, "seed": 2}
+    one = evaluate.mean_precision(fraud, scores[:1], **drawn)
+    assert one == evaluate.metrics(fraud, scores[0], **drawn)["average_precision"]
+    assert evaluate.mean_precision(fraud, scores[[0, 0]], **drawn) == one
+    both = evaluate.mean_precision(fraud, scores, **drawn)
+    each = [evaluate.metrics(fraud, of, **drawn)["average_precision"]["value"] for of in scores]
+    assert both["value"] == pytest.approx(np.mean(each), abs=1e-6)
+
+
 def test_one_class_has_no_metrics_and_says_so() -> None:
     with pytest.raises(HistoryError, match="3 rows with 0 frauds"):
         evaluate.metrics(np.zeros(3, dtype=np.int8), np.array([0.1, 0.2, 0.3]))

@@ -103,7 +103,7 @@ def _version(
     plan: Plan,
 ) -> str:
     """Return a name made of the data's last day and of everything that the model is made from."""
-    said = (name, plan.settings, fingerprint(), fit.libraries())
+    said = (name, plan.settings, fit.FIRST, fit.SPACE, fingerprint(), fit.libraries())
     digest = hashlib.sha256(repr(said).encode())
     digest.update(rows.tobytes())
     digest.update(labels.tobytes())

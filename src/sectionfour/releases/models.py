@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sectionfour.bootstrap import open_parts
 from sectionfour.jobs import clustering
-from sectionfour.learning import audit
+from sectionfour.learning import audit, membership
 from sectionfour.learning.plan import Plan
 from sectionfour.learning.registry import NAMES
 from sectionfour.loading import imports
@@ -26,7 +26,8 @@ from sectionfour.settings import Settings
 from sectionfour.train import Trained, train
 
 ROOT = Path(__file__).parents[3]
-PLAN = Plan(candidates=12, test_days=28.0)
+#: With as many shadow models as the stronger attack of a card wants.
+PLAN = Plan(candidates=12, test_days=28.0, shadows=membership.SHADOWS)
 
 
 def make(market: Path, models: Path, key: Ed25519PrivateKey, plan: Plan = PLAN) -> list[Trained]:

@@ -85,6 +85,7 @@ def report(parts: Parts, terms: Terms, served: tuple[Model, Card] | None) -> dic
             curve = membership.trade_off(
                 x, y, rows(split.test), split.labels[split.test], places,
                 [settings | change for change in membership.CURVE],
+                clusters=dataset.clusters(found.past.events["member"].iloc[split.test]),
                 count=terms.curve_shadows, **spread, **common,
             )  # fmt: skip
     return {
@@ -233,8 +234,10 @@ def lines(found: dict[str, Any]) -> list[str]:
             else f"T18 {name}: not measured, {each['says']}"
         )
     for point in found["trade_off"]:
+        precision = point["average_precision"]
         text.append(
-            f"AP {point['average_precision']:.3f}: overall AUC {point['overall_auc']:.3f},"
-            f" frauds {point['fraud_auc']:.3f} at {point['settings']}"
+            f"AP {precision['value']:.3f} ({precision['low']:.3f} to {precision['high']:.3f}):"
+            f" overall AUC {point['overall_auc']:.3f}, frauds {point['fraud_auc']:.3f}"
+            f" at {point['settings']}"
         )
     return text
