@@ -70,8 +70,9 @@ def assess_batch(service: Service, who: Caller) -> Response:
     """Rate up to 10,000 events, one JSON object a line, answered line by line in order.
 
     A line that cannot be read gets a problem document with its number, and the others go on.
-    Lines count from 1; empty ones are passed over. Where others are under way it is answered 429:
-    again after `Retry-After`.
+    Lines count from 1; empty ones are passed over. Answers come while lines are still sent: who
+    reads none of them until all are sent should send some 1,000 at once, for else both may wait for
+    the other. Where other batches are under way it is answered 429: again after `Retry-After`.
     """
     if request.mimetype not in _LINES:
         raise WrongMediaType(f"send {NDJSON}")
