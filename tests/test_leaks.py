@@ -276,7 +276,8 @@ def test_t10_faults_with_identifiers_in_them_are_logged_without(
                 assert answer.status_code == 500
                 assert not search.hits(answer.get_data())
                 line = json.dumps(body_of(one, f"y{number}"))
-                batch = checkout.post("/v1/assessments/batch", data=line).get_data()
+                path = "/v1/assessments/batch"
+                batch = checkout.post(path, data=line, buffered=True).get_data()
                 assert json.loads(batch)["status"] == 500
                 assert not search.hits(batch)
         assert len(stream) >= 2 * len(places)

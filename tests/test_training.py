@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from sectionfour import simulate
 from sectionfour.bootstrap import open_parts, trusted_keys
 from sectionfour.cli import main
-from sectionfour.commands.learning import _micros, _say_judged
+from sectionfour.commands.learning import _say_judged
+from sectionfour.commands.opened import DATE
 from sectionfour.decisions import policy
 from sectionfour.domain import DAY
 from sectionfour.errors import HistoryError, RegistryError, SettingsError
@@ -216,8 +217,7 @@ def test_the_exit_status_says_what_happened(command: Any, tmp_path: Path) -> Non
 def test_a_date_is_of_the_zone_that_it_names_and_else_of_utc() -> None:
     noon = 1_780_315_200_000_000
     for text in ("2026-06-01T12:00", "2026-06-01T20:00+08:00", "2026-06-01T12:00Z"):
-        assert _micros(text) == noon
-    assert _micros(None) is None
+        assert DATE.convert(text, None, None) == noon
 
 
 def test_costs_without_rising_thresholds_are_refused_in_words(command: Any, tmp_path: Path) -> None:

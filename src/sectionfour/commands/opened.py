@@ -6,7 +6,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from datetime import UTC
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -53,17 +53,21 @@ def address(text: str) -> Address:
 
 
 class _Date(click.DateTime):
-    """A date, or a date and time, in UTC; as microseconds since the epoch."""
+    """A date or an instant, of UTC where it names no zone; as microseconds since the epoch."""
 
     name = "date"
 
     def __init__(self) -> None:
-        super().__init__(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
+        super().__init__(["%Y-%m-%d"])  # what the help says; whatever is ISO 8601 is taken
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         from sectionfour.domain import micros
 
-        return micros(super().convert(value, param, ctx).replace(tzinfo=UTC))
+        try:
+            given = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is no date, as in 2026-01-31", param, ctx)
+        return micros(given if given.tzinfo else given.replace(tzinfo=UTC))
 
 
 DATE = _Date()
