@@ -81,7 +81,8 @@ def serve(
         log_dictconfig=_LOGGING,
     )
     noun = "worker" if workers == 1 else "workers"
-    click.echo(f"listening at http://{host}:{port} with {workers} {noun}", err=True)
+    where = f"[{host}]" if ":" in host else host
+    click.echo(f"listening at http://{where}:{port} with {workers} {noun}", err=True)
     cpus = _usable_cpus()
     own = counters if pin and workers >= len(cpus) > 1 else None
     try:
