@@ -85,6 +85,7 @@ class Both(RuleBasedStateMachine):
         super().__init__()
         self.stores = [open_velocity(url, gib=0.05, new=True) for url in self.urls]
         for store in self.stores:
+            store.empty()  # what is remembered for a retry outlasts `clear`
             store.clear()
             store.load([])
         self.now, self.events = START, list[Event]()
