@@ -106,7 +106,8 @@ def test_a_disk_that_has_failed_once_is_not_believed_again(disk, monkeypatch):
     monkeypatch.setattr(database, "_flush", disk.flush)
     with pytest.raises(sqlite3.OperationalError, match="open the file anew"):
         write(ours, 3)
-    assert ours.read.execute("SELECT COUNT(*) FROM written").fetchone() == (2,)
+    with pytest.raises(sqlite3.OperationalError, match="open the file anew"):
+        _ = ours.read
     ours.close()
     again = Database(disk.path, SCHEMA, version=1)
     write(again, 3)

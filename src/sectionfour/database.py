@@ -105,6 +105,7 @@ class Database:
     @property
     def read(self) -> sqlite3.Connection:
         """This thread's reading connection."""
+        self._check_disk()
         try:
             return self._local.connection  # type: ignore[no-any-return]
         except AttributeError:
@@ -119,8 +120,7 @@ class Database:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX)
             try:
                 self._check_file()
-                if self._lost:
-                    raise sqlite3.OperationalError("the disk has failed: open the file anew")
+                self._check_disk()
                 self._writer.execute("BEGIN IMMEDIATE")
                 try:
                     yield self._writer
@@ -158,6 +158,11 @@ class Database:
         was overwritten. False where somebody is in the way; try again."""
         busy: int = self.read.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
         return not busy
+
+    def _check_disk(self) -> None:
+        """Raise once a flush has failed: what is read may not be on disk, and never get there."""
+        if self._lost:
+            raise sqlite3.OperationalError("the disk has failed: open the file anew")
 
     def _check_file(self) -> None:
         """Raise where the file that we have open is not the one that anybody else would find."""
