@@ -102,6 +102,7 @@ def demo(settings: Settings, say: Say, *, once: bool, bind: str = "127.0.0.1:840
         for role, key in keys.items():
             say(f"   {role:9} {key}")
         say(f"   try: curl -H 'Authorization: Bearer {keys['privacy']}' {url}/v1/log/checkpoint")
+        say(f"   or: {url}/console in a browser, with the key of analyst or of privacy")
         if not once:
             say("   Ctrl-C ends it")
             signal.pause()
