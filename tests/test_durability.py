@@ -93,6 +93,28 @@ def test_a_writer_does_not_wait_for_the_flush_of_another(disk, monkeypatch):
     theirs.close()
 
 
+def test_what_was_read_of_another_is_on_disk_once_it_is_flushed(disk, monkeypatch):
+    ours, theirs = (Database(disk.path, SCHEMA, version=1) for _ in range(2))
+    monkeypatch.setattr(ours, "_flush", lambda _mine: None)  # committed, and on its way to the disk
+    write(ours, 1)
+    assert theirs.read.execute("SELECT x FROM written").fetchall() == [(1,)]
+    assert 1 not in disk.after_the_cut()
+    theirs.flush()
+    assert 1 in disk.after_the_cut()
+    ours.close()
+    theirs.close()
+
+
+@pytest.mark.sqlite
+def test_a_retry_is_answered_by_what_is_on_disk(client, a_request, parts, monkeypatch):
+    flushed: list[int] = []
+    checkout = client("checkout")
+    first = checkout.post("/v1/assessments", json=a_request())
+    monkeypatch.setattr(type(parts.ledger._database), "flush", lambda _: flushed.append(1))
+    again = checkout.post("/v1/assessments", json=a_request())
+    assert (again.data, flushed) == (first.data, [1])
+
+
 def test_a_disk_that_has_failed_once_is_not_believed_again(disk, monkeypatch):
     ours = Database(disk.path, SCHEMA, version=1)
     write(ours, 1)

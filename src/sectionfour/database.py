@@ -6,7 +6,8 @@ which costs a checkout tens of milliseconds as soon as two worker processes writ
 A commit is put on disk after that lock is let go, so that the next writer need not wait for the
 disk: SQLite leaves its write-ahead log unflushed (NORMAL), and whoever committed flushes it. One
 flush serves all who committed before it began. Others may see a commit that is not on disk yet;
-but whatever they commit upon it comes later in the same log, and is flushed with it.
+but whatever they commit upon it comes later in the same log, and is flushed with it. Who answers by
+what was read alone, and commits nothing, calls `flush` first.
 """
 
 from __future__ import annotations
@@ -134,6 +135,14 @@ class Database:
             finally:
                 fcntl.flock(self._lock_file, fcntl.LOCK_UN)
         if self._flushes:
+            self._flush(mine)
+
+    def flush(self) -> None:
+        """Return once all that could be read before this call is on disk, whoever wrote it."""
+        if self._flushes:
+            with self._turn:
+                self._commits += 1
+                mine = self._commits
             self._flush(mine)
 
     def _flush(self, mine: int) -> None:

@@ -31,7 +31,7 @@ def decide(
     """
     known = parts.ledger.assessed(given.event_id)
     if known is not None:
-        return _again(known, asked)
+        return _again(known, asked, parts)
     at = parts.clock()
     request = pseudonym.claim(given, parts.keys, parts.regime)
     verdict = gate.check(given.purpose, request, parts.ledger, at, regime=parts.regime)
@@ -95,14 +95,15 @@ def decide(
     if not parts.ledger.record(kept):  # the same event_id, at the same moment, elsewhere
         known = parts.ledger.assessed(given.event_id)
         assert known is not None
-        return _again(known, asked)
+        return _again(known, asked, parts)
     return kept.http, kept.answer
 
 
-def _again(known: tuple[bytes, int, bytes], asked: bytes) -> tuple[int, bytes]:
+def _again(known: tuple[bytes, int, bytes], asked: bytes, parts: Parts) -> tuple[int, bytes]:
     if known[0] != asked:
         raise Conflict(
             "this event_id was assessed with another body; a new event needs an id of its own",
             pointer="/event_id",
         )
+    parts.ledger.flush()  # whoever wrote it may be waiting for the disk still
     return known[1], known[2]

@@ -309,6 +309,9 @@ class PostgresDatabase:
         except psycopg.Error:
             raw.close()  # the server undoes it then, and the next transaction connects anew
 
+    def flush(self) -> None:
+        """Nothing to do: a commit is on disk before anybody can read it."""
+
     def cut(self) -> bool:
         """Let the server reuse the room of what was deleted or overwritten.
 

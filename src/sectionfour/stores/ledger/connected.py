@@ -39,6 +39,7 @@ class Backend(Protocol):
     @property
     def read(self) -> Connection: ...
     def write(self) -> AbstractContextManager[Connection]: ...
+    def flush(self) -> None: ...
     def cut(self) -> bool: ...
     def close(self) -> None: ...
 
@@ -57,6 +58,11 @@ class Connected:
     def transaction(self) -> Iterator[Connection]:
         with closed("ledger"), self._database.write() as connection:
             yield connection
+
+    def flush(self) -> None:
+        """Return once all that could be read before is on disk; FailClosed where it cannot be."""
+        with closed("ledger"):
+            self._database.flush()
 
     def cut(self) -> bool:
         """Let go of what was overwritten or deleted; False where that has to wait."""
