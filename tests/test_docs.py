@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import fields
 from pathlib import Path
 
+import click
 import pytest
 
 from sectionfour.cli import main
@@ -53,3 +55,22 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
     command = main.commands[name]
     found = [command, *getattr(command, "commands", {}).values()]
     assert any(f"Example: sectionfour {name}" in (c.help or "") for c in found)
+
+
+def _deployed() -> dict[str, list[str]]:
+    """Return, by file of `deploy`, each line that runs a command, and each that sets something."""
+    files = [p for p in (ROOT / "deploy").iterdir() if p.suffix in {".service", ".cron"}]
+    return {path.name: path.read_text("utf-8").splitlines() for path in files}
+
+
+@pytest.mark.parametrize("name", sorted(_deployed()))
+def test_what_is_deployed_calls_commands_and_settings_that_there_are(name: str) -> None:
+    lines = [line for line in _deployed()[name] if not line.startswith("#")]
+    settings = {f"SECTIONFOUR_{field.name.upper()}" for field in fields(Settings)}
+    assert set(re.findall(r"SECTIONFOUR_\w+", "\n".join(lines))) <= settings
+    runs = re.findall(r"(?:=|&& |sectionfour )sectionfour ([a-z][^|&\n]*)", "\n".join(lines))
+    assert runs
+    for words in map(shlex.split, runs):
+        command = main.commands[words[0]]
+        parser = command.make_parser(click.Context(command))
+        assert not parser.parse_args(words[1:])[1]  # raises for an option that is not there
