@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 from sectionfour import stores
-from sectionfour.decisions import policy
+from sectionfour.decisions import policy, rules
 from sectionfour.errors import KeyringError
 from sectionfour.learning.registry import Served
 from sectionfour.parts import Parts, never_back, told_by
@@ -50,6 +50,7 @@ def open_parts(settings: Settings) -> Parts:
         models=Served(settings.models, trusted_keys(keys.ring)),
         policy=policy.load(settings.costs),
         regime=regime.load(settings.regime),
+        rules=rules.load(settings.rules),
         clock=never_back(told_by(settings.clock), ledger.newest()),
     )
 

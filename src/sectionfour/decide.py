@@ -50,6 +50,7 @@ def decide(
         assert model is not None  # the gate permits no purpose without one
         rating = parts.models.get(model).rate(vector)
         outcome = parts.policy.thresholds(model).outcome(rating.probability)
+        outcome = parts.rules.applied(model, vector, outcome)
         answer = answers.scored(name, event, verdict, rating, outcome, warnings)
     subject = request.subject if event is None else event.member
     seen = None if vector is None else vector.tobytes()
@@ -59,7 +60,7 @@ def decide(
         verdict,
         request,
         alias=None if subject is None else parts.keys.alias(subject, "audit"),
-        digests={"policy": parts.policy.digest, "regime": parts.regime.digest},
+        digests=parts.digests,
         commitment=receipts.commitment(
             nonce,
             asked=asked,

@@ -266,11 +266,21 @@ class Rating(Struct, frozen=True, kw_only=True):
     model: dict[str, str]
 
 
+class Held(Struct, frozen=True):
+    """A rule that held, and the outcome that it asks for at least."""
+
+    id: str
+    outcome: str
+    reason: str
+
+
 class Outcome(Struct, frozen=True):
-    """What to do: `level` is low, elevated, high or highest; `action` allow to block."""
+    """What to do: `level` is low, elevated, high or highest, by the model's word alone; `action`
+    allow to block, by that and by `rules`."""
 
     level: str
     action: str
+    rules: tuple[Held, ...] = ()
 
 
 #: The answer to a request, as JSON-ready values; `decide` makes it, the ledger keeps it.

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sectionfour.decisions.policy import Costs, Policy, Thresholds
+    from sectionfour.decisions.rules import Rules
     from sectionfour.learning.model import Model
     from sectionfour.learning.past import Past
     from sectionfour.learning.registry import Card
@@ -111,18 +112,18 @@ def _read(
     import numpy as np
 
     from sectionfour import stores
-    from sectionfour.decisions import policy
+    from sectionfour.decisions import policy, rules
     from sectionfour.learning import past
     from sectionfour.learning.permitted import permit
     from sectionfour.parts import now
     from sectionfour.privacy import regime
 
-    rules = regime.load(settings.regime)
+    law = regime.load(settings.regime)
     ledger = stores.open_ledger(settings.ledger or f"sqlite:{settings.home / 'ledger.db'}")
     try:
         found = past.read(ledger)
         permitted, _, masked = permit(
-            found, ledger, at=now(), regime=rules, purpose=purpose, operation="export"
+            found, ledger, at=now(), regime=law, purpose=purpose, operation="export"
         )
     finally:
         ledger.close()
@@ -131,8 +132,9 @@ def _read(
         _past=found,
         _permitted=permitted,
         _masked=masked,
-        _regime=rules,
+        _regime=law,
         _policy=policy.load(settings.costs),
+        _rules=rules.load(settings.rules),
         _models=settings.models,
         _trusted=frozenset(trusted),
     )
@@ -167,6 +169,7 @@ class Reader:
     _masked: dict[str, NDArray[np.bool_]]
     _regime: Regime
     _policy: Policy
+    _rules: Rules
     _models: Path
     _trusted: frozenset[bytes]
 
@@ -244,15 +247,20 @@ class Reader:
     def scores(self, name: str) -> pd.DataFrame:
         """Return, of each event of a model, the probability of fraud, the level and the outcome.
 
-        By the model and the costs of today, whatever was answered at the time. Of most events the
-        model has learnt: to judge it, take `tested`.
+        By the model, the costs and the rules of today, whatever was answered at the time. Of most
+        events the model has learnt: to judge it, take `tested`.
         """
         import numpy as np
         import pandas as pd
 
         rows = np.flatnonzero(self._of_model(name)[self._permitted])
-        scores = self._model(name)[0].score(self._matrix[self._permitted][rows])
-        outcomes = [self.thresholds(name).outcome(score) for score in scores.tolist()]
+        matrix = self._matrix[self._permitted][rows]
+        scores = self._model(name)[0].score(matrix)
+        limits = self.thresholds(name)
+        outcomes = [
+            self._rules.applied(name, row, limits.outcome(score))
+            for score, row in zip(scores.tolist(), matrix, strict=True)
+        ]
         return pd.DataFrame(
             {
                 "probability": scores,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sectionfour.decisions.policy import Policy
+from sectionfour.decisions.rules import Rules
 from sectionfour.domain import micros
 from sectionfour.errors import SettingsError
 from sectionfour.features.online import Velocity
@@ -68,7 +69,14 @@ class Parts:
     models: Served
     policy: Policy
     regime: Regime
+    rules: Rules
     clock: Callable[[], int] = now
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """What an assessment was made by, for its receipt: SHA-256 of each file, in hex."""
+        rules = {} if self.rules.digest is None else {"rules": self.rules.digest}
+        return {"policy": self.policy.digest, "regime": self.regime.digest, **rules}
 
     def close(self) -> None:
         """Close every store, in order."""

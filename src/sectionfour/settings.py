@@ -25,6 +25,7 @@ class Settings:
     ledger_seconds: float = 60.0  # the most that a statement may take on PostgreSQL
     velocity: str | None = None  # URL, lmdb: or redis:; lmdb:home/velocity without one
     costs: Path | None = None  # TOML; the packaged costs.toml without one
+    rules: Path | None = None  # TOML of what makes an outcome stricter; none without one
     regime: Path | None = None  # TOML; the packaged regime.toml without one
     witness: Path | None = None  # where checkpoints are witnessed; home/checkpoints without one
     witness_to: str | None = None  # URL of a witness elsewhere, or a command that reads checkpoints

@@ -13,6 +13,7 @@ from sectionfour.commands import (
     privacy,
     privacy_tests,
     rights,
+    rules,
     running,
 )
 
@@ -22,6 +23,7 @@ COMMANDS = (
     *learning.COMMANDS,
     *rights.COMMANDS,
     *models.COMMANDS,
+    *rules.COMMANDS,
     *privacy.COMMANDS,
     *privacy_tests.COMMANDS,
     *epochs.COMMANDS,

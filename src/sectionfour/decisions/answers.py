@@ -35,6 +35,7 @@ def scored(
     if outcome.action == "challenge":
         answer["challenge"] = {"type": "identity_verification"}
     answer["reasons"] = to_builtins(rating.reasons)
+    answer["rules"] = to_builtins(outcome.rules)
     answer["basis"] = to_builtins(permit.basis)
     answer["masked"] = to_builtins(permit.masked)
     answer["warnings"] = list(warnings)
@@ -106,6 +107,8 @@ def receipt(
     }
     if request.given is not None and request.given.threat_type is not None:
         leaf["threat_type"] = request.given.threat_type
+    if answer.get("rules"):
+        leaf["rules"] = [rule["id"] for rule in answer["rules"]]
     if isinstance(verdict, Refusal):
         return leaf | {"missing": list(verdict.missing), "why": verdict.why}
     return leaf | {

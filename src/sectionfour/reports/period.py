@@ -126,7 +126,7 @@ def judged(
     mature, limits, places = period.of(period.mature), thresholds(costs), columns(period.name)
     seen = scores[period.mature]
     in_force = np.array([limits.challenge, limits.review, limits.block])
-    prices = _prices(mature, costs)
+    priced = prices(mature, costs)
     actions = np.searchsorted(in_force, scores, side="right")
     latest = period.at >= period.at[-1] - int(mix_days * DAY)
     frauds = mature.amount[(mature.fraud == 1) & ~np.isnan(mature.amount)]
@@ -157,8 +157,8 @@ def judged(
             "review": limits.review,
             "block": limits.block,
         },
-        "paid": _paid(prices, seen, in_force, mature.clusters, seed),
-        "curve": _curve(prices, seen, in_force, mature.clusters, seed),
+        "paid": _paid(priced, seen, in_force, mature.clusters, seed),
+        "curve": _curve(priced, seen, in_force, mature.clusters, seed),
         "reviews_a_day": _reviews(period, actions, costs),
         "outcomes": {
             "days": mix_days,
@@ -171,7 +171,7 @@ def judged(
     }
 
 
-def _prices(period: Period, costs: Costs) -> NDArray[np.float64]:
+def prices(period: Period, costs: Costs) -> NDArray[np.float64]:
     """Return what each action costs for each row, shape (rows, 4): for a fraud, at its amount."""
     honest = np.array(list(expected_costs(costs, 0.0).values()))
     prices = np.tile(honest, (len(period.at), 1))

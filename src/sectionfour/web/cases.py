@@ -246,11 +246,17 @@ def _kept(row: CaseRow, verdict: VerdictRow) -> dict[str, Any]:
         "label_id": verdict.label_id,
         "measure": {
             "action": verdict.measure,
-            "reasons": [reason["code"] for reason in _told(row).get("reasons", [])],
+            "reasons": _reasons(_told(row)),
             "receipt": f"/v1/receipts/{row.assessment_id}",
             "appeal": f"/v1/assessments/{row.assessment_id}/review",
         },
     }
+
+
+def _reasons(told: dict[str, Any]) -> list[str]:
+    """Return the codes of what spoke against the event, and the ids of the rules that held."""
+    codes = [reason["code"] for reason in told.get("reasons", [])]
+    return codes + [rule["id"] for rule in told.get("rules", [])]
 
 
 ROUTES = (

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from sectionfour.domain import Basis, Masked, Reason
+from sectionfour.domain import Basis, Held, Masked, Reason
 
 #: No control character, of which PostgreSQL has one in no text.
 LINE = Meta(pattern=r"^[^\x00-\x1f\x7f]+(?![\s\S])", description="one line of text")
@@ -77,6 +77,7 @@ class Assessment(Struct, kw_only=True):
     risk_level: Literal["low", "elevated", "high", "highest"]
     outcome: Literal["allow", "challenge", "review", "block"]
     reasons: list[Reason]
+    rules: list[Held]
     basis: list[Basis]
     masked: list[Masked]
     warnings: list[Warned]
