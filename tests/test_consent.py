@@ -61,3 +61,11 @@ def test_an_end_is_for_good_whatever_is_said_after_it_and_whatever_its_clock(sta
         events = [an_event(), an_event(event_state=state, event_time=time), an_event()]
         assert consent.state(events, 15) == state
         assert consent.live(events, 15) == []
+
+
+def test_of_records_that_stand_together_the_newest_is_named_first() -> None:
+    """It is the one that an answer names as its basis."""
+    records = [an_event(seq=n, record_id=f"cr_{n}", event_time=10) for n in (1, 2, 3)]
+    assert consent.live(records, 15) == records[::-1]
+    ended = an_event(seq=4, record_id="cr_2", event_state="consent_withdrawn")
+    assert consent.live([*records, ended], 15) == [records[2], records[0]]
