@@ -69,3 +69,22 @@ def test_of_records_that_stand_together_the_newest_is_named_first() -> None:
     assert consent.live(records, 15) == records[::-1]
     ended = an_event(seq=4, record_id="cr_2", event_state="consent_withdrawn")
     assert consent.live([*records, ended], 15) == [records[2], records[0]]
+
+
+@pytest.mark.parametrize(
+    ("states", "word"),
+    [
+        ([], "absent"),
+        ([consent.GIVEN], "not_covered"),
+        ([consent.GIVEN, "consent_expired"], "expired"),
+        ([consent.GIVEN, "consent_invalidated"], "invalidated"),
+        (["consent_invalidated", "consent_expired", consent.GIVEN], "expired"),
+        (["consent_invalidated", "consent_expired", "consent_withdrawn"], "withdrawn"),
+        (["consent_refused"], "absent"),
+    ],
+)
+def test_why_consents_are_no_basis_is_said_in_one_word(states: list[str], word: str) -> None:
+    events = [
+        an_event(seq=n, record_id=f"cr_{n}", event_state=state) for n, state in enumerate(states)
+    ]
+    assert consent.end_of(events, 15) == word
