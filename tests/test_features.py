@@ -42,7 +42,7 @@ from sectionfour.features.catalog import (
 from sectionfour.features.online import Cluster, Velocity, key_of, read_and_observe
 from sectionfour.features.telling import say, tells
 from sectionfour.privacy import regime
-from sectionfour.privacy.pseudonym import cell
+from sectionfour.privacy.spelling import cell
 from sectionfour.stores import cards, open_velocity
 from sectionfour.stores import lmdb as lmdb_store
 from sectionfour.stores import redis as redis_store

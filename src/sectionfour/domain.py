@@ -155,7 +155,7 @@ class Refusal(Struct, frozen=True, kw_only=True):
 class Event(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A sealed event: tokens (16 bytes) for identifiers; None where masked or never given.
 
-    `place` is a cell of about 5 km: see `pseudonym.cell`. `brought` is JSON, by category, of what
+    `place` is a cell of about 5 km: see `spelling.cell`. `brought` is JSON, by category, of what
     did not plainly come from the member: whoever asks later (training, an analyst) asks the gate
     with the true source.
     """

@@ -25,7 +25,7 @@ from sectionfour.domain import DAY, EVER, MINUTE, Event
 from sectionfour.errors import NotFound
 from sectionfour.privacy import entries, inventory, retention
 from sectionfour.privacy.halves import Erased
-from sectionfour.privacy.pseudonym import _plain
+from sectionfour.privacy.spelling import plain
 
 if TYPE_CHECKING:
     from sectionfour.parts import Parts
@@ -90,7 +90,7 @@ def erase(parts: Parts, member_id: str, trigger: str, at: int) -> Case:
     It waits where a law holds what is theirs, by a hold or by a grant, which may be sealed: so the
     case does not tell which. Raises NotFound for somebody never met.
     """
-    name = _plain(member_id)
+    name = plain(member_id)
     subject = parts.keys.subject(member_id)
     row = parts.keys.vault.row_of(name)
     if subject is None or row is None:
