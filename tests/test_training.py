@@ -29,7 +29,7 @@ from sectionfour.decisions import policy
 from sectionfour.domain import DAY
 from sectionfour.errors import HistoryError, RegistryError, SettingsError
 from sectionfour.features.catalog import columns
-from sectionfour.learning import dataset, evaluate, past, registry
+from sectionfour.learning import dataset, evaluate, intervals, past, registry
 from sectionfour.learning.plan import Plan
 from sectionfour.loading import imports
 from sectionfour.loading.replay import replay
@@ -599,11 +599,11 @@ def test_a_pattern_without_a_fraud_is_not_said_to_be_scored_too_high() -> None:
 
 def test_rows_are_worth_what_they_tell_apart() -> None:
     of = np.repeat(np.arange(50), 4)
-    assert evaluate.worth(of, 0.0) == 200
-    assert evaluate.worth(of, 1.0) == pytest.approx(50)
+    assert intervals.worth(of, 0.0) == 200
+    assert intervals.worth(of, 1.0) == pytest.approx(50)
     rng = np.random.default_rng(13)
     own = rng.normal(size=50)[of]
-    assert evaluate.likeness(own, of) == pytest.approx(1)
-    assert evaluate.likeness(rng.normal(size=200), of) < 0.2
-    assert evaluate.likeness(own + rng.normal(size=200), of) == pytest.approx(0.5, abs=0.2)
-    assert evaluate.likeness(np.zeros(200), of) == evaluate.likeness(own, np.arange(200)) == 0
+    assert intervals.likeness(own, of) == pytest.approx(1)
+    assert intervals.likeness(rng.normal(size=200), of) < 0.2
+    assert intervals.likeness(own + rng.normal(size=200), of) == pytest.approx(0.5, abs=0.2)
+    assert intervals.likeness(np.zeros(200), of) == intervals.likeness(own, np.arange(200)) == 0

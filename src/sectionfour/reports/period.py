@@ -22,6 +22,7 @@ from sectionfour.errors import HistoryError, RegistryError, SettingsError
 from sectionfour.features import history
 from sectionfour.features.catalog import NAMES, columns
 from sectionfour.learning import challengers, dataset, evaluate, past, paying, registry
+from sectionfour.learning.intervals import Clusters
 from sectionfour.learning.permitted import permit
 from sectionfour.learning.plan import LONGEST
 from sectionfour.parts import Parts
@@ -36,7 +37,7 @@ class Period:
     name: str
     at: NDArray[np.int64]
     event_id: NDArray[np.object_]
-    clusters: evaluate.Clusters  # by member; a guest is one of their own
+    clusters: Clusters  # by member; a guest is one of their own
     amount: NDArray[np.float64]  # NaN where there is none
     fraud: NDArray[np.int8]  # known as fraud by now
     mature: Mask  # older than the label delay: without a label, honest
@@ -186,7 +187,7 @@ def _paid(
     prices: NDArray[np.float64],
     scores: NDArray[np.float64],
     in_force: NDArray[np.float64],
-    clusters: evaluate.Clusters,
+    clusters: Clusters,
     seed: int,
 ) -> dict[str, dict[str, float]]:
     """Return the cost of 1,000 events: with these thresholds, and with nobody stopped."""
@@ -202,7 +203,7 @@ def _curve(
     prices: NDArray[np.float64],
     scores: NDArray[np.float64],
     in_force: NDArray[np.float64],
-    clusters: evaluate.Clusters,
+    clusters: Clusters,
     seed: int,
 ) -> list[dict[str, Any]]:
     """Return the cost of 1,000 events along each threshold, the others where they are: a
