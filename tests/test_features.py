@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from sectionfour.domain import CLEARED, DAY, EVENT_TYPES, FRAUD, HOUR, KNOWN, MINUTE, SECOND, Event
 from sectionfour.errors import FailClosed, HistoryError
-from sectionfour.features import catalog, counted, history, telling
+from sectionfour.features import catalog, counted, definitions, history, telling
 from sectionfour.features.catalog import (
     ENTITIES,
     FEATURES,
@@ -36,9 +36,8 @@ from sectionfour.features.catalog import (
     WINDOWS,
     YEAR,
     columns,
-    definition,
-    fingerprint,
 )
+from sectionfour.features.definitions import definition, fingerprint
 from sectionfour.features.online import Cluster, Velocity, key_of, read_and_observe
 from sectionfour.features.telling import say, tells
 from sectionfour.privacy import regime
@@ -984,5 +983,5 @@ def test_definitions_differ_and_the_fingerprint_is_theirs(monkeypatch):
     assert len(set(texts)) == len(texts)
     before = fingerprint()
     wider = catalog.STREAMS | {"change": catalog.STREAMS["change"] | {"login"}}
-    monkeypatch.setattr(catalog, "STREAMS", wider)
+    monkeypatch.setattr(definitions, "STREAMS", wider)
     assert fingerprint() != before

@@ -13,7 +13,7 @@ import numpy as np
 
 from sectionfour.domain import EVER, Event, Leaf
 from sectionfour.errors import FailClosed
-from sectionfour.features import online
+from sectionfour.features import catalog, online
 from sectionfour.jobs.upkeep import SETTLE_AFTER, Upkeep, anew, upkeep
 from sectionfour.loading.replay import rebuild
 from sectionfour.settings import Settings
@@ -77,7 +77,7 @@ def test_a_lost_step_is_remembered_for_a_retry_that_comes_late(app, parts):
         msgspec.structs.replace(event, at=event.at + LATER), parts.velocity
     )
     assert again.at == event.at
-    assert not np.nanmax(vector[: len(online.WINDOWS)] > 1e12)
+    assert not np.nanmax(vector[: len(catalog.WINDOWS)] > 1e12)
     assert list(parts.velocity.unsettled(EVER)) == []
 
 

@@ -11,7 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sectionfour.domain import instant
-from sectionfour.features.catalog import columns, fingerprint
+from sectionfour.features.catalog import columns
+from sectionfour.features.definitions import fingerprint
 from sectionfour.learning import dataset, fit, past
 from sectionfour.learning.plan import Plan
 

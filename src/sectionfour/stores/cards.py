@@ -30,17 +30,16 @@ from sectionfour.domain import Event
 from sectionfour.errors import HistoryError
 from sectionfour.features import online
 from sectionfour.features.catalog import DISTINCT_CAP, NEWEST
-from sectionfour.features.online import (
+from sectionfour.features.online import Readings, Visit
+from sectionfour.features.plan import (
     CARDS,
     JOINS,
     WIDTH,
     Card,
     Joins,
     Pair,
-    Readings,
     Recent,
     Series,
-    Visit,
     squared,
 )
 

@@ -26,8 +26,9 @@ import msgspec
 from sectionfour.domain import Event
 from sectionfour.errors import FailClosed, NotReady, SettingsError
 from sectionfour.features import online
-from sectionfour.features.catalog import fingerprint
-from sectionfour.features.online import CARDS, WIDTH, OthersOf, Readings, Visit
+from sectionfour.features.definitions import fingerprint
+from sectionfour.features.online import OthersOf, Readings, Visit
+from sectionfour.features.plan import CARDS, WIDTH
 from sectionfour.stores import cards, leaving, whose
 
 #: What the keys and values look like; a store of another form is made anew.

@@ -39,8 +39,9 @@ from redis.exceptions import ResponseError
 from sectionfour.domain import Event
 from sectionfour.errors import FailClosed, NotReady, SettingsError
 from sectionfour.features import online
-from sectionfour.features.catalog import fingerprint
-from sectionfour.features.online import CARDS, WIDTH, OthersOf, Readings, Visit
+from sectionfour.features.definitions import fingerprint
+from sectionfour.features.online import OthersOf, Readings, Visit
+from sectionfour.features.plan import CARDS, WIDTH
 from sectionfour.redis import Ask, Command, Server
 from sectionfour.stores import cards, hand, leaving, whose
 
