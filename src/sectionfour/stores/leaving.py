@@ -16,7 +16,7 @@ from sectionfour.features import online
 from sectionfour.features.catalog import DISTINCT_CAP, STREAMS
 from sectionfour.features.online import OthersOf
 from sectionfour.features.plan import Card, Pair
-from sectionfour.stores.cards import (
+from sectionfour.stores.form import (
     COUNT,
     CUT,
     ENTRY,
