@@ -33,6 +33,17 @@ PLACE_KM, PLACE_BITS = 5, 12
 FRAUD, CLEARED = "fraud", "cleared"
 KNOWN = frozenset({FRAUD, CLEARED})
 
+#: The models, each by what it rates.
+ModelName = Literal["transaction", "account"]
+MODELS: tuple[ModelName, ...] = get_args(ModelName)
+#: What is done about a score, and how high it is said to be; from the mildest.
+Action = Literal["allow", "challenge", "review", "block"]
+Level = Literal["low", "elevated", "high", "highest"]
+ACTIONS: tuple[Action, ...] = get_args(Action)
+LEVELS: tuple[Level, ...] = get_args(Level)
+#: Why somebody is to be forgotten.
+Trigger = Literal["cancellation", "subject_request"]
+
 LabelName = Literal[
     "chargeback", "account_takeover", "confirmed_fraud", "suspected_fraud", "legitimate"
 ]
@@ -267,10 +278,10 @@ class Rating(Struct, frozen=True, kw_only=True):
 
 
 class Outcome(Struct, frozen=True):
-    """What to do: `level` is low, elevated, high or highest; `action` allow to block."""
+    """What to do about a score, and how high it is said to be."""
 
-    level: str
-    action: str
+    level: Level
+    action: Action
 
 
 #: The answer to a request, as JSON-ready values; `decide` makes it, the ledger keeps it.

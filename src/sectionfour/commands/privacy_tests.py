@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from sectionfour.commands.opened import FILE, FOLDER, opened
+from sectionfour.domain import MODELS
 from sectionfour.settings import from_environment
 
 
@@ -15,7 +16,7 @@ from sectionfour.settings import from_environment
 @click.option("--purpose", default="security.record_audit_analyse", show_default=True)
 @click.option(
     "--model",
-    type=click.Choice(["transaction", "account"]),
+    type=click.Choice(MODELS),
     default="transaction",
     show_default=True,
     help="Whose events.",
@@ -51,7 +52,7 @@ def release_data(out: Path, purpose: str, model: str, delay_days: float, attacks
 @click.command(name="privacy-report")
 @click.option(
     "--model",
-    type=click.Choice(["transaction", "account"]),
+    type=click.Choice(MODELS),
     default="transaction",
     show_default=True,
 )

@@ -9,16 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sectionfour.domain import ACTIONS
 from sectionfour.learning.intervals import SPAN, Clusters, Labels, Scores, redraws
 
 
 def outcome_mix(thresholds: Any, scores: Scores) -> dict[str, float]:
     """Return the share of rows that each action would have fallen to."""
     actions = [thresholds.outcome(float(score)).action for score in scores]
-    return {
-        action: round(actions.count(action) / len(actions), 5)
-        for action in ("allow", "challenge", "review", "block")
-    }
+    return {action: round(actions.count(action) / len(actions), 5) for action in ACTIONS}
 
 
 def costs_at(

@@ -27,11 +27,12 @@ import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from sectionfour.domain import MODELS
 from sectionfour.errors import RegistryError
 from sectionfour.learning.model import Model, feature_list, session
 
 Card = dict[str, Any]
-NAMES = ("transaction", "account")
+NAMES: tuple[str, ...] = MODELS
 MANIFEST, HISTOGRAMS = "manifest.json", "histograms.json"
 #: So many score in shadow beside one that is served; one more, and the oldest makes way.
 MOST_CHALLENGERS = 3

@@ -7,14 +7,14 @@ file itself or by what the service is.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, get_args
+from typing import Any
 
+from sectionfour.domain import MODELS
 from sectionfour.privacy.reading import Names
 from sectionfour.privacy.rules import (
     LEGAL_MEMO,
     CategoryRule,
     ExceptionRule,
-    Model,
     PurposeRule,
     ServiceRule,
     SourceRule,
@@ -227,6 +227,6 @@ def in_contract(rule: ExceptionRule, purposes: Mapping[str, PurposeRule]) -> Fau
 
 def in_models(purposes: Mapping[str, PurposeRule]) -> Faults:
     """Faults of the whole: a model that no purpose scores with."""
-    for model in get_args(Model):
+    for model in MODELS:
         if all(rule.scores != model for rule in purposes.values()):
             yield "purposes", f"none scores with the {model!r} model"

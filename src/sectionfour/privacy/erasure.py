@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -36,8 +36,6 @@ DUE = 30 * DAY
 ARRIVED = MINUTE
 #: How long a request for an erasure that is sent again is known for the same one.
 RETRY = DAY
-#: Why somebody is to be forgotten.
-Trigger = Literal["cancellation", "subject_request"]
 HELD = (
     "the law holds what is of this person, or of an order of theirs, for now: nothing is erased"
     " yet, and it is begun when that is over"

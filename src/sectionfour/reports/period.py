@@ -16,8 +16,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from sectionfour.decisions.policy import ACTIONS, Costs, expected_costs, thresholds
-from sectionfour.domain import DAY, instant, micros
+from sectionfour.decisions.policy import Costs, expected_costs, thresholds
+from sectionfour.domain import ACTIONS, DAY, instant, micros
 from sectionfour.errors import HistoryError, RegistryError, SettingsError
 from sectionfour.features import history
 from sectionfour.features.catalog import NAMES, columns

@@ -7,13 +7,12 @@ from typing import Any, Literal
 from flask import Response
 from msgspec import Struct
 
-from sectionfour.domain import instant
+from sectionfour.domain import Trigger, instant
 from sectionfour.errors import NotFound
 from sectionfour.features.catalog import NAMES
 from sectionfour.given import Raw
 from sectionfour.parts import Parts
 from sectionfour.privacy import erasure, rights
-from sectionfour.privacy.erasure import Trigger
 from sectionfour.web import body
 from sectionfour.web.keys import Caller
 from sectionfour.web.routes import JSON, Route, Service, answer
