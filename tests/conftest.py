@@ -33,6 +33,7 @@ from flask.testing import FlaskClient
 
 from sectionfour import bootstrap
 from sectionfour.decisions.policy import Thresholds
+from sectionfour.errors import FailClosed
 from sectionfour.given import Given
 from sectionfour.learning import registry
 from sectionfour.loading import imports
@@ -480,6 +481,22 @@ def app(settings: Settings) -> Iterator[Flask]:
 def parts(app: Flask) -> Parts:
     found: Parts = app.extensions["sectionfour"]
     return found
+
+
+@pytest.fixture
+def down(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """A block in which one method of the ledger fails, as where the disk does."""
+
+    @contextmanager
+    def down(method: str) -> Iterator[None]:
+        def fails(*_: Any) -> Any:
+            raise FailClosed("the ledger cannot be used")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(parts.ledger), method, fails)
+            yield
+
+    return down
 
 
 @pytest.fixture
