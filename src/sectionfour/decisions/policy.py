@@ -116,9 +116,11 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     digest: str = ""
 
     def of(self, model: str) -> Costs:
+        """Return the stated costs of a model's events, in the minor unit."""
         return self.transaction if model == "transaction" else self.account
 
     def thresholds(self, model: str) -> Thresholds:
+        """Return from which probability on each action is taken; SettingsError as `thresholds`."""
         return thresholds(self.of(model))
 
 

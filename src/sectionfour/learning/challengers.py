@@ -106,7 +106,8 @@ def check(found: dict[str, Any], metric: str, gain: float) -> dict[str, float]:
     """Return the measured gain where it is at least `gain` and chance does not explain it.
 
     A gain is a rise of a metric that ought to be large, and a fall of one that ought to be small.
-    Raises RegistryError, saying what is missing.
+    Raises RegistryError, saying what is missing; SettingsError for a metric that there is none of,
+    and for a gain outside of 0 to 1.
     """
     if metric not in evaluate.METRICS:
         raise SettingsError(f"{metric} is no metric; there are {', '.join(evaluate.METRICS)}")
@@ -146,7 +147,8 @@ def promote(
 ) -> None:
     """Serve a version from now on, and log it: first the entry, then the pointer.
 
-    Without `by`, the id of a standing key of one of PROMOTERS, it must be the first of its name.
+    Without `by`, the id of a standing key of one of PROMOTERS, it must be the first of its name:
+    RegistryError otherwise, and for a version that cannot be trusted.
     """
     before = registry.current(models, name)
     if by is None and before is not None:

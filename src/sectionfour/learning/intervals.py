@@ -90,8 +90,8 @@ def distance(
 def likeness(values: Scores, clusters: Clusters) -> float:
     """Return how alike the values of one cluster are, from 0 (no more than any) to 1.
 
-    The intraclass correlation, as a ratio of moments: the mean product of two of a cluster, over
-    the mean square.
+    The intraclass correlation of Fisher, "Statistical Methods for Research Workers" (1925), over
+    all pairs: the mean product of two of a cluster, over the mean square.
     """
     off = values - values.mean()
     sizes = np.bincount(clusters).astype(np.float64)

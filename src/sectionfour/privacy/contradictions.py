@@ -143,6 +143,7 @@ def in_category(
 
 
 def in_source(rule: SourceRule) -> Faults:
+    """Faults of one source by itself: what it brings, what for, and on what grounds."""
     for key in ("brings", "serves"):
         if not getattr(rule, key):
             yield key, "nothing is named"

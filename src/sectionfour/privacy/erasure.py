@@ -63,10 +63,12 @@ class Case(msgspec.Struct, frozen=True):
 
     @property
     def waits(self) -> bool:
+        """Whether a law holds what is theirs, so that nothing of it is done yet."""
         return self.due_at == 0
 
     @property
     def begun_at(self) -> int:
+        """When it was begun, in microseconds; of no meaning while it waits."""
         return self.due_at - DUE
 
 
@@ -96,11 +98,11 @@ def erase(parts: Parts, member_id: str, trigger: str, at: int) -> Case:
         if known is None:
             raise NotFound("there is no such member here")
         return known
-    name, nonce = f"er_{secrets.token_hex(12)}", secrets.token_bytes(32)
+    erasure_id, nonce = f"er_{secrets.token_hex(12)}", secrets.token_bytes(32)
     due = 0 if parts.ledger.is_held(subject, retention.load(), at) else at + DUE
     case = parts.ledger.open_erasure(
-        Case(name, trigger, at, due, 0, None, subject, *row, nonce),
-        entries.erasure_waits(name, trigger, at) if not due else None,
+        Case(erasure_id, trigger, at, due, 0, None, subject, *row, nonce),
+        entries.erasure_waits(erasure_id, trigger, at) if not due else None,
     )
     return case if case.waits and not due else _begun(parts, case, at)
 

@@ -42,6 +42,7 @@ class PurposeRule:
 
     @property
     def section_four(self) -> bool:
+        """Whether section Four lists it: keeping people safe."""
         return self.section == "Four"
 
     @property
@@ -145,6 +146,7 @@ class ExceptionRule:
 
     @property
     def number(self) -> int:
+        """Which of the exceptions of section Six it is."""
         return int(self.key)
 
     @property
@@ -154,6 +156,7 @@ class ExceptionRule:
 
     @property
     def live_score(self) -> bool:
+        """Whether a call may be scored under it."""
         return "score" in self.operations
 
 
