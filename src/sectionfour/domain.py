@@ -83,6 +83,11 @@ def instant(at: int) -> str:
     return (EPOCH + timedelta(microseconds=at)).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
+def instant_or_none(at: int | None) -> str | None:
+    """Return `instant` of what has come about; None of what has not."""
+    return None if at is None else instant(at)
+
+
 # --- what the gate weighs --------------------------------------------------------------------
 
 

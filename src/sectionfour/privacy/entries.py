@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from sectionfour.domain import Label, Leaf, Notice, instant
+from sectionfour.domain import Label, Leaf, Notice, instant, instant_or_none
 from sectionfour.privacy.attestations import SourceAttestation, ThirdPerson
 from sectionfour.privacy.consent import ConsentEvent
 from sectionfour.privacy.exceptions import Grant
@@ -52,7 +52,7 @@ def consent(keys: Keys, subject: bytes, event: ConsentEvent, at: int) -> Leaf:
         "event_state": event.event_state,
         "event_time": instant(event.event_time),
         "event_type": event.event_type,
-        "expires_at": None if event.expires_at is None else instant(event.expires_at),
+        "expires_at": instant_or_none(event.expires_at),
         "purpose": event.purpose,
         "categories": sorted(event.categories),
         "source": event.source,
@@ -91,7 +91,7 @@ def grant(keys: Keys, kept: Grant, action: str, at: int) -> Leaf:
                 "kind": d.kind,
                 "sha256": d.sha256,
                 "permits": list(d.permits),
-                "valid_until": None if d.valid_until is None else instant(d.valid_until),
+                "valid_until": instant_or_none(d.valid_until),
             }
             for d in kept.documents
         ],
@@ -131,7 +131,7 @@ def attestation(kept: SourceAttestation, action: str, at: int) -> Leaf:
         "verified_at": instant(kept.verified_at),
         "expires_at": instant(kept.expires_at),
         "revoked_by": kept.revoked_by,
-        "revoked_at": None if kept.revoked_at is None else instant(kept.revoked_at),
+        "revoked_at": instant_or_none(kept.revoked_at),
     }
     return _entry("attestation", kept.attestation_id, at, said)
 
@@ -148,7 +148,7 @@ def third_person(keys: Keys, kept: ThirdPerson, action: str, at: int) -> Leaf:
         "recorded_by": kept.recorded_by,
         "recorded_at": instant(kept.recorded_at),
         "revoked_by": kept.revoked_by,
-        "revoked_at": None if kept.revoked_at is None else instant(kept.revoked_at),
+        "revoked_at": instant_or_none(kept.revoked_at),
     }
     return _entry("third_person", kept.attestation_id, at, said)
 
