@@ -19,6 +19,8 @@ MICROSECOND = timedelta(microseconds=1)
 #: In microseconds, as every instant is.
 SECOND = 1_000_000
 MINUTE, HOUR, DAY, WEEK = 60 * SECOND, 3_600 * SECOND, 86_400 * SECOND, 604_800 * SECOND
+#: So many days after it, an event of which nothing became known counts as honest.
+DELAY_DAYS = 14.0
 #: After every instant, and within the 63 bits that the stores count in.
 EVER = 1 << 62
 #: What UTC's calendar has, in microseconds since EPOCH; by its offset an instant may lie outside.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from sectionfour.commands.opened import FILE, FOLDER, opened
+from sectionfour.commands.opened import DELAY, FILE, FOLDER, opened
 from sectionfour.domain import MODELS
 from sectionfour.settings import from_environment
 
@@ -21,7 +21,7 @@ from sectionfour.settings import from_environment
     show_default=True,
     help="Whose events.",
 )
-@click.option("--delay-days", default=14.0, show_default=True, help="How long labels take.")
+@DELAY
 @click.option("--attacks", default=2000, show_default=True, type=click.IntRange(100, 100_000))
 def release_data(out: Path, purpose: str, model: str, delay_days: float, attacks: int) -> None:
     """Write rows to train on that may leave the builder: made coarse, attacked, then written.

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sectionfour.decisions.policy import Costs, expected_costs, thresholds
-from sectionfour.domain import ACTIONS, DAY, instant, micros
+from sectionfour.domain import ACTIONS, DAY, DELAY_DAYS, instant, micros
 from sectionfour.errors import HistoryError, RegistryError, SettingsError
 from sectionfour.features import history
 from sectionfour.features.catalog import NAMES, columns
@@ -64,7 +64,7 @@ def read(
     *,
     since: int | None = None,
     until: int | None = None,
-    delay_days: float = 14.0,
+    delay_days: float = DELAY_DAYS,
     with_rows: bool = True,
 ) -> dict[str, Period]:
     """Return the period of each model, from `since` on and before `until`, in microseconds.

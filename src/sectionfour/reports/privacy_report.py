@@ -15,7 +15,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold
 
-from sectionfour.domain import EVENT_TYPES, instant
+from sectionfour.domain import DELAY_DAYS, EVENT_TYPES, instant
 from sectionfour.features.catalog import columns
 from sectionfour.learning import audit, dataset, fit, generalise, membership
 from sectionfour.learning.intervals import SPAN, redraws
@@ -40,7 +40,7 @@ class Terms:
     model: str = "transaction"
     shadows: int = membership.SHADOWS
     curve_shadows: int = 8  # models a point of the trade-off curve; 0: no curve
-    delay_days: float = 14.0
+    delay_days: float = DELAY_DAYS
     test_days: float = 21.0
     drop_share: float = 0.15
     seed: int = 4
