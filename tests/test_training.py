@@ -497,11 +497,11 @@ def test_weighted_metrics_are_those_of_rows_written_out(rows: list[tuple[int, fl
     written = np.repeat(np.arange(len(rows)), weights)
     if len(np.unique(labels[written])) < 2:
         return
-    found = evaluate._weighted(labels, scores)(weights.astype(np.float64))
+    found = evaluate.weighted(labels, scores)(weights.astype(np.float64))
     for name in ("auc", "average_precision", "brier"):
         slow = evaluate.METRICS[name](labels[written], scores[written])
         assert found[name] == pytest.approx(slow, abs=1e-9), name
-    even = evaluate._weighted(labels, scores)(np.ones(len(rows)))
+    even = evaluate.weighted(labels, scores)(np.ones(len(rows)))
     assert even["calibration_error"] == pytest.approx(evaluate.calibration_error(labels, scores))
 
 
@@ -516,6 +516,19 @@ def test_frauds_that_come_in_clusters_tell_less_than_as_many_apart() -> None:
         for found in [evaluate.metrics(fraud, scores, clusters=clusters)["auc"]]
     ]
     assert widths[1] > 2 * widths[0]
+
+
+def test_a_draw_is_of_as_many_members_as_there_are_whole_and_of_both_classes() -> None:
+    labels = np.array([0, 0, 1, 0, 0, 0], dtype=np.int8)
+    of, firsts = np.array([0, 0, 1, 2, 2, 3]), [0, 2, 3, 5]
+    drawn = list(intervals.draws(labels, of, seed=1, resamples=200))
+    assert len(drawn) == 200
+    for weights in drawn:
+        assert (weights == weights[firsts][of]).all()
+        assert weights[firsts].sum() == 4
+        assert 0 < weights @ labels < weights.sum()
+    assert len({tuple(weights) for weights in drawn}) > 15
+    assert intervals.rows_of(np.array([2.0, 0.0, 1.0])).tolist() == [0, 0, 2]
 
 
 def test_the_mean_precision_of_models_is_measured_on_the_same_draws() -> None:

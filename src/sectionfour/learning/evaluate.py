@@ -72,8 +72,8 @@ def metrics(
     of the calibration error stay those of the rows as they are; its interval is that of a
     `distance`.
     """
-    weighted = _weighted(labels, scores)
-    drawn = [weighted(weights) for weights in draws(labels, clusters, seed, resamples)]
+    measure = weighted(labels, scores)
+    drawn = [measure(weights) for weights in draws(labels, clusters, seed, resamples)]
     found = {
         name: interval(metric(labels, scores), [draw[name] for draw in drawn])
         for name, metric in METRICS.items()
@@ -94,7 +94,7 @@ def mean_precision(
 ) -> dict[str, float]:
     """Return the mean average precision of several models' `scores`, shape (models, rows), with a
     95 % interval: all of them measured on each draw, as `metrics` draws."""
-    measures = [_weighted(labels, each) for each in scores]
+    measures = [weighted(labels, each) for each in scores]
     drawn = [
         float(np.mean([measure(weights)["average_precision"] for measure in measures]))
         for weights in draws(labels, clusters, seed, resamples)
@@ -116,7 +116,7 @@ def differences(
 
     Both are measured on the same draws, so what the rows have in common falls out.
     """
-    one, other = _weighted(labels, scores), _weighted(labels, others)
+    one, other = weighted(labels, scores), weighted(labels, others)
     drawn = [
         {name: mine - theirs for (name, mine), theirs in zip(a.items(), b.values(), strict=True)}
         for weights in draws(labels, clusters, seed, resamples)
@@ -130,8 +130,11 @@ def differences(
     }
 
 
-def _weighted(labels: Labels, scores: Scores) -> Callable[[Scores], dict[str, float]]:
-    """Return METRICS, and _APART, as a function of the rows' weights: sorted once for all draws."""
+def weighted(labels: Labels, scores: Scores) -> Callable[[Scores], dict[str, float]]:
+    """Return METRICS as a function of the rows' weights: sorted once for all draws.
+
+    It gives `calibration_apart` as well: how far the bins so weighed are from those of the rows.
+    """
     order = np.argsort(-scores, kind="stable")
     y, ranked = labels[order].astype(np.float64), scores[order]
     ends = np.flatnonzero(np.append(np.diff(ranked) != 0, True))  # of each run of equal scores
