@@ -85,6 +85,16 @@ def instant(at: int) -> str:
     return (EPOCH + timedelta(microseconds=at)).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
+def read_instant(text: str) -> int:
+    """Return an instant in RFC 3339 as microseconds since the epoch: what `instant` wrote, above
+    all. ValueError for what is none, TypeError for one without an offset.
+
+    >>> read_instant(instant(1))
+    1
+    """
+    return micros(datetime.fromisoformat(text))
+
+
 def instant_or_none(at: int | None) -> str | None:
     """Return `instant` of what has come about; None of what has not."""
     return None if at is None else instant(at)

@@ -216,13 +216,13 @@ def evaluate(
     import msgspec
 
     from sectionfour.decisions import policy
-    from sectionfour.domain import micros
+    from sectionfour.domain import read_instant
     from sectionfour.reports import period
 
     priced = policy.load(costs) if costs else None
     with opened() as parts:
         model, card = _model(name, version, parts)
-        unseen = micros(datetime.fromisoformat(card["data"]["labels_known_by"]))
+        unseen = read_instant(card["data"]["labels_known_by"])
         begin = unseen if since is None and until is None else since
         found = period.read(parts, [name], since=begin, until=until, delay_days=delay_days)[name]
         stated = (priced or parts.policy).of(name)

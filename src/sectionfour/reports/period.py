@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sectionfour.decisions.policy import Costs, expected_costs, thresholds
-from sectionfour.domain import ACTIONS, DAY, DELAY_DAYS, instant, micros
+from sectionfour.domain import ACTIONS, DAY, DELAY_DAYS, instant, read_instant
 from sectionfour.errors import HistoryError, RegistryError, SettingsError
 from sectionfour.features import history
 from sectionfour.features.catalog import NAMES, columns
@@ -258,7 +257,7 @@ def on_test(
     served, models = _served(parts, name), parts.models
     model, card = registry.load(models.folder, name, version, models.trusted)
     other = registry.load(models.folder, name, served, models.trusted)[0]
-    since, until = (micros(datetime.fromisoformat(card["data"][k])) for k in _TESTED)
+    since, until = (read_instant(card["data"][k]) for k in _TESTED)
     of = read(parts, [name], since=since, until=until + 1, delay_days=delay_days)[name]
     return _compared(parts, of, model.score(of.rows), other.score(of.rows), served, seed)
 
