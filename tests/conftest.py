@@ -33,11 +33,14 @@ from flask.testing import FlaskClient
 
 from sectionfour import bootstrap
 from sectionfour.decisions.policy import Thresholds
+from sectionfour.errors import FailClosed
 from sectionfour.given import Given
 from sectionfour.learning import registry
 from sectionfour.loading import imports
 from sectionfour.loading.replay import Consent, Known, replay
 from sectionfour.parts import Parts, now
+from sectionfour.privacy import consent
+from sectionfour.privacy.consent import ConsentEvent
 from sectionfour.privacy.kek import load_kek
 from sectionfour.privacy.keys import Keyring
 from sectionfour.privacy.regime import load
@@ -212,6 +215,25 @@ def _consent(number: int = 1, **changes: Any) -> dict[str, Any]:
         "event_type": "explicitly_expressed",
         "event_time": "2026-11-01T09:00:00+08:00",
     } | changes
+
+
+def consent_event(**changes: Any) -> ConsentEvent:
+    """Return what the ledger keeps of a consent: to these changes, first-party and explicit."""
+    wanted: dict[str, Any] = {
+        "seq": 1,
+        "record_id": "cr_1",
+        "purpose": "security",
+        "categories": frozenset(ALL),
+        "source": "first_party",
+        "notice_id": "pn",
+        "notice_version": "1",
+        "event_type": consent.EXPLICIT,
+        "event_state": consent.GIVEN,
+        "event_time": 10,
+        "expires_at": None,
+        "superseded": False,
+    }
+    return ConsentEvent(**(wanted | changes))
 
 
 def _exception(**changes: Any) -> dict[str, Any]:
@@ -480,6 +502,22 @@ def app(settings: Settings) -> Iterator[Flask]:
 def parts(app: Flask) -> Parts:
     found: Parts = app.extensions["sectionfour"]
     return found
+
+
+@pytest.fixture
+def down(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """A block in which one method of the ledger fails, as where the disk does."""
+
+    @contextmanager
+    def down(method: str) -> Iterator[None]:
+        def fails(*_: Any) -> Any:
+            raise FailClosed("the ledger cannot be used")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(parts.ledger), method, fails)
+            yield
+
+    return down
 
 
 @pytest.fixture

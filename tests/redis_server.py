@@ -17,7 +17,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from sectionfour.features.online import Velocity
-from sectionfour.stores import cards, hand
+from sectionfour.stores import form, hand
 from sectionfour.stores.lmdb import LmdbVelocity
 from sectionfour.stores.redis import RedisVelocity
 
@@ -111,7 +111,7 @@ def everything(store: Velocity, prefixes: bytes = b"") -> dict[bytes, bytes]:
         with store._server.asking() as ask:
             (names,) = ask(("KEYS", "*"))
             for name in names:
-                if name[:1] == b"W" and len(name) == cards.NAME:
+                if name[:1] == b"W" and len(name) == form.NAME:
                     found |= hand.kept(name, ask(*hand.reads(name, hand.EVERYTHING)))
                 elif name == b"O":
                     steps = ask(("ZRANGE", name, 0, -1))[0]

@@ -9,26 +9,14 @@ import pytest
 from sectionfour.privacy import consent
 from sectionfour.privacy.consent import ConsentEvent
 
+from .conftest import consent_event
+
 CATEGORIES = ["member.required", "device", "location", "log"]
 ENDS = ("consent_withdrawn", "consent_refused", "consent_revoked", "consent_expired")
 
 
 def an_event(**changes: Any) -> ConsentEvent:
-    wanted: dict[str, Any] = {
-        "seq": 1,
-        "record_id": "cr_1",
-        "purpose": "security",
-        "categories": frozenset(CATEGORIES),
-        "source": "first_party",
-        "notice_id": "pn",
-        "notice_version": "1",
-        "event_type": consent.EXPLICIT,
-        "event_state": consent.GIVEN,
-        "event_time": 10,
-        "expires_at": 20,
-        "superseded": False,
-    }
-    return ConsentEvent(**(wanted | changes))
+    return consent_event(**({"categories": frozenset(CATEGORIES), "expires_at": 20} | changes))
 
 
 def test_consent_holds_after_it_was_given_and_until_it_ends() -> None:

@@ -36,7 +36,8 @@ from sectionfour.privacy.exceptions import Grant, Scope
 from sectionfour.privacy.halves import Halves
 from sectionfour.privacy.pseudonym import open_keys
 from sectionfour.serve import _prepared
-from sectionfour.stores import cards, open_velocity
+from sectionfour.stores import open_velocity
+from sectionfour.stores.form import LAYOUTS, opened
 from sectionfour.verify import verify
 
 from .redis_server import everything
@@ -83,7 +84,7 @@ def dump(velocity: online.Velocity) -> dict[bytes, Any]:
     found: dict[bytes, Any] = {}
     for key, value in everything(velocity, b"W").items():
         if key[18:] == b"T":
-            card = cards.opened(value, cards.LAYOUTS[key[1]])
+            card = opened(value, LAYOUTS[key[1]])
             found |= {b"P%d" % i + key: others for i, others in enumerate(card.lists) if others}
             if any(card.numbers):
                 found[key] = card.numbers

@@ -15,7 +15,8 @@ import pytest
 from sectionfour.bootstrap import open_notary
 from sectionfour.domain import Event
 from sectionfour.errors import HistoryError
-from sectionfour.features.catalog import FEATURES, INPUTS, definition
+from sectionfour.features.catalog import FEATURES, INPUTS
+from sectionfour.features.definitions import definition
 from sectionfour.jobs import sweep
 from sectionfour.learning import audit, fairness
 from sectionfour.parts import Parts

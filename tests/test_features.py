@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from sectionfour.domain import CLEARED, DAY, EVENT_TYPES, FRAUD, HOUR, KNOWN, MINUTE, SECOND, Event
 from sectionfour.errors import FailClosed, HistoryError
-from sectionfour.features import catalog, counted, history, telling
+from sectionfour.features import catalog, counted, definitions, history, telling
 from sectionfour.features.catalog import (
     ENTITIES,
     FEATURES,
@@ -36,14 +36,13 @@ from sectionfour.features.catalog import (
     WINDOWS,
     YEAR,
     columns,
-    definition,
-    fingerprint,
 )
+from sectionfour.features.definitions import definition, fingerprint
 from sectionfour.features.online import Cluster, Velocity, key_of, read_and_observe
 from sectionfour.features.telling import say, tells
 from sectionfour.privacy import regime
-from sectionfour.privacy.pseudonym import cell
-from sectionfour.stores import cards, open_velocity
+from sectionfour.privacy.spelling import cell
+from sectionfour.stores import cards, form, open_velocity
 from sectionfour.stores import lmdb as lmdb_store
 from sectionfour.stores import redis as redis_store
 from sectionfour.stores.sqlite import SqliteLedger
@@ -256,11 +255,11 @@ def oldest_in(store: Velocity) -> int:
     times = [1 << 62]
     for key, value in everything(store).items():
         if key[:1] == b"W":
-            space, layout = key[18:19], cards.LAYOUTS[key[1]]
+            space, layout = key[18:19], form.LAYOUTS[key[1]]
             if space == b"T":
-                numbers, lists = cards.opened(value, layout)
+                numbers, lists = form.opened(value, layout)
                 for s in layout.series:
-                    times += [numbers[s.head + 1], numbers[s.head + 2] & ~cards.CUT]
+                    times += [numbers[s.head + 1], numbers[s.head + 2] & ~form.CUT]
                 for kept, entry in zip(lists, layout.entries, strict=True):
                     starts = range(0, len(kept), entry)
                     times += [int.from_bytes(kept[i : i + 8]) for i in starts]
@@ -984,5 +983,5 @@ def test_definitions_differ_and_the_fingerprint_is_theirs(monkeypatch):
     assert len(set(texts)) == len(texts)
     before = fingerprint()
     wider = catalog.STREAMS | {"change": catalog.STREAMS["change"] | {"login"}}
-    monkeypatch.setattr(catalog, "STREAMS", wider)
+    monkeypatch.setattr(definitions, "STREAMS", wider)
     assert fingerprint() != before

@@ -34,6 +34,8 @@ from sectionfour.privacy.exceptions import Document, Grant, Scope
 from sectionfour.stores.ledger.rooms import Ledger
 from sectionfour.stores.sqlite import SqliteLedger
 
+from .conftest import consent_event
+
 NOW = 1_000_000
 ANN, BOB, ORDER = b"a" * 16, b"b" * 16, b"o" * 16
 
@@ -438,21 +440,8 @@ def a_world(*categories: str, **changes: Any) -> World:
 
 
 def a_consent(*categories: str, **changes: Any) -> ConsentEvent:
-    wanted: dict[str, Any] = {
-        "seq": 1,
-        "record_id": "cr_1",
-        "purpose": "security",
-        "categories": frozenset(categories),
-        "source": "first_party",
-        "notice_id": "pn",
-        "notice_version": "1",
-        "event_type": "explicitly_expressed",
-        "event_state": "consent_given",
-        "event_time": NOW - 1,
-        "expires_at": None,
-        "superseded": False,
-    }
-    return ConsentEvent(**(wanted | changes))
+    wanted: dict[str, Any] = {"categories": frozenset(categories), "event_time": NOW - 1}
+    return consent_event(**(wanted | changes))
 
 
 def check(world: World, **changes: Any) -> Permit | Refusal:

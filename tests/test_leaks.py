@@ -28,7 +28,7 @@ from rich.traceback import Traceback
 
 from sectionfour.domain import Request
 from sectionfour.given import GUARD, Given, Member, Raw
-from sectionfour.privacy import pseudonym
+from sectionfour.privacy import spelling
 from sectionfour.privacy.keys import Keyring
 
 FULL = os.environ.get("S4_FULL") == "1"
@@ -514,11 +514,11 @@ def test_t26_all_spellings_of_a_value_are_one_token_and_two_values_are_two(tmp_p
         return rng.choice([value, f" {value} ", f"::ffff:{value}", f"::FFFF:{value}"])
 
     kinds: tuple[tuple[str, Any, Any, Any], ...] = (
-        ("phone", lambda: f"13{rng.randrange(10**9):09d}", spelt_phone, pseudonym.phone),
+        ("phone", lambda: f"13{rng.randrange(10**9):09d}", spelt_phone, spelling.phone),
         ("email", lambda: f"u{rng.randrange(10**9)}.x@host{rng.randrange(99)}.example",
-         spelt_email, pseudonym.email),
+         spelt_email, spelling.email),
         ("ip", lambda: ".".join(str(rng.randrange(256)) for _ in range(4)), spelt_ip,
-         lambda text: pseudonym.ip(text)[0]),
+         lambda text: spelling.ip(text)[0]),
     )  # fmt: skip
     for number in range(SPELLINGS):
         kind, draw, spell, normal = kinds[number % 3]

@@ -13,8 +13,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from sectionfour.decisions import policy
-from sectionfour.decisions.policy import ACTIONS, LEVELS, Costs, Thresholds, thresholds
-from sectionfour.domain import Outcome
+from sectionfour.decisions.policy import Costs, Thresholds, thresholds
+from sectionfour.domain import ACTIONS, LEVELS, Outcome
 from sectionfour.errors import SettingsError
 
 GRID = [n / 1000 for n in range(1001)]

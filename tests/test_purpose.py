@@ -17,6 +17,8 @@ from sectionfour.privacy.consent import ConsentEvent
 from sectionfour.privacy.regime import load
 from sectionfour.web.services import states
 
+from .conftest import consent_event
+
 REGIME = load()
 NOW = 1_000_000
 ANN = b"a" * 16
@@ -49,20 +51,12 @@ def typed(category: str) -> tuple[str, str | None]:
 
 def said(category: str, purpose: str, **changes: Any) -> ConsentEvent:
     wanted: dict[str, Any] = {
-        "seq": 1,
         "record_id": f"cr_{category}_{purpose}",
         "purpose": purpose,
         "categories": frozenset({category}),
-        "source": "first_party",
-        "notice_id": "pn",
-        "notice_version": "1",
-        "event_type": "explicitly_expressed",
-        "event_state": "consent_given",
         "event_time": NOW - 1,
-        "expires_at": None,
-        "superseded": False,
     }
-    return ConsentEvent(**(wanted | changes))
+    return consent_event(**(wanted | changes))
 
 
 def asks(category: str, purpose: str, source: str = "first_party", **changes: Any) -> Any:

@@ -20,8 +20,7 @@ from hypothesis import strategies as st
 from sectionfour.bootstrap import open_parts
 from sectionfour.cli import main
 from sectionfour.decisions import rules
-from sectionfour.decisions.policy import ACTIONS
-from sectionfour.domain import Outcome
+from sectionfour.domain import ACTIONS, Outcome
 from sectionfour.errors import SettingsError
 from sectionfour.features.catalog import NAMES, columns
 from sectionfour.settings import Settings

@@ -29,7 +29,7 @@ from sectionfour.decisions import policy
 from sectionfour.domain import DAY
 from sectionfour.errors import HistoryError, RegistryError, SettingsError
 from sectionfour.features.catalog import columns
-from sectionfour.learning import dataset, evaluate, past, registry
+from sectionfour.learning import dataset, evaluate, intervals, past, registry
 from sectionfour.learning.plan import Plan
 from sectionfour.loading import imports
 from sectionfour.loading.replay import replay
@@ -497,11 +497,11 @@ def test_weighted_metrics_are_those_of_rows_written_out(rows: list[tuple[int, fl
     written = np.repeat(np.arange(len(rows)), weights)
     if len(np.unique(labels[written])) < 2:
         return
-    found = evaluate._weighted(labels, scores)(weights.astype(np.float64))
+    found = evaluate.weighted(labels, scores)(weights.astype(np.float64))
     for name in ("auc", "average_precision", "brier"):
         slow = evaluate.METRICS[name](labels[written], scores[written])
         assert found[name] == pytest.approx(slow, abs=1e-9), name
-    even = evaluate._weighted(labels, scores)(np.ones(len(rows)))
+    even = evaluate.weighted(labels, scores)(np.ones(len(rows)))
     assert even["calibration_error"] == pytest.approx(evaluate.calibration_error(labels, scores))
 
 
@@ -516,6 +516,19 @@ def test_frauds_that_come_in_clusters_tell_less_than_as_many_apart() -> None:
         for found in [evaluate.metrics(fraud, scores, clusters=clusters)["auc"]]
     ]
     assert widths[1] > 2 * widths[0]
+
+
+def test_a_draw_is_of_as_many_members_as_there_are_whole_and_of_both_classes() -> None:
+    labels = np.array([0, 0, 1, 0, 0, 0], dtype=np.int8)
+    of, firsts = np.array([0, 0, 1, 2, 2, 3]), [0, 2, 3, 5]
+    drawn = list(intervals.draws(labels, of, seed=1, resamples=200))
+    assert len(drawn) == 200
+    for weights in drawn:
+        assert (weights == weights[firsts][of]).all()
+        assert weights[firsts].sum() == 4
+        assert 0 < weights @ labels < weights.sum()
+    assert len({tuple(weights) for weights in drawn}) > 15
+    assert intervals.rows_of(np.array([2.0, 0.0, 1.0])).tolist() == [0, 0, 2]
 
 
 def test_the_mean_precision_of_models_is_measured_on_the_same_draws() -> None:
@@ -599,11 +612,11 @@ def test_a_pattern_without_a_fraud_is_not_said_to_be_scored_too_high() -> None:
 
 def test_rows_are_worth_what_they_tell_apart() -> None:
     of = np.repeat(np.arange(50), 4)
-    assert evaluate.worth(of, 0.0) == 200
-    assert evaluate.worth(of, 1.0) == pytest.approx(50)
+    assert intervals.worth(of, 0.0) == 200
+    assert intervals.worth(of, 1.0) == pytest.approx(50)
     rng = np.random.default_rng(13)
     own = rng.normal(size=50)[of]
-    assert evaluate.likeness(own, of) == pytest.approx(1)
-    assert evaluate.likeness(rng.normal(size=200), of) < 0.2
-    assert evaluate.likeness(own + rng.normal(size=200), of) == pytest.approx(0.5, abs=0.2)
-    assert evaluate.likeness(np.zeros(200), of) == evaluate.likeness(own, np.arange(200)) == 0
+    assert intervals.likeness(own, of) == pytest.approx(1)
+    assert intervals.likeness(rng.normal(size=200), of) < 0.2
+    assert intervals.likeness(own + rng.normal(size=200), of) == pytest.approx(0.5, abs=0.2)
+    assert intervals.likeness(np.zeros(200), of) == intervals.likeness(own, np.arange(200)) == 0

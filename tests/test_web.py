@@ -207,15 +207,13 @@ def test_an_event_may_not_bear_a_name_of_the_services_own(client, a_request):
     assert answer.json["errors"][0]["pointer"] == "/event_id"
 
 
-def test_nothing_is_scored_where_the_ledger_cannot_be_read(app, client, a_request, monkeypatch):
-    checkout, parts = client("checkout"), app.extensions["sectionfour"]
-
-    def unreadable(*_: Any) -> Any:
-        raise FailClosed("the ledger cannot be used")
-
-    monkeypatch.setattr(type(parts.ledger), "consents", unreadable)
+def test_nothing_is_scored_where_the_ledger_cannot_be_read(
+    client, a_request, parts, down, monkeypatch
+):
+    checkout = client("checkout")
     monkeypatch.setattr(type(parts.keys), "subject", lambda *_, **__: b"0" * 16)
-    answer = checkout.post("/v1/assessments", json=a_request())
+    with down("consents"):
+        answer = checkout.post("/v1/assessments", json=a_request())
     assert (answer.status_code, answer.json["type"]) == (503, "/problems/fail-closed")
     assert parts.ledger.rows("SELECT COUNT(*) FROM assessments") == [(0,)]
 
@@ -362,17 +360,12 @@ def test_a_label_of_a_member_carries_the_member_alone(client, a_request, parts, 
 
 
 def test_a_label_that_was_interrupted_is_made_whole_by_sending_it_again(
-    client, a_request, parts, monkeypatch
+    client, a_request, parts, down
 ):
     checkout = client("checkout")
     checkout.post("/v1/assessments", json=a_request())
     body = {"event_id": "evt_0001", "label": "chargeback", "source": "bank"}
-    with monkeypatch.context() as patch:
-
-        def down(*_: Any) -> Any:
-            raise FailClosed("the ledger cannot be used")
-
-        patch.setattr(type(parts.ledger), "add_label", down)
+    with down("add_label"):
         assert checkout.post("/v1/labels", json=body).status_code == 503
     assert checkout.post("/v1/labels", json=body).status_code == 201
     assert len(windows(parts, FRAUD)) == 1
@@ -472,12 +465,9 @@ def test_ready_names_a_model_that_is_missing(settings):
         app.extensions["sectionfour"].close()
 
 
-def test_ready_fails_where_the_ledger_cannot_be_read(app, client, monkeypatch):
-    def closed(*_: Any) -> Any:
-        raise FailClosed("the ledger cannot be used")
-
-    monkeypatch.setattr(type(app.extensions["sectionfour"].ledger), "size", closed)
-    answer = client().get("/readyz")
+def test_ready_fails_where_the_ledger_cannot_be_read(client, down):
+    with down("size"):
+        answer = client().get("/readyz")
     assert (answer.status_code, answer.json["type"]) == (503, "/problems/fail-closed")
 
 

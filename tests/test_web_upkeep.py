@@ -13,7 +13,7 @@ import numpy as np
 
 from sectionfour.domain import EVER, Event, Leaf
 from sectionfour.errors import FailClosed
-from sectionfour.features import online
+from sectionfour.features import catalog, online
 from sectionfour.jobs.upkeep import SETTLE_AFTER, Upkeep, anew, upkeep
 from sectionfour.loading.replay import rebuild
 from sectionfour.settings import Settings
@@ -77,20 +77,15 @@ def test_a_lost_step_is_remembered_for_a_retry_that_comes_late(app, parts):
         msgspec.structs.replace(event, at=event.at + LATER), parts.velocity
     )
     assert again.at == event.at
-    assert not np.nanmax(vector[: len(online.WINDOWS)] > 1e12)
+    assert not np.nanmax(vector[: len(catalog.WINDOWS)] > 1e12)
     assert list(parts.velocity.unsettled(EVER)) == []
 
 
 def test_the_lost_step_of_a_request_is_whole_once_the_request_is_sent_again(
-    app, client, a_request, parts, monkeypatch
+    app, client, a_request, parts, down
 ):
     checkout = client("checkout")
-    with monkeypatch.context() as patch:
-
-        def down(*_: Any) -> Any:
-            raise FailClosed("the ledger could not be written")
-
-        patch.setattr(type(parts.ledger), "record", down)
+    with down("record"):
         assert checkout.post("/v1/assessments", json=a_request()).status_code == 503
     (lost,) = parts.velocity.unsettled(EVER)
     kept_up(app)
@@ -114,16 +109,11 @@ def test_a_known_fraud_is_settled_by_its_label(app, client, a_request, parts):
     assert list(parts.velocity.unsettled(EVER)) == []
 
 
-def test_the_step_of_a_label_waits_for_its_label(app, client, a_request, parts, monkeypatch):
+def test_the_step_of_a_label_waits_for_its_label(app, client, a_request, parts, down):
     checkout = client("checkout")
     checkout.post("/v1/assessments", json=a_request())
     body = {"event_id": "evt_0001", "label": "chargeback", "source": "bank"}
-    with monkeypatch.context() as patch:
-
-        def down(*_: Any) -> Any:
-            raise FailClosed("the ledger cannot be used")
-
-        patch.setattr(type(parts.ledger), "add_label", down)
+    with down("add_label"):
         assert checkout.post("/v1/labels", json=body).status_code == 503
     for _ in range(2):
         kept_up(app)
@@ -177,15 +167,10 @@ def test_windows_made_anew_have_what_was_on_its_way_to_the_ledger(
 
 
 def test_a_step_without_an_answer_is_in_windows_made_anew_and_sent_again_counts_once(
-    app, client, a_request, parts, monkeypatch
+    app, client, a_request, parts, down
 ):
     checkout = client("checkout")
-    with monkeypatch.context() as patch:
-
-        def down(*_: Any) -> Any:
-            raise FailClosed("the ledger could not be written")
-
-        patch.setattr(type(parts.ledger), "record", down)
+    with down("record"):
         assert checkout.post("/v1/assessments", json=a_request()).status_code == 503
     assert anew(parts) == 1
     lost = parts.ledger.event("evt_0001")
@@ -195,17 +180,12 @@ def test_a_step_without_an_answer_is_in_windows_made_anew_and_sent_again_counts_
 
 
 def test_a_label_without_an_answer_is_not_in_windows_made_anew_until_it_is_sent_again(
-    app, client, a_request, parts, monkeypatch
+    app, client, a_request, parts, down
 ):
     checkout = client("checkout")
     checkout.post("/v1/assessments", json=a_request())
     body = {"event_id": "evt_0001", "label": "chargeback", "source": "bank"}
-    with monkeypatch.context() as patch:
-
-        def down(*_: Any) -> Any:
-            raise FailClosed("the ledger cannot be used")
-
-        patch.setattr(type(parts.ledger), "add_label", down)
+    with down("add_label"):
         assert checkout.post("/v1/labels", json=body).status_code == 503
     assert anew(parts) == 1
     assert checkout.post("/v1/labels", json=body).status_code == 201

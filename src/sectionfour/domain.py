@@ -19,6 +19,8 @@ MICROSECOND = timedelta(microseconds=1)
 #: In microseconds, as every instant is.
 SECOND = 1_000_000
 MINUTE, HOUR, DAY, WEEK = 60 * SECOND, 3_600 * SECOND, 86_400 * SECOND, 604_800 * SECOND
+#: So many days after it, an event of which nothing became known counts as honest.
+DELAY_DAYS = 14.0
 #: After every instant, and within the 63 bits that the stores count in.
 EVER = 1 << 62
 #: What UTC's calendar has, in microseconds since EPOCH; by its offset an instant may lie outside.
@@ -32,6 +34,17 @@ PLACE_KM, PLACE_BITS = 5, 12
 #: What becomes known of an event enters the windows as an event of its own, when it is known.
 FRAUD, CLEARED = "fraud", "cleared"
 KNOWN = frozenset({FRAUD, CLEARED})
+
+#: The models, each by what it rates.
+ModelName = Literal["transaction", "account"]
+MODELS: tuple[ModelName, ...] = get_args(ModelName)
+#: What is done about a score, and how high it is said to be; from the mildest.
+Action = Literal["allow", "challenge", "review", "block"]
+Level = Literal["low", "elevated", "high", "highest"]
+ACTIONS: tuple[Action, ...] = get_args(Action)
+LEVELS: tuple[Level, ...] = get_args(Level)
+#: Why somebody is to be forgotten.
+Trigger = Literal["cancellation", "subject_request"]
 
 LabelName = Literal[
     "chargeback", "account_takeover", "confirmed_fraud", "suspected_fraud", "legitimate"
@@ -70,6 +83,21 @@ def instant(at: int) -> str:
     '1970-01-01T00:00:00.000001Z'
     """
     return (EPOCH + timedelta(microseconds=at)).isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+def read_instant(text: str) -> int:
+    """Return an instant in RFC 3339 as microseconds since the epoch: what `instant` wrote, above
+    all. ValueError for what is none, TypeError for one without an offset.
+
+    >>> read_instant(instant(1))
+    1
+    """
+    return micros(datetime.fromisoformat(text))
+
+
+def instant_or_none(at: int | None) -> str | None:
+    """Return `instant` of what has come about; None of what has not."""
+    return None if at is None else instant(at)
 
 
 # --- what the gate weighs --------------------------------------------------------------------
@@ -155,7 +183,7 @@ class Refusal(Struct, frozen=True, kw_only=True):
 class Event(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A sealed event: tokens (16 bytes) for identifiers; None where masked or never given.
 
-    `place` is a cell of about 5 km: see `pseudonym.cell`. `brought` is JSON, by category, of what
+    `place` is a cell of about 5 km: see `spelling.cell`. `brought` is JSON, by category, of what
     did not plainly come from the member: whoever asks later (training, an analyst) asks the gate
     with the true source.
     """
@@ -270,16 +298,16 @@ class Held(Struct, frozen=True):
     """A rule that held, and the outcome that it asks for at least."""
 
     id: str
-    outcome: str
+    outcome: Action
     reason: str
 
 
 class Outcome(Struct, frozen=True):
-    """What to do: `level` is low, elevated, high or highest, by the model's word alone; `action`
-    allow to block, by that and by `rules`."""
+    """What to do: `level` is how high the model's score is said to be, `action` what is done, by
+    that and by the rules that held."""
 
-    level: str
-    action: str
+    level: Level
+    action: Action
     rules: tuple[Held, ...] = ()
 
 

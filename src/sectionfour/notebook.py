@@ -11,13 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from sectionfour.domain import DAY, EVER, MINUTE, micros
+from sectionfour.domain import DAY, EVER, MINUTE, read_instant
 from sectionfour.errors import HistoryError, RegistryError
 from sectionfour.features.catalog import ENTITIES, FEATURES, INPUTS, NAMES
 from sectionfour.settings import Settings, from_environment
@@ -280,7 +279,7 @@ class Reader:
         from sectionfour.learning import dataset
 
         card = self.card(name)
-        first, last = (_instant(card["data"][key]) for key in ("labels_known_by", "to"))
+        first, last = (read_instant(card["data"][key]) for key in ("labels_known_by", "to"))
         events = self._past.events
         at = events["at"].to_numpy()
         rows = self._permitted & self._of_model(name) & (at >= first) & (at <= last)
@@ -294,7 +293,7 @@ class Reader:
     def fresh_from(self, name: str) -> pd.Timestamp:
         """Return the instant after which a model has seen nothing: neither events nor labels."""
         data, plan = self.card(name)["data"], self.card(name)["plan"]
-        border = _instant(data["labels_known_by"]) - int(plan["delay_days"] * DAY)
+        border = read_instant(data["labels_known_by"]) - int(plan["delay_days"] * DAY)
         return _minutes([border + MINUTE])[0]
 
     def reasons(self, events: Iterable[int]) -> pd.DataFrame:
@@ -416,7 +415,3 @@ def _minutes(at: Any) -> pd.DatetimeIndex:
     given = pd.Series(at, dtype="Int64")
     found = pd.to_datetime(given, unit="us", utc=True)
     return pd.DatetimeIndex(found.dt.floor("min"))
-
-
-def _instant(text: str) -> int:
-    return micros(datetime.fromisoformat(text))

@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sectionfour.decisions.policy import Policy
 from sectionfour.decisions.rules import Rules
-from sectionfour.domain import micros
+from sectionfour.domain import read_instant
 from sectionfour.errors import SettingsError
 from sectionfour.features.online import Velocity
 from sectionfour.learning.registry import Served
@@ -38,7 +37,7 @@ def told_by(path: Path | None) -> Callable[[], int]:
 
     def read() -> int:
         try:
-            return micros(datetime.fromisoformat(path.read_text("ascii").strip()))
+            return read_instant(path.read_text("ascii").strip())
         except (OSError, ValueError, TypeError) as error:
             raise SettingsError(f"{path.name} does not tell a time with an offset") from error
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from sectionfour.commands.opened import DATE, FILE, opened
+from sectionfour.commands.opened import DATE, DELAY, FILE, opened
 from sectionfour.errors import HistoryError
 from sectionfour.settings import Settings, from_environment
 
@@ -57,7 +57,7 @@ def say_metrics(metrics: dict[str, dict[str, float]]) -> None:
 
 
 @click.command()
-@click.option("--delay-days", default=14.0, show_default=True, help="Until a label is known.")
+@DELAY
 @click.option("--test-days", default=21.0, show_default=True)
 @click.option("--candidates", default=8, show_default=True, help="Settings to try.")
 @click.option("--jobs", default=2, show_default=True)
@@ -193,7 +193,7 @@ def clusters(since: int | None) -> None:
     "--since", type=DATE, help="From this date on (UTC); the model's test period without it."
 )
 @click.option("--until", type=DATE, help="Nothing from this date on.")
-@click.option("--delay-days", default=14.0, show_default=True, help="Until a label is known.")
+@DELAY
 @click.option("--costs", type=FILE, help="What each outcome costs (TOML); this home's without it.")
 @click.option("--json", "as_json", is_flag=True, help="Everything, the curves included, as JSON.")
 def evaluate(
@@ -216,13 +216,13 @@ def evaluate(
     import msgspec
 
     from sectionfour.decisions import policy
-    from sectionfour.domain import micros
+    from sectionfour.domain import read_instant
     from sectionfour.reports import period
 
     priced = policy.load(costs) if costs else None
     with opened() as parts:
         model, card = _model(name, version, parts)
-        unseen = micros(datetime.fromisoformat(card["data"]["labels_known_by"]))
+        unseen = read_instant(card["data"]["labels_known_by"])
         begin = unseen if since is None and until is None else since
         found = period.read(parts, [name], since=begin, until=until, delay_days=delay_days)[name]
         stated = (priced or parts.policy).of(name)
@@ -299,7 +299,7 @@ def _model(name: str, version: str | None, parts: Any) -> Any:
 @click.option("--model", "names", multiple=True, help="Only this model; may be repeated.")
 @click.option("--since", type=DATE, help="From this date on (UTC); the last 30 days without it.")
 @click.option("--until", type=DATE, help="Nothing from this date on.")
-@click.option("--delay-days", default=14.0, show_default=True, help="Until a label is known.")
+@DELAY
 @click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="HTML to write.")
 @click.option("--fail", is_flag=True, help="End with status 1 where something drifts much.")
 def drift(

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from sectionfour.commands.learning import say_metrics
-from sectionfour.commands.opened import opened
+from sectionfour.commands.opened import DELAY, opened
 from sectionfour.settings import from_environment
 
 BY = click.option("--by", required=True, help="Id of your key (trainer or admin).")
@@ -70,7 +70,7 @@ def models_dismiss(name: str, version: str) -> None:
 
 @models.command(name="compare")
 @click.argument("name")
-@click.option("--delay-days", default=14.0, show_default=True, help="Until a label is known.")
+@DELAY
 @click.option("--json", "as_json", is_flag=True)
 def models_compare(name: str, delay_days: float, as_json: bool) -> None:
     """Compare each challenger with the model that is served, on the calls that both have scored.
@@ -129,7 +129,7 @@ def models_compare(name: str, delay_days: float, as_json: bool) -> None:
     show_default=True,
     help="Calls scored by both in shadow, or the challenger's test period.",
 )
-@click.option("--delay-days", default=14.0, show_default=True, help="Until a label is known.")
+@DELAY
 @click.option("--unmeasured", is_flag=True, help="Without a gain; the log says so.")
 def models_promote(
     name: str,

@@ -1,5 +1,4 @@
-"""What most commands begin with: the parts of this home, opened and closed again; and the types of
-their options."""
+"""What commands have in common: the parts of this home, opened and closed again; and options."""
 
 from __future__ import annotations
 
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from sectionfour.domain import DELAY_DAYS, micros
 from sectionfour.settings import from_environment
 
 if TYPE_CHECKING:
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(exists=True, path_type=Path)
+DELAY = click.option(
+    "--delay-days", default=DELAY_DAYS, show_default=True, help="Until a label is known."
+)
 
 
 class Address(NamedTuple):
@@ -61,8 +64,6 @@ class _Date(click.DateTime):
         super().__init__(["%Y-%m-%d"])  # what the help says; whatever is ISO 8601 is taken
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        from sectionfour.domain import micros
-
         try:
             given = datetime.fromisoformat(value)
         except ValueError:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from sectionfour.commands.opened import FILE, FOLDER, opened
+from sectionfour.commands.opened import DELAY, FILE, FOLDER, opened
+from sectionfour.domain import MODELS
 from sectionfour.settings import from_environment
 
 
@@ -15,12 +16,12 @@ from sectionfour.settings import from_environment
 @click.option("--purpose", default="security.record_audit_analyse", show_default=True)
 @click.option(
     "--model",
-    type=click.Choice(["transaction", "account"]),
+    type=click.Choice(MODELS),
     default="transaction",
     show_default=True,
     help="Whose events.",
 )
-@click.option("--delay-days", default=14.0, show_default=True, help="How long labels take.")
+@DELAY
 @click.option("--attacks", default=2000, show_default=True, type=click.IntRange(100, 100_000))
 def release_data(out: Path, purpose: str, model: str, delay_days: float, attacks: int) -> None:
     """Write rows to train on that may leave the builder: made coarse, attacked, then written.
@@ -51,7 +52,7 @@ def release_data(out: Path, purpose: str, model: str, delay_days: float, attacks
 @click.command(name="privacy-report")
 @click.option(
     "--model",
-    type=click.Choice(["transaction", "account"]),
+    type=click.Choice(MODELS),
     default="transaction",
     show_default=True,
 )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from typing import get_args
 
 import click
 
 from sectionfour.commands.opened import opened
+from sectionfour.domain import Trigger
 from sectionfour.settings import from_environment
 
 
@@ -32,7 +34,7 @@ def export(member: str) -> None:
 
 @click.command()
 @click.argument("member", required=False)
-@click.option("--trigger", type=click.Choice(["cancellation", "subject_request"]), help="Why.")
+@click.option("--trigger", type=click.Choice(get_args(Trigger)), help="Why.")
 @click.option("--again", is_flag=True, help="All that an older ledger, put back, knows nothing of.")
 def erase(member: str | None, trigger: str | None, again: bool) -> None:
     """Forget MEMBER in every place of the inventory, and say what became of each.

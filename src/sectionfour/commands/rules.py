@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from sectionfour.commands.opened import DATE, FILE, opened
+from sectionfour.commands.opened import DATE, DELAY, FILE, opened
 
 
 @click.group()
@@ -37,7 +37,7 @@ def rules_check(file: Path) -> None:
 @click.argument("file", type=FILE)
 @click.option("--since", type=DATE, help="From this date on (UTC); everything without it.")
 @click.option("--until", type=DATE, help="Nothing from this date on.")
-@click.option("--delay-days", default=14.0, show_default=True, help="Until a label is known.")
+@DELAY
 def rules_try(file: Path, since: int | None, until: int | None, delay_days: float) -> None:
     """Say what a file of rules would have done: frauds and honest members met, and at what cost.
 

@@ -16,13 +16,11 @@ from pathlib import Path
 
 import msgspec
 
-from sectionfour.domain import Outcome
+from sectionfour.domain import ACTIONS, LEVELS, MODELS, Outcome
 from sectionfour.errors import SettingsError
 
 #: No cost is larger than this, in the minor unit: what is, is a slip of the pen.
 MOST = 1e12
-ACTIONS = ("allow", "challenge", "review", "block")
-LEVELS = ("low", "elevated", "high", "highest")
 
 
 class Costs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -118,9 +116,11 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     digest: str = ""
 
     def of(self, model: str) -> Costs:
+        """Return the stated costs of a model's events, in the minor unit."""
         return self.transaction if model == "transaction" else self.account
 
     def thresholds(self, model: str) -> Thresholds:
+        """Return from which probability on each action is taken; SettingsError as `thresholds`."""
         return thresholds(self.of(model))
 
 
@@ -134,7 +134,7 @@ def load(path: Path | None = None) -> Policy:
         raise SettingsError(f"{source.name}: cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise SettingsError(f"{source.name}: {error}") from error
-    for model in ("transaction", "account"):
+    for model in MODELS:
         try:
             policy.thresholds(model)
         except SettingsError as error:

@@ -29,15 +29,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from sectionfour.decisions.policy import ACTIONS
-from sectionfour.domain import Held, Outcome
+from sectionfour.domain import ACTIONS, MODELS, Action, Held, ModelName, Outcome
 from sectionfour.errors import SettingsError
 from sectionfour.features.catalog import NAMES, columns
 
 #: More is no rule, but a slip of the pen, or a program.
 MOST_RULES, LONGEST, LARGEST = 500, 1_000, 1e15
 _PLACES = {name: place for place, name in enumerate(NAMES)}
-_HAD = {model: frozenset(columns(model)) for model in ("transaction", "account")}
+_HAD = {model: frozenset(columns(model)) for model in MODELS}
 _COMPARED = (ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq, ast.NotEq)
 
 
@@ -47,9 +46,9 @@ class Rule:
 
     id: str
     when: str
-    then: str
+    then: Action
     reason: str
-    models: tuple[str, ...]
+    models: tuple[ModelName, ...]
     reads: tuple[int, ...]
     holds: Callable[..., bool]
 
@@ -89,7 +88,7 @@ class _Written(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     when: str
     then: Literal["challenge", "review", "block"]
     reason: str
-    models: tuple[Literal["transaction", "account"], ...] = ()  # all that have what it reads
+    models: tuple[ModelName, ...] = ()  # all that have what it reads
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,7 +1,7 @@
 """The catalog, online: one atomic step that reads an event's windows and then adds the event.
 
-The plan of what to look up is drawn from the catalog once. A `Velocity` store carries it out;
-what it returns are whole numbers, and their conversion to features is here, once, for every store.
+What to look up is the `plan`, and a `Velocity` store carries it out; what it returns are whole
+numbers, and their conversion to features is here, once, for every store.
 """
 
 from __future__ import annotations
@@ -27,91 +27,14 @@ from sectionfour.features.catalog import (
     NEWEST,
     RECENT,
     ROWS,
-    RUNS,
-    SQUARED_CAP,
-    STREAMS,
-    WINDOWS,
     Numbers,
-    Window,
     distance,
 )
+from sectionfour.features.plan import CARDS, JOINS, SOURCES, Card, Joins
 
 Vector = NDArray[np.float64]
 #: Looks up (size, frauds) of a member's cluster as of an instant; None for who was never in one.
 Cluster = Callable[[bytes, int], tuple[int, int] | None]
-
-
-class Series(NamedTuple):
-    """One running count (and sums) a key: the events of stream `of`, by entity `by`.
-
-    `runs` are windows that begin after the newest event of another series, of the same entity:
-    (over, that one's id). It comes earlier in the plan. `place` is where its readings begin: first
-    and last `at` (0 for none); a window, the count and, where `summed`, sum and sum of squares; a
-    run, the count and the `at` of its first.
-    """
-
-    id: int
-    by: str
-    of: str
-    summed: bool
-    overs: tuple[int, ...]
-    runs: tuple[tuple[int, int], ...]
-    place: int
-
-    @property
-    def width(self) -> int:
-        return 2 + len(self.overs) * (3 if self.summed else 1) + 2 * len(self.runs)
-
-
-class Pair(NamedTuple):
-    """When each `what` was last seen with a `by`, in stream `of`; and first, where `aged`.
-
-    `id` goes on from that of the series. Its readings: when the pair was first seen (0 for never)
-    where `aged`; a window, the number of others.
-    """
-
-    id: int
-    by: str
-    what: str
-    of: str
-    overs: tuple[int, ...]
-    aged: bool
-    place: int
-
-    @property
-    def width(self) -> int:
-        return int(self.aged) + len(self.overs)
-
-
-class Recent(NamedTuple):
-    """What the newest of stream `of` had as `what`, and when. A member's own alone.
-
-    Its readings, where the event has a `what` itself: of amounts, how many were less and how many
-    were more; of places, when the newest was (0 for never) and where.
-    """
-
-    by: str
-    what: str
-    of: str
-    over: int
-    place: int
-
-    @property
-    def width(self) -> int:
-        return 2
-
-
-class Card(NamedTuple):
-    """All that is kept of one kind of entity: what a store may keep together."""
-
-    id: int
-    by: str
-    series: tuple[Series, ...]
-    pairs: tuple[Pair, ...]
-    recents: tuple[Recent, ...]
-
-
-Joins = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 
 class Visit(NamedTuple):
@@ -199,126 +122,23 @@ class Velocity(Protocol):
         """Drop the payloads of (at, key); with `forget`, the readings kept for a retry too."""
 
 
-def _plan() -> tuple[tuple[Series, ...], tuple[Pair, ...], tuple[Recent, ...], int]:
-    grouped: dict[tuple[str, str], list[Window]] = {}
-    paired: dict[tuple[str, str, str], list[Window]] = {}
-    looked_at: dict[tuple[str, str, str, int], None] = {}
-    for window in WINDOWS:
-        if window.agg in RECENT:
-            assert window.by == "member", "who is taken out takes all of it along"
-            looked_at[window.by, RECENT[window.agg], window.of, window.over] = None
-        elif window.what in ENTITIES:
-            paired.setdefault((window.by, window.what, window.of), []).append(window)
-        else:
-            grouped.setdefault((window.by, window.of), []).append(window)
-
-    def overs(windows: list[Window], aggregates: set[str]) -> tuple[int, ...]:
-        return tuple(sorted({w.over for w in windows if w.agg in aggregates}))
-
-    # What has runs comes last: a run begins where another series ends.
-    order = sorted(grouped, key=lambda key: (any(w.agg in RUNS for w in grouped[key]), key))
-    ids = {key: i for i, key in enumerate(order)}
-    place = 0
-    series: list[Series] = []
-    for by, of in order:
-        found = grouped[by, of]
-        runs = {(w.over, ids[w.by, str(w.what)]) for w in found if w.agg in RUNS}
-        summed = any(w.agg == "sum" for w in found)
-        windows = overs(found, {"count", "sum"})
-        series.append(Series(ids[by, of], by, of, summed, windows, tuple(sorted(runs)), place))
-        place += series[-1].width
-    pairs: list[Pair] = []
-    for number, ((by, what, of), found) in enumerate(sorted(paired.items()), start=len(series)):
-        aged = any(w.agg == "age" for w in found)
-        pairs.append(Pair(number, by, what, of, overs(found, {"distinct"}), aged, place))
-        place += pairs[-1].width
-    recents: list[Recent] = []
-    for key in sorted(looked_at):
-        recents.append(Recent(*key, place))
-        place += recents[-1].width
-    return tuple(series), tuple(pairs), tuple(recents), place
-
-
-SERIES, PAIRS, RECENTS, WIDTH = _plan()
-CARDS = tuple(
-    Card(
-        number,
-        by,
-        tuple(series for series in SERIES if series.by == by),
-        tuple(pair for pair in PAIRS if pair.by == by),
-        tuple(recent for recent in RECENTS if recent.by == by),
-    )
-    for number, by in enumerate(sorted({s.by for s in SERIES} | {p.by for p in PAIRS}))
-)
-
-
-class _Source(NamedTuple):
-    """Where one window feature is found in the readings."""
-
-    place: int
-    agg: str
-    over: int
-    name: str
-
-
-def _sources() -> tuple[_Source, ...]:
-    ids = {(s.by, s.of): s for s in SERIES}
-    pairs = {(p.by, p.what, p.of): p for p in PAIRS}
-    recents = {(r.by, r.what, r.of, r.over): r for r in RECENTS}
-    sources = []
-    for w in WINDOWS:
-        if w.agg in RECENT:
-            place = recents[w.by, RECENT[w.agg], w.of, w.over].place + (w.agg == "above")
-        elif w.what in ENTITIES:
-            pair = pairs[w.by, w.what, w.of]
-            place = pair.place
-            if w.agg == "distinct":
-                place += pair.aged + pair.overs.index(w.over)
-        else:
-            plan = ids[w.by, w.of]
-            place = plan.place
-            if w.agg == "since_last":
-                place += 1
-            elif w.agg in RUNS:
-                run = plan.runs.index((w.over, ids[w.by, str(w.what)].id))
-                place += plan.width - 2 * (len(plan.runs) - run) + (w.agg == "run_age")
-            elif w.agg != "age":
-                place += 2 + plan.overs.index(w.over) * (3 if plan.summed else 1)
-                place += {"amount": 1, "amount_sq": 2}.get(w.what or "", 0)
-        sources.append(_Source(place, w.agg, w.over, w.name))
-    return tuple(sources)
-
-
-_SOURCES = _sources()
-_WINDOW_NAMES = tuple(source.name for source in _SOURCES)
+_WINDOW_NAMES = tuple(source.name for source in SOURCES)
 #: Where the readings are the features: counts, sums, distinct others.
-_AS_READ = tuple(source.place for source in _SOURCES)
+_AS_READ = tuple(source.place for source in SOURCES)
 #: And, by place in the vector, where they are times from which to count.
 _TIMES = tuple(
     (number, source.agg, source.over)
-    for number, source in enumerate(_SOURCES)
+    for number, source in enumerate(SOURCES)
     if source.agg in {"since_last", "age", "run_age"}
 )
 #: Where one reads when the newest was, and in the next place where.
 _PLACED = tuple(
     (number, source.agg == "distance")
-    for number, source in enumerate(_SOURCES)
+    for number, source in enumerate(SOURCES)
     if RECENT.get(source.agg) == "place"
 )
 _FIELDS = tuple(name for name in INPUTS if name not in {"at", "type_code"})
 _TYPE_CODES = {name: float(code) for code, name in enumerate(EVENT_TYPES)}
-#: For each type of event, and each card, which of its series, pairs and recents it enters.
-JOINS = {
-    kind: tuple(
-        (
-            tuple(i for i, plan in enumerate(card.series) if kind in STREAMS[plan.of]),
-            tuple(i for i, plan in enumerate(card.pairs) if kind in STREAMS[plan.of]),
-            tuple(i for i, plan in enumerate(card.recents) if kind in STREAMS[plan.of]),
-        )
-        for card in CARDS
-    )
-    for kind in frozenset().union(*STREAMS.values())
-}
 _HELD = (*ENTITIES, *NEWEST)
 _held = attrgetter(*_HELD)  # of an event, its tokens and values, and below their places among these
 _PLACES = {name: place for place, name in enumerate(_HELD)}
@@ -422,8 +242,3 @@ def vector(event: Event, readings: Readings, cluster: tuple[int, int] | None = N
     for row in ROWS:
         read.append(row.formula(scope, Numbers))
     return np.array(read, dtype=np.float64) + 0.0  # zero has no sign here
-
-
-def squared(amount: int) -> int:
-    """Return the square that spreads are made from, of at most SQUARED_CAP."""
-    return min(amount, SQUARED_CAP) ** 2

@@ -29,6 +29,7 @@ from sectionfour.features.catalog import (
 
 
 def entities(window: Window) -> tuple[str, ...]:
+    """Return whose tokens an event must have, for the window not to be missing."""
     return (window.by, window.what) if window.what in ENTITIES else (window.by,)
 
 

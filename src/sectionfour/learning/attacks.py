@@ -42,6 +42,7 @@ LIMITS = {
 def uniqueness(found: Generalised, frauds: NDArray[np.int8], rows_before: int) -> Figures:
     """Return k over the quasi-identifiers and over whole rows, and how diverse the label is.
 
+    Sweeney, "k-Anonymity" (2002); Machanavajjhala and others, "l-Diversity" (2007).
     `l_diversity`: the fewest labels in a class that holds a fraud; 1 would mean that some class
     says of all its people that they are frauds. Classes without a fraud say no more than is said
     of nearly everybody.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +19,24 @@ from scipy.stats import spearmanr
 
 from sectionfour.errors import Forbidden, HistoryError, RegistryError, SettingsError
 from sectionfour.learning import evaluate, registry
+from sectionfour.learning.intervals import (
+    Clusters,
+    Labels,
+    Scores,
+    interval,
+    likeness,
+    mean,
+    redraws,
+    rows_of,
+    share,
+    worth,
+)
 from sectionfour.privacy import entries
 
 if TYPE_CHECKING:
     from sectionfour.decisions.policy import Thresholds
     from sectionfour.parts import Parts
 
-Scores = NDArray[np.float64]
 #: Whose word promotes.
 PROMOTERS = ("trainer", "admin")
 #: Members with a fraud below which a comparison says nothing that a promotion could rest on: the
@@ -33,11 +45,11 @@ LEAST_MEMBERS = 10
 
 
 def compare(
-    fraud: evaluate.Labels,
+    fraud: Labels,
     mature: NDArray[np.bool_],
     challenger: Scores,
     champion: Scores,
-    clusters: evaluate.Clusters,
+    clusters: Clusters,
     limits: Thresholds,
     *,
     seed: int = 0,
@@ -53,21 +65,20 @@ def compare(
     y, a, b = fraud[mature], challenger[mature], champion[mature]
     of = np.unique(clusters[mature], return_inverse=True)[1]
     told = enough(y, of)
+    again = islice(redraws(int(clusters.max()) + 1, np.random.default_rng(seed)), 200)
     return {
         "rows": len(fraud),
         "mature": int(mature.sum()),
         "frauds": int(y.sum()),
         "members_with_fraud": members_with_fraud(y, of),
         "agreement": {
-            "same_outcome": evaluate.share(
-                same.mean(), evaluate.worth(clusters, evaluate.likeness(same, clusters))
-            ),
-            "mean_difference": evaluate.mean(apart, clusters, seed=seed),
-            "rank_correlation": evaluate.interval(
+            "same_outcome": share(same.mean(), worth(clusters, likeness(same, clusters))),
+            "mean_difference": mean(apart, clusters, seed=seed),
+            "rank_correlation": interval(
                 _ranked_alike(challenger, champion),
                 [
                     _ranked_alike(challenger[rows], champion[rows])
-                    for rows in evaluate.draws(clusters, seed=seed)
+                    for rows in (rows_of(times[clusters]) for times in again)
                 ],
             ),
         },
@@ -77,12 +88,12 @@ def compare(
     }
 
 
-def members_with_fraud(fraud: evaluate.Labels, clusters: evaluate.Clusters) -> int:
+def members_with_fraud(fraud: Labels, clusters: Clusters) -> int:
     """Return of how many members a fraud is known."""
     return len(np.unique(clusters[fraud == 1]))
 
 
-def enough(fraud: evaluate.Labels, clusters: evaluate.Clusters) -> bool:
+def enough(fraud: Labels, clusters: Clusters) -> bool:
     """Whether models can be judged by these rows: frauds of LEAST_MEMBERS, and an honest row."""
     return members_with_fraud(fraud, clusters) >= LEAST_MEMBERS and not fraud.all()
 
@@ -95,7 +106,8 @@ def check(found: dict[str, Any], metric: str, gain: float) -> dict[str, float]:
     """Return the measured gain where it is at least `gain` and chance does not explain it.
 
     A gain is a rise of a metric that ought to be large, and a fall of one that ought to be small.
-    Raises RegistryError, saying what is missing.
+    Raises RegistryError, saying what is missing; SettingsError for a metric that there is none of,
+    and for a gain outside of 0 to 1.
     """
     if metric not in evaluate.METRICS:
         raise SettingsError(f"{metric} is no metric; there are {', '.join(evaluate.METRICS)}")
@@ -135,7 +147,8 @@ def promote(
 ) -> None:
     """Serve a version from now on, and log it: first the entry, then the pointer.
 
-    Without `by`, the id of a standing key of one of PROMOTERS, it must be the first of its name.
+    Without `by`, the id of a standing key of one of PROMOTERS, it must be the first of its name:
+    RegistryError otherwise, and for a version that cannot be trusted.
     """
     before = registry.current(models, name)
     if by is None and before is not None:

@@ -109,6 +109,7 @@ def sheet(
 
 
 def as_json(found: Figures) -> bytes:
+    """Return the sheet for programs."""
     return msgspec.json.format(msgspec.json.encode(found), indent=1)
 
 

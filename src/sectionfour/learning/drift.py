@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import chi2
 
 from sectionfour.features.catalog import FEATURES, NAMES, WINDOWS, YEAR
-from sectionfour.learning.evaluate import Clusters
+from sectionfour.learning.intervals import Clusters
 
 Floats = NDArray[np.float64]
 Histogram = Mapping[str, Any]

@@ -1,8 +1,8 @@
-"""How good a model is, said honestly: metrics with intervals, calibration, curves."""
+"""How good a model is, said honestly: metrics, calibration and curves, with their intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,20 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from sectionfour.errors import HistoryError
 from sectionfour.learning import dataset
-
-Scores = NDArray[np.float64]
-Labels = NDArray[np.int8]
-#: Which cluster each row is of, numbered from 0 without a hole.
-Clusters = NDArray[np.intp]
+from sectionfour.learning.intervals import (
+    SPAN,
+    Clusters,
+    Labels,
+    Scores,
+    distance,
+    draws,
+    interval,
+    likeness,
+    rows_of,
+    share,
+    worth,
+)
 
 
 def calibration_error(labels: Labels, scores: Scores, *, bins: int = 10) -> float:
@@ -65,8 +72,8 @@ def metrics(
     of the calibration error stay those of the rows as they are; its interval is that of a
     `distance`.
     """
-    weighted = _weighted(labels, scores)
-    drawn = [weighted(weights) for weights in _weights(labels, clusters, seed, resamples)]
+    measure = weighted(labels, scores)
+    drawn = [measure(weights) for weights in draws(labels, clusters, seed, resamples)]
     found = {
         name: interval(metric(labels, scores), [draw[name] for draw in drawn])
         for name, metric in METRICS.items()
@@ -87,10 +94,10 @@ def mean_precision(
 ) -> dict[str, float]:
     """Return the mean average precision of several models' `scores`, shape (models, rows), with a
     95 % interval: all of them measured on each draw, as `metrics` draws."""
-    measures = [_weighted(labels, each) for each in scores]
+    measures = [weighted(labels, each) for each in scores]
     drawn = [
         float(np.mean([measure(weights)["average_precision"] for measure in measures]))
-        for weights in _weights(labels, clusters, seed, resamples)
+        for weights in draws(labels, clusters, seed, resamples)
     ]
     found = [average_precision_score(labels, each) for each in scores]
     return interval(float(np.mean(found)), drawn)
@@ -109,10 +116,10 @@ def differences(
 
     Both are measured on the same draws, so what the rows have in common falls out.
     """
-    one, other = _weighted(labels, scores), _weighted(labels, others)
+    one, other = weighted(labels, scores), weighted(labels, others)
     drawn = [
         {name: mine - theirs for (name, mine), theirs in zip(a.items(), b.values(), strict=True)}
-        for weights in _weights(labels, clusters, seed, resamples)
+        for weights in draws(labels, clusters, seed, resamples)
         for a, b in [(one(weights), other(weights))]
     ]
     return {
@@ -123,33 +130,11 @@ def differences(
     }
 
 
-def interval(value: float, drawn: Sequence[float]) -> dict[str, float]:
-    """Return a value with its 95 % interval, the percentiles of what was drawn."""
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return {"value": round(value, 6), "low": round(float(low), 6), "high": round(float(high), 6)}
+def weighted(labels: Labels, scores: Scores) -> Callable[[Scores], dict[str, float]]:
+    """Return METRICS as a function of the rows' weights: sorted once for all draws.
 
-
-def distance(
-    value: float, drawn: Sequence[float] | Scores, apart: Sequence[float] | Scores
-) -> dict[str, float]:
-    """Return a distance, which is never below 0, with its 95 % interval.
-
-    Chance adds to a distance whichever way it goes, and a draw is further off than what was
-    measured, so percentiles would hold a distance of 0 never. `apart` is how far each draw is from
-    what was measured. By the triangle inequality the truth is no nearer than `value` less what
-    chance puts between a measurement and the truth; the interval begins there, and ends at the
-    percentile. It holds the truth at least as often as it says.
+    It gives `calibration_apart` as well: how far the bins so weighed are from those of the rows.
     """
-    low, high = value - np.percentile(apart, 97.5), np.percentile(drawn, 97.5)
-    return {
-        "value": round(value, 6),
-        "low": round(float(max(0.0, low)), 6),
-        "high": round(float(max(value, high)), 6),
-    }
-
-
-def _weighted(labels: Labels, scores: Scores) -> Callable[[Scores], dict[str, float]]:
-    """Return METRICS, and _APART, as a function of the rows' weights: sorted once for all draws."""
     order = np.argsort(-scores, kind="stable")
     y, ranked = labels[order].astype(np.float64), scores[order]
     ends = np.flatnonzero(np.append(np.diff(ranked) != 0, True))  # of each run of equal scores
@@ -176,37 +161,6 @@ def _weighted(labels: Labels, scores: Scores) -> Callable[[Scores], dict[str, fl
         }
 
     return measure
-
-
-def _weights(
-    labels: Labels, clusters: Clusters | None, seed: int, resamples: int
-) -> Iterator[Scores]:
-    """Yield how often each row is in a draw of as many clusters as there are, with replacement.
-
-    A draw without a fraud, or without an honest row, has no metrics and is drawn again.
-    """
-    if len(np.unique(labels)) < 2:
-        raise HistoryError(
-            f"{len(labels)} rows with {int(labels.sum())} frauds: both classes are needed"
-        )
-    rng = np.random.default_rng(seed)
-    codes = np.arange(len(labels)) if clusters is None else clusters
-    count = int(codes.max()) + 1
-    for _ in range(resamples):
-        while True:
-            weights = np.bincount(rng.integers(0, count, count), minlength=count)[codes]
-            frauds = int(weights @ labels)
-            if 0 < frauds < int(weights.sum()):
-                break
-        yield weights.astype(np.float64)
-
-
-def _drawn(
-    labels: Labels, clusters: Clusters | None, seed: int, resamples: int
-) -> Iterator[NDArray[np.intp]]:
-    """Yield the rows of each draw of `_weights`."""
-    for weights in _weights(labels, clusters, seed, resamples):
-        yield np.repeat(np.arange(len(labels)), weights.astype(np.intp))
 
 
 def calibration_by_pattern(
@@ -252,30 +206,6 @@ def calibration_by_pattern(
             said |= {name: measured[name] for name in ("brier", "calibration_error")}
         found.append(said)
     return found
-
-
-def mean(
-    values: Scores, clusters: Clusters, *, seed: int = 0, resamples: int = 200
-) -> dict[str, float]:
-    """Return the mean over rows with a 95 % interval from a bootstrap over clusters."""
-    return interval(float(values.mean()), _means(values, clusters, seed, resamples))
-
-
-def _means(values: Scores, clusters: Clusters, seed: int, resamples: int) -> list[float]:
-    """Return the mean of each draw of clusters."""
-    rng = np.random.default_rng(seed)
-    sums, sizes = np.bincount(clusters, values), np.bincount(clusters)
-    draws = (rng.integers(0, len(sums), len(sums)) for _ in range(resamples))
-    return [float(sums[drawn].sum() / sizes[drawn].sum()) for drawn in draws]
-
-
-def draws(clusters: Clusters, *, seed: int = 0, resamples: int = 200) -> Iterator[NDArray[np.intp]]:
-    """Yield the rows of each draw of as many clusters as there are, with replacement."""
-    rng = np.random.default_rng(seed)
-    count = int(clusters.max()) + 1
-    for _ in range(resamples):
-        times = np.bincount(rng.integers(0, count, count), minlength=count)
-        yield np.repeat(np.arange(len(clusters)), times[clusters])
 
 
 def roc(
@@ -333,8 +263,8 @@ def _banded(
     seed: int,
     resamples: int,
 ) -> dict[str, Scores]:
-    draws = [curve(rows) for rows in _drawn(labels, clusters, seed, resamples)]
-    low, high = np.percentile(draws, [2.5, 97.5], axis=0)
+    drawn = [curve(rows_of(w)) for w in draws(labels, clusters, seed, resamples)]
+    low, high = np.percentile(drawn, SPAN, axis=0)
     return {name: curve(np.arange(len(labels))), "low": low, "high": high}
 
 
@@ -368,40 +298,3 @@ def reliability(
         for part in np.array_split(order, cuts)
         if len(part)
     ]
-
-
-def likeness(values: Scores, clusters: Clusters) -> float:
-    """Return how alike the values of one cluster are, from 0 (no more than any) to 1.
-
-    The intraclass correlation, as a ratio of moments: the mean product of two of a cluster, over
-    the mean square.
-    """
-    off = values - values.mean()
-    sizes = np.bincount(clusters).astype(np.float64)
-    pairs = float((sizes * (sizes - 1)).sum())
-    squares = float((off**2).sum())
-    if not pairs or not squares:
-        return 0.0
-    products = float((np.bincount(clusters, off) ** 2).sum()) - squares
-    return float(np.clip((products / pairs) / (squares / len(values)), 0.0, 1.0))
-
-
-def worth(clusters: Clusters, alike: float) -> float:
-    """Return how many rows on their own tell as much as these, of which those of a cluster are
-    `alike`: Kish, "Survey Sampling" (1965)."""
-    sizes = np.bincount(np.unique(clusters, return_inverse=True)[1])
-    return len(clusters) / (1 + (float((sizes**2).sum()) / len(clusters) - 1) * alike)
-
-
-def share(value: float, rows: float, name: str = "value") -> dict[str, float]:
-    """Return a share with its 95 % interval by Wilson, "Probable Inference, the Law of Succession,
-    and Statistical Inference" (1927): it has a width for none and for all, too, where a bootstrap
-    has nothing to draw."""
-    z2 = 1.959964**2
-    middle = (value * rows + z2 / 2) / (rows + z2)
-    half = (z2 * rows * value * (1 - value) + z2**2 / 4) ** 0.5 / (rows + z2)
-    return {
-        name: round(float(value), 6),
-        "low": round(float(max(0.0, middle - half)), 6),
-        "high": round(float(min(1.0, middle + half)), 6),
-    }

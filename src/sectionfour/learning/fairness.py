@@ -9,13 +9,14 @@ withheld. Needs the `training` extra.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from fairlearn.metrics import MetricFrame, false_positive_rate
 from numpy.typing import NDArray
 
-from sectionfour.learning import evaluate
+from sectionfour.learning.intervals import distance, likeness, redraws, share, worth
 
 #: Groups of fewer members, or of fewer honest events, are withheld.
 LEAST_MEMBERS, LEAST_ROWS = 20, 100
@@ -76,22 +77,17 @@ def _rates(
     people, where = np.unique(member, return_inverse=True)
     hits = np.array([np.bincount(where, (group == v) & stopped, len(people)) for v in values])
     rows = np.array([np.bincount(where, group == v, len(people)) for v in values])
-    rng = np.random.default_rng(seed)
-    draws = []
-    for _ in range(resamples):
-        times = np.bincount(rng.integers(len(people), size=len(people)), minlength=len(people))
-        with np.errstate(invalid="ignore"):
-            draws.append((hits @ times) / (rows @ times))
+    again = islice(redraws(len(people), np.random.default_rng(seed)), resamples)
+    with np.errstate(invalid="ignore"):
+        draws = np.array([(hits @ times) / (rows @ times) for times in again])
     rates = np.array([frame.by_group[value] for value in values])
-    alike = evaluate.likeness(stopped - rates[of], where)
+    alike = likeness(stopped - rates[of], where)
     entry: dict[str, Any] = {
         "groups": {
             value: {
                 "members": int((rows[i] > 0).sum()),
                 "rows": int(rows[i].sum()),
-                **evaluate.share(
-                    rates[i], evaluate.worth(where[of == i], alike), "false_positive_rate"
-                ),
+                **share(rates[i], worth(where[of == i], alike), "false_positive_rate"),
             }
             for i, value in enumerate(values)
         }
@@ -99,7 +95,7 @@ def _rates(
     if len(values) > 1:
         drawn, apart = (
             np.nanmax(of_draws, axis=1) - np.nanmin(of_draws, axis=1)
-            for of_draws in (np.array(draws), np.array(draws) - rates)
+            for of_draws in (draws, draws - rates)
         )
-        entry["difference"] = evaluate.distance(float(frame.difference()), drawn, apart)
+        entry["difference"] = distance(float(frame.difference()), drawn, apart)
     return entry

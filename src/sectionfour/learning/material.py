@@ -11,7 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sectionfour.domain import instant
-from sectionfour.features.catalog import columns, fingerprint
+from sectionfour.features.catalog import columns
+from sectionfour.features.definitions import fingerprint
 from sectionfour.learning import dataset, fit, past
 from sectionfour.learning.plan import Plan
 
@@ -43,6 +44,11 @@ def gather(
     split: dataset.Split,
     plan: Plan,
 ) -> Material:
+    """Return the rows of `split`, learn before choose before test, in the columns that the model
+    `name` learns from, and the version that these, their labels and the plan make of it.
+
+    `matrix` has a row an event of `found`, and a column a feature.
+    """
     places = columns(name)
     used = np.concatenate([split.learn, split.choose, split.test])
     rows = np.ascontiguousarray(matrix[np.ix_(used, np.array(places))])

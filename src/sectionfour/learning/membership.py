@@ -278,7 +278,10 @@ def outliers(
     rows: Matrix, labels: Labels, count: int, rng: np.random.Generator
 ) -> NDArray[np.intp]:
     """Return honest rows that lie far out: drawn from the twentieth that is furthest from the
-    middle of its columns, by rank. Real rows, so that other honest rows lie around each."""
+    middle of its columns, by rank. Real rows, so that other honest rows lie around each.
+
+    HistoryError where there are fewer than `count`.
+    """
     filled = np.where(np.isnan(rows), -np.inf, rows)
     places = np.argsort(np.argsort(filled, axis=0, kind="stable"), axis=0) / max(1, len(rows) - 1)
     distance = np.abs(places - 0.5).mean(axis=1)

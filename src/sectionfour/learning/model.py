@@ -13,7 +13,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from sectionfour.domain import Rating, Reason
-from sectionfour.features.catalog import FEATURES, NAMES, REASONS, columns, fingerprint
+from sectionfour.features.catalog import FEATURES, NAMES, REASONS, columns
+from sectionfour.features.definitions import fingerprint
 from sectionfour.features.telling import NO_REASON, say, tells
 
 #: At most so many reasons an answer, and none that moves the log-odds by less than this.

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sectionfour.learning.evaluate import Clusters, Labels, Scores
+from sectionfour.domain import ACTIONS
+from sectionfour.learning.intervals import SPAN, Clusters, Labels, Scores, redraws
 
 
 def outcome_mix(thresholds: Any, scores: Scores) -> dict[str, float]:
     """Return the share of rows that each action would have fallen to."""
     actions = [thresholds.outcome(float(score)).action for score in scores]
-    return {
-        action: round(actions.count(action) / len(actions), 5)
-        for action in ("allow", "challenge", "review", "block")
-    }
+    return {action: round(actions.count(action) / len(actions), 5) for action in ACTIONS}
 
 
 def costs_at(
@@ -66,10 +65,7 @@ def paid(
     count = int(codes.max()) + 1
     sums = np.array([np.bincount(codes, row, minlength=count) for row in found])
     sizes = np.bincount(codes, minlength=count)
-    rng = np.random.default_rng(seed)
-    draws = []
-    for _ in range(resamples):
-        drawn = np.bincount(rng.integers(0, count, count), minlength=count)
-        draws.append(sums @ drawn / (sizes @ drawn))
-    low, high = np.percentile(draws, [2.5, 97.5], axis=0)
+    drawn = islice(redraws(count, np.random.default_rng(seed)), resamples)
+    means = [sums @ times / (sizes @ times) for times in drawn]
+    low, high = np.percentile(means, SPAN, axis=0)
     return {"cost": found.mean(axis=1), "low": low, "high": high}

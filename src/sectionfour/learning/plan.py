@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from sectionfour.domain import DELAY_DAYS
 from sectionfour.errors import SettingsError
 from sectionfour.learning import backends, registry
 
@@ -16,7 +17,7 @@ LONGEST = 36_500
 class Plan:
     """How to train; goes into the card. Shares are from 0 to 1."""
 
-    delay_days: float = 14.0  # a row this old without a label counts as honest
+    delay_days: float = DELAY_DAYS  # a row this old without a label counts as honest
     test_days: float = 21.0
     candidates: int = 8  # settings tried
     drop_share: float = 0.15  # of rows, a category

@@ -24,6 +24,7 @@ class Stages:
         return self
 
     def next(self) -> None:
+        """End the stage under way, if any, and begin the next one."""
         if self._started:
             self._bar.update()
         self._started = True

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sectionfour.learning import dataset, evaluate
-from sectionfour.learning.evaluate import Clusters, Labels, Scores
+from sectionfour.learning.intervals import Clusters, Labels, Scores, mean
 
 
 def refusal_penalties(
@@ -93,5 +93,5 @@ def _mean_change(change: Scores, clusters: Clusters, seed: int) -> dict[str, flo
     if not len(change):
         return {"rows": 0, "points": 0.0, "low": 0.0, "high": 0.0}
     of = np.unique(clusters, return_inverse=True)[1]
-    found = evaluate.mean(change, of, seed=seed)
+    found = mean(change, of, seed=seed)
     return {"rows": len(change), "points": found.pop("value"), **found}

@@ -27,11 +27,12 @@ import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from sectionfour.domain import MODELS
 from sectionfour.errors import RegistryError
 from sectionfour.learning.model import Model, feature_list, session
 
 Card = dict[str, Any]
-NAMES = ("transaction", "account")
+NAMES: tuple[str, ...] = MODELS
 MANIFEST, HISTOGRAMS = "manifest.json", "histograms.json"
 #: So many score in shadow beside one that is served; one more, and the oldest makes way.
 MOST_CHALLENGERS = 3
@@ -204,7 +205,7 @@ def promote(models: Path, name: str, version: str, trusted: Collection[bytes]) -
 
 
 def rollback(models: Path, name: str) -> str:
-    """Serve the version before the current one again; returns it."""
+    """Serve the version before the current one again; returns it. RegistryError of the first."""
     if current(models, name) is None:
         raise RegistryError(f"model {name} has no earlier version to roll back to")
     with _turn(models / name):
@@ -216,7 +217,10 @@ def rollback(models: Path, name: str) -> str:
 
 
 def challengers(models: Path, name: str) -> list[str]:
-    """Return the versions that score in shadow, the oldest challenge first."""
+    """Return the versions that score in shadow, the oldest challenge first.
+
+    RegistryError where the file that names them is damaged.
+    """
     try:
         return (models / name / "CHALLENGERS").read_text("ascii").split()
     except FileNotFoundError:

@@ -7,14 +7,14 @@ file itself or by what the service is.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, get_args
+from typing import Any
 
+from sectionfour.domain import MODELS
 from sectionfour.privacy.reading import Names
 from sectionfour.privacy.rules import (
     LEGAL_MEMO,
     CategoryRule,
     ExceptionRule,
-    Model,
     PurposeRule,
     ServiceRule,
     SourceRule,
@@ -143,6 +143,7 @@ def in_category(
 
 
 def in_source(rule: SourceRule) -> Faults:
+    """Faults of one source by itself: what it brings, what for, and on what grounds."""
     for key in ("brings", "serves"):
         if not getattr(rule, key):
             yield key, "nothing is named"
@@ -227,6 +228,6 @@ def in_contract(rule: ExceptionRule, purposes: Mapping[str, PurposeRule]) -> Fau
 
 def in_models(purposes: Mapping[str, PurposeRule]) -> Faults:
     """Faults of the whole: a model that no purpose scores with."""
-    for model in get_args(Model):
+    for model in MODELS:
         if all(rule.scores != model for rule in purposes.values()):
             yield "purposes", f"none scores with the {model!r} model"

@@ -1,5 +1,5 @@
-"""What the log says of notices, consents, attestations, grants, labels, reviews, API keys
-and models.
+"""What the log says of all but assessments: of notices, consents, grants, labels, keys, models,
+of what is deleted, and of the end.
 
 One function a kind, from what is kept to the leaf: whoever writes an entry and whoever verifies it
 later make the same bytes of the same rows. Subjects, orders and events are under tokens of the
@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from sectionfour.domain import Label, Leaf, Notice, instant
+from sectionfour.domain import Label, Leaf, Notice, instant, instant_or_none
 from sectionfour.privacy.attestations import SourceAttestation, ThirdPerson
 from sectionfour.privacy.consent import ConsentEvent
 from sectionfour.privacy.exceptions import Grant
@@ -24,12 +24,14 @@ from sectionfour.privacy.receipts import canonical
 from sectionfour.privacy.regime import Regime
 
 
+def _entry(kind: str, name: str, at: int, said: dict[str, Any]) -> Leaf:
+    return Leaf(kind, name, canonical({"kind": kind, "at": instant(at)} | said))
+
+
 def notice(regime: Regime, kept: Notice, at: int) -> Leaf:
     """Return the entry of a version of a notice; its purposes are spelt out."""
     meant = dict.fromkeys(p for name in kept.purposes for p in regime.stands_for(name))
     said = {
-        "kind": "notice",
-        "at": instant(at),
         "id": kept.notice_id,
         "version": kept.version,
         "language": kept.language,
@@ -39,26 +41,24 @@ def notice(regime: Regime, kept: Notice, at: int) -> Leaf:
         "valid_from": instant(kept.valid_from),
         "material": kept.material,
     }
-    return Leaf("notice", f"{kept.notice_id}@{kept.version}", canonical(said))
+    return _entry("notice", f"{kept.notice_id}@{kept.version}", at, said)
 
 
 def consent(keys: Keys, subject: bytes, event: ConsentEvent, at: int) -> Leaf:
     """Return the entry of one event of a consent record, recorded at `at`."""
     said = {
-        "kind": "consent",
-        "at": instant(at),
         "record_id": event.record_id,
         "subject": {"kind": "member", "pseudonym": keys.alias(subject, "audit").hex()},
         "event_state": event.event_state,
         "event_time": instant(event.event_time),
         "event_type": event.event_type,
-        "expires_at": None if event.expires_at is None else instant(event.expires_at),
+        "expires_at": instant_or_none(event.expires_at),
         "purpose": event.purpose,
         "categories": sorted(event.categories),
         "source": event.source,
         "notice": f"{event.notice_id}@{event.notice_version}",
     }
-    return Leaf("consent", event.record_id, canonical(said))
+    return _entry("consent", event.record_id, at, said)
 
 
 def told(keys: Keys, kept: Grant) -> str:
@@ -71,8 +71,6 @@ def grant(keys: Keys, kept: Grant, action: str, at: int) -> Leaf:
     """Return the entry of a grant as it stands once `action` was taken at `at`."""
     scope = kept.scope
     said: dict[str, Any] = {
-        "kind": "exception",
-        "at": instant(at),
         "grant_id": kept.grant_id,
         "exception": kept.exception,
         "action": action,
@@ -93,7 +91,7 @@ def grant(keys: Keys, kept: Grant, action: str, at: int) -> Leaf:
                 "kind": d.kind,
                 "sha256": d.sha256,
                 "permits": list(d.permits),
-                "valid_until": None if d.valid_until is None else instant(d.valid_until),
+                "valid_until": instant_or_none(d.valid_until),
             }
             for d in kept.documents
         ],
@@ -115,14 +113,12 @@ def grant(keys: Keys, kept: Grant, action: str, at: int) -> Leaf:
         "max_uses": kept.max_uses,
         "sealed": kept.sealed,
     }
-    return Leaf("exception", kept.grant_id, canonical(said))
+    return _entry("exception", kept.grant_id, at, said)
 
 
 def attestation(kept: SourceAttestation, action: str, at: int) -> Leaf:
     """Return the entry of an attestation of a source as it stands once `action` was taken."""
     said = {
-        "kind": "attestation",
-        "at": instant(at),
         "attestation_id": kept.attestation_id,
         "action": action,
         "source": kept.source,
@@ -135,16 +131,14 @@ def attestation(kept: SourceAttestation, action: str, at: int) -> Leaf:
         "verified_at": instant(kept.verified_at),
         "expires_at": instant(kept.expires_at),
         "revoked_by": kept.revoked_by,
-        "revoked_at": None if kept.revoked_at is None else instant(kept.revoked_at),
+        "revoked_at": instant_or_none(kept.revoked_at),
     }
-    return Leaf("attestation", kept.attestation_id, canonical(said))
+    return _entry("attestation", kept.attestation_id, at, said)
 
 
 def third_person(keys: Keys, kept: ThirdPerson, action: str, at: int) -> Leaf:
     """Return the entry of a member's word about a consignee, once `action` was taken at `at`."""
     said = {
-        "kind": "third_person",
-        "at": instant(at),
         "attestation_id": kept.attestation_id,
         "action": action,
         "subject": {"kind": "member", "pseudonym": keys.alias(kept.subject, "audit").hex()},
@@ -154,17 +148,15 @@ def third_person(keys: Keys, kept: ThirdPerson, action: str, at: int) -> Leaf:
         "recorded_by": kept.recorded_by,
         "recorded_at": instant(kept.recorded_at),
         "revoked_by": kept.revoked_by,
-        "revoked_at": None if kept.revoked_at is None else instant(kept.revoked_at),
+        "revoked_at": instant_or_none(kept.revoked_at),
     }
-    return Leaf("third_person", kept.attestation_id, canonical(said))
+    return _entry("third_person", kept.attestation_id, at, said)
 
 
 def label(keys: Keys, kept: Label) -> Leaf:
     """Return the entry of a label."""
     event, member = kept.event_id, kept.member
     said = {
-        "kind": "label",
-        "at": instant(kept.at),
         "label_id": kept.label_id,
         "label": kept.label,
         "source": kept.source,
@@ -172,19 +164,17 @@ def label(keys: Keys, kept: Label) -> Leaf:
         "event": None if event is None else keys.ring.token("audit", "event", event.encode()).hex(),
         "subject": None if member is None else keys.alias(member, "audit").hex(),
     }
-    return Leaf("label", kept.label_id, canonical(said))
+    return _entry("label", kept.label_id, kept.at, said)
 
 
 def review(review_id: str, assessment_id: str, at: int) -> Leaf:
     """Return the entry of a human review that was asked for."""
     said = {
-        "kind": "review",
-        "at": instant(at),
         "review_id": review_id,
         "receipt_id": assessment_id,
         "state": "open",
     }
-    return Leaf("review", review_id, canonical(said))
+    return _entry("review", review_id, at, said)
 
 
 def _done(by: str | None, at: int | None) -> dict[str, str] | None:
@@ -195,22 +185,19 @@ def key(
     key_id: str, action: str, at: int, role: str | None = None, office: str | None = None
 ) -> Leaf:
     """Return the entry of an API key that was made (with role and office) or revoked (without)."""
-    said = {"kind": "key", "at": instant(at), "key_id": key_id, "action": action}
     particulars = {"role": role, "office": office}
-    said |= {name: value for name, value in particulars.items() if value is not None}
-    return Leaf("key", key_id, canonical(said))
+    told = {name: value for name, value in particulars.items() if value is not None}
+    return _entry("key", key_id, at, {"key_id": key_id, "action": action} | told)
 
 
 def brought(import_id: str, rows: dict[str, int], tally: str, at: int) -> Leaf:
     """Return the entry of a batch of an import: how many rows, and their tally."""
     said = {
-        "kind": "import",
-        "at": instant(at),
         "import_id": import_id,
         "rows": rows,
         "tally": tally,
     }
-    return Leaf("import", import_id, canonical(said))
+    return _entry("import", import_id, at, said)
 
 
 def step_id(keys: Keys, event_id: str) -> str:
@@ -221,49 +208,43 @@ def step_id(keys: Keys, event_id: str) -> str:
 def step(keys: Keys, event_id: str, tally: str, at: int) -> Leaf:
     """Return the entry of a step of the windows that was never answered, and is kept all the
     same."""
-    said = {"kind": "step", "at": instant(at), "step_id": step_id(keys, event_id), "tally": tally}
-    return Leaf("step", said["step_id"], canonical(said))
+    name = step_id(keys, event_id)
+    return _entry("step", name, at, {"step_id": name, "tally": tally})
 
 
 def sweep(sweep_id: str, deleted: dict[str, int], gone: dict[str, str], at: int) -> Leaf:
     """Return the entry of rows that were deleted when their time had come, with tallies of them."""
     said = {
-        "kind": "sweep",
-        "at": instant(at),
         "sweep_id": sweep_id,
         "deleted": deleted,
         "gone": gone,
     }
-    return Leaf("sweep", sweep_id, canonical(said))
+    return _entry("sweep", sweep_id, at, said)
 
 
 def ceased(announcement: str, by: str, at: int) -> Leaf:
     """Return the entry of the end of operation."""
-    said = {"kind": "cessation", "at": instant(at), "action": "ceased"}
-    said |= {"cessation_id": "ceased", "announcement": announcement, "by": by}
-    return Leaf("cessation", "ceased", canonical(said))
+    return _cessation("ceased", at, {"announcement": announcement, "by": by})
 
 
 def notified(count: int, tally: str, at: int) -> Leaf:
     """Return the entry of who was told of the end, as a number and a tally."""
-    said = {"kind": "cessation", "at": instant(at), "action": "notified", "tally": tally}
-    return Leaf(
-        "cessation", "notified", canonical(said | {"cessation_id": "notified", "people": count})
-    )
+    return _cessation("notified", at, {"people": count, "tally": tally})
 
 
 def attested(note: str, at: int) -> Leaf:
     """Return the entry of the attestation, by its digest."""
-    said = {"kind": "cessation", "at": instant(at), "action": "attested"}
-    said |= {"cessation_id": "attested", "sha256": hashlib.sha256(note.encode()).hexdigest()}
-    return Leaf("cessation", "attested", canonical(said))
+    return _cessation("attested", at, {"sha256": hashlib.sha256(note.encode()).hexdigest()})
+
+
+def _cessation(action: str, at: int, said: dict[str, Any]) -> Leaf:
+    """Return the entry of a step of the end: there is one of each, and it is known by its name."""
+    return _entry("cessation", action, at, {"cessation_id": action, "action": action} | said)
 
 
 def hold(keys: Keys, kept: Hold, action: str, at: int) -> Leaf:
     """Return the entry of a legal hold as it stands once `action` was taken at `at`."""
     said = {
-        "kind": "hold",
-        "at": instant(at),
         "hold_id": kept.hold_id,
         "action": action,
         "subject": None if kept.subject is None else keys.alias(kept.subject, "audit").hex(),
@@ -273,14 +254,14 @@ def hold(keys: Keys, kept: Hold, action: str, at: int) -> Leaf:
         "lift_asked_by": kept.lift_asked_by,
         "lifted_by": kept.lifted_by,
     }
-    return Leaf("hold", kept.hold_id, canonical(said))
+    return _entry("hold", kept.hold_id, at, said)
 
 
 def epoch(domain: str, name: str, action: str, at: int, **more: Any) -> Leaf:
     """Return the entry of an epoch that was begun, moved to (its rows are under its tokens from
     then on) or destroyed."""
-    said = {"kind": "epoch", "at": instant(at), "epoch_id": f"{domain}:{name}", "action": action}
-    return Leaf("epoch", f"{domain}:{name}", canonical(said | more))
+    epoch_id = f"{domain}:{name}"
+    return _entry("epoch", epoch_id, at, {"epoch_id": epoch_id, "action": action} | more)
 
 
 def verdict(
@@ -300,8 +281,6 @@ def verdict(
     `digest` is that of a note which was erased.
     """
     told = {
-        "kind": "verdict",
-        "at": instant(at),
         "verdict_id": verdict_id,
         "case_id": case_id,
         "receipt_id": f"as_{case_id.removeprefix('cs_')}",
@@ -311,7 +290,7 @@ def verdict(
         "decided_by": by,
         "label_id": label_id,
     }
-    return Leaf("verdict", verdict_id, canonical(told))
+    return _entry("verdict", verdict_id, at, told)
 
 
 def reidentification(
@@ -330,8 +309,6 @@ def reidentification(
     `digest` is that of a reason which was erased.
     """
     told = {
-        "kind": "reidentification",
-        "at": instant(at),
         "reidentification_id": name,
         "case_id": case_id,
         "action": action,
@@ -339,31 +316,27 @@ def reidentification(
         "purpose": purpose,
         "reason_sha256": digest or hashlib.sha256(reason).hexdigest(),
     }
-    return Leaf("reidentification", name, canonical(told))
+    return _entry("reidentification", name, at, told)
 
 
 def training_release(release_id: str, purpose: str, sheet: bytes, at: int) -> Leaf:
     """Return the entry of rows that left; its data sheet, which has their digest, by its own."""
     said = {
-        "kind": "training_release",
-        "at": instant(at),
         "release_id": release_id,
         "purpose": purpose,
         "sheet_sha256": hashlib.sha256(sheet).hexdigest(),
     }
-    return Leaf("training_release", release_id, canonical(said))
+    return _entry("training_release", release_id, at, said)
 
 
 def audit_set(change_id: str, kept: int, gone: int, at: int) -> Leaf:
     """Return the entry of a change to the audit set: how many, never who."""
     said = {
-        "kind": "audit_set",
-        "at": instant(at),
         "audit_set_id": change_id,
         "kept": kept,
         "gone": gone,
     }
-    return Leaf("audit_set", change_id, canonical(said))
+    return _entry("audit_set", change_id, at, said)
 
 
 def erasure(
@@ -382,8 +355,6 @@ def erasure(
     `gone` has tallies of the rows that had no entry of their own;
     `commitment` is to the person, under a nonce that is destroyed when the erasure is done."""
     said = {
-        "kind": "erasure",
-        "at": instant(at),
         "erasure_id": erasure_id,
         "trigger": trigger,
         "requested_at": instant(requested_at),
@@ -393,42 +364,36 @@ def erasure(
         "orphaned": names,
         "gone": gone,
     }
-    return Leaf("erasure", erasure_id, canonical(said))
+    return _entry("erasure", erasure_id, at, said)
 
 
 def erasure_waits(erasure_id: str, trigger: str, at: int) -> Leaf:
     """Return the entry that an erasure was asked for, and waits until no law holds it."""
     said = {
-        "kind": "erasure",
-        "at": instant(at),
         "erasure_id": erasure_id,
         "trigger": trigger,
         "requested_at": instant(at),
         "sweep": 0,
         "held": True,
     }
-    return Leaf("erasure", erasure_id, canonical(said))
+    return _entry("erasure", erasure_id, at, said)
 
 
 def erasure_done(erasure_id: str, at: int) -> Leaf:
     """Return the entry that an erasure is done, but for models that are to be trained anew."""
-    said = {"kind": "erasure", "at": instant(at), "erasure_id": erasure_id, "sweep": 0}
-    return Leaf("erasure", erasure_id, canonical(said))
+    return _entry("erasure", erasure_id, at, {"erasure_id": erasure_id, "sweep": 0})
 
 
 def export(export_id: str, pseudonym: bytes, key_id: str, at: int) -> Leaf:
     """Return the entry that a person's data was handed out, and through whose key."""
     said = {
-        "kind": "export",
-        "at": instant(at),
         "export_id": export_id,
         "subject": {"kind": "member", "pseudonym": pseudonym.hex()},
         "by": key_id,
     }
-    return Leaf("export", export_id, canonical(said))
+    return _entry("export", export_id, at, said)
 
 
 def promotion(promotion_id: str, at: int, said: dict[str, Any]) -> Leaf:
     """Return the entry of a model that is served from `at` on: by whose word, for which gain."""
-    whole = {"kind": "promotion", "at": instant(at), "promotion_id": promotion_id}
-    return Leaf("promotion", promotion_id, canonical(whole | said))
+    return _entry("promotion", promotion_id, at, {"promotion_id": promotion_id} | said)

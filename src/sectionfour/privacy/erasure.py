@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -25,7 +25,7 @@ from sectionfour.domain import DAY, EVER, MINUTE, Event
 from sectionfour.errors import NotFound
 from sectionfour.privacy import entries, inventory, retention
 from sectionfour.privacy.halves import Erased
-from sectionfour.privacy.pseudonym import _plain
+from sectionfour.privacy.spelling import plain
 
 if TYPE_CHECKING:
     from sectionfour.parts import Parts
@@ -36,8 +36,6 @@ DUE = 30 * DAY
 ARRIVED = MINUTE
 #: How long a request for an erasure that is sent again is known for the same one.
 RETRY = DAY
-#: Why somebody is to be forgotten.
-Trigger = Literal["cancellation", "subject_request"]
 HELD = (
     "the law holds what is of this person, or of an order of theirs, for now: nothing is erased"
     " yet, and it is begun when that is over"
@@ -65,10 +63,12 @@ class Case(msgspec.Struct, frozen=True):
 
     @property
     def waits(self) -> bool:
+        """Whether a law holds what is theirs, so that nothing of it is done yet."""
         return self.due_at == 0
 
     @property
     def begun_at(self) -> int:
+        """When it was begun, in microseconds; of no meaning while it waits."""
         return self.due_at - DUE
 
 
@@ -90,7 +90,7 @@ def erase(parts: Parts, member_id: str, trigger: str, at: int) -> Case:
     It waits where a law holds what is theirs, by a hold or by a grant, which may be sealed: so the
     case does not tell which. Raises NotFound for somebody never met.
     """
-    name = _plain(member_id)
+    name = plain(member_id)
     subject = parts.keys.subject(member_id)
     row = parts.keys.vault.row_of(name)
     if subject is None or row is None:
@@ -98,11 +98,11 @@ def erase(parts: Parts, member_id: str, trigger: str, at: int) -> Case:
         if known is None:
             raise NotFound("there is no such member here")
         return known
-    name, nonce = f"er_{secrets.token_hex(12)}", secrets.token_bytes(32)
+    erasure_id, nonce = f"er_{secrets.token_hex(12)}", secrets.token_bytes(32)
     due = 0 if parts.ledger.is_held(subject, retention.load(), at) else at + DUE
     case = parts.ledger.open_erasure(
-        Case(name, trigger, at, due, 0, None, subject, *row, nonce),
-        entries.erasure_waits(name, trigger, at) if not due else None,
+        Case(erasure_id, trigger, at, due, 0, None, subject, *row, nonce),
+        entries.erasure_waits(erasure_id, trigger, at) if not due else None,
     )
     return case if case.waits and not due else _begun(parts, case, at)
 

@@ -116,6 +116,8 @@ class Halves:
             ).rowcount
 
     def cut(self) -> bool:
+        """Take what was overwritten out of the write-ahead log, too. False where somebody is in the
+        way; try again."""
         with closed("file of persons' keys"):
             return self._database.cut()
 

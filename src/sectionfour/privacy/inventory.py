@@ -41,6 +41,7 @@ class Kept:
 
     @property
     def kind(self) -> str:
+        """What sort of place it is: "ledger", "velocity", "file" and so on."""
         return self.place.replace(":", ".", 1).partition(".")[0]
 
     @property

@@ -38,6 +38,7 @@ def load_kek(home: Path) -> bytes:
 
 
 def kek_file(home: Path) -> Path:
+    """Return where the key is, if neither the environment nor a command has it."""
     return home / "keys" / "kek"
 
 

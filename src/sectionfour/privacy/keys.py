@@ -195,7 +195,10 @@ class Keyring:
         return NEXT_KEK in self._read()
 
     def change_kek(self, following: bytes) -> None:
-        """Let the old and the new key-encryption key open one another; the new one wraps."""
+        """Let the old and the new key-encryption key open one another; the new one wraps.
+
+        Raises KeyringError where the new one (32 bytes) is the old one.
+        """
         if following == self._own:
             raise KeyringError("the new key-encryption key is the one in use")
         self.key("digest")  # under another key than the ring's nothing begins
@@ -213,7 +216,10 @@ class Keyring:
         self._load()
 
     def forget_kek(self, own: bytes) -> None:
-        """Let the old key-encryption key open nothing any more; `own` is what we are given now."""
+        """Let the old key-encryption key open nothing any more; `own` is what we are given now.
+
+        Raises KeyringError where that is still the old one: the ring would not open again.
+        """
         if own != self._keks[0]:
             raise KeyringError("the key-encryption key that is set is not the new one yet")
         self._own = own

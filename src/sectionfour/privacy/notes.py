@@ -115,7 +115,10 @@ def parse_vkey(text: str, *, cosigner: bool = False) -> tuple[str, Ed25519Public
 
 
 def checkpoint_text(origin: str, size: int, root: bytes) -> str:
-    """Return the text that a checkpoint's signature covers: three lines."""
+    """Return the text that a checkpoint's signature covers: three lines (C2SP tlog-checkpoint).
+
+    Raises LogError for an origin, a size or a root that cannot be in one.
+    """
     _check_name(origin)
     if size < 0 or not _NUMBER.fullmatch(str(size)) or len(root) != merkle.HASH_BYTES:
         raise LogError(f"a checkpoint needs a size from 0 on and a root of 32 bytes, got {size}")
@@ -123,7 +126,10 @@ def checkpoint_text(origin: str, size: int, root: bytes) -> str:
 
 
 def sign(text: str, name: str, private_key: Ed25519PrivateKey) -> str:
-    """Return the note that holds `text`, which ends in a newline, signed as `name`."""
+    """Return the note that holds `text`, signed as `name` by Ed25519 (C2SP signed-note).
+
+    Raises LogError for a text that does not end in a newline, and for what is no name.
+    """
     _check_name(name)
     if not text.endswith("\n"):
         raise LogError("the text of a note ends in a newline")

@@ -6,24 +6,21 @@ an `Event`. After `seal` nothing is raw: what follows sees tokens and numbers.
 
 from __future__ import annotations
 
-import ipaddress
-import math
-import re
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import msgspec
-import phonenumbers
 
-from sectionfour.domain import PLACE_BITS, PLACE_KM, Event, Permit, Request, Use, micros
+from sectionfour.domain import Event, Permit, Request, Use, micros
 from sectionfour.errors import BadRequest, KeyringError
-from sectionfour.given import Device, Given, Spelt
+from sectionfour.given import Device, Given
+from sectionfour.privacy import spelling
 from sectionfour.privacy.kek import load_kek
 from sectionfour.privacy.keys import FIRST, Keyring
 from sectionfour.privacy.regime import Regime
+from sectionfour.privacy.spelling import plain
 from sectionfour.privacy.vault import Vault
 
 
@@ -38,17 +35,17 @@ class Keys:
 
     def subject(self, member_id: str, *, enrol: bool = False) -> bytes | None:
         """Return a member's serve-domain token; None for one never met, unless `enrol`."""
-        name = _plain(member_id)
+        name = plain(member_id)
         uid = self.vault.enrol(name) if enrol else self.vault.find(name)
         return None if uid is None else self.ring.token("serve", "subject", uid)
 
     def order(self, order_id: str) -> bytes:
         """Return the serve-domain token of an order."""
-        return self.ring.token("serve", "order", _plain(order_id).encode())
+        return self.ring.token("serve", "order", plain(order_id).encode())
 
     def enrol(self, member_ids: Sequence[str]) -> None:
         """Make a vault row for each of these members that has none, in one commit."""
-        self.vault.enrol_many([_plain(member_id) for member_id in dict.fromkeys(member_ids)])
+        self.vault.enrol_many([plain(member_id) for member_id in dict.fromkeys(member_ids)])
 
     def alias(self, subject: bytes, domain: str, epoch: str | None = None) -> bytes:
         """Return the token in `domain` of what is known by a serve-domain token.
@@ -101,104 +98,6 @@ def open_keys(home: Path, region: str = "CN", currency: str | None = None) -> Ke
     ring = Keyring(folder, load_kek(home), reload=partial(load_kek, home))
     ring.key("vault:index")
     return Keys(ring, Vault(vault, ring), region, currency)
-
-
-# --- one value, one spelling
-
-
-def _plain(text: str) -> str:
-    text = text.strip()
-    return text if text.isascii() else unicodedata.normalize("NFC", text)
-
-
-def phone(text: str, region: str = "CN") -> str:
-    """Return a phone number in E.164; raises BadRequest for what is none.
-
-    >>> phone("138 0013-8000"), phone("+86 138 0013 8000")
-    ('+8613800138000', '+8613800138000')
-    """
-    if _SPELT.match(text):
-        return text
-    try:
-        number = phonenumbers.parse(text, region)
-    except phonenumbers.NumberParseException:
-        raise BadRequest("not a phone number", pointer="/member/phone") from None
-    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
-
-
-#: A Chinese mobile number in E.164: the commonest, and a tenth of claim's time to find so spelt.
-#: 179 is left out: it may be a carrier's prefix, which the library takes away.
-_SPELT = re.compile(r"\+861(?:[3-689]\d|7[0-8])\d{8}\Z", re.ASCII)
-
-
-def email(text: str) -> str:
-    """Return a mail address lower-cased, its domain in ASCII; raises BadRequest for what is none.
-
-    >>> email(" Anna@EXAMPLE.com")
-    'anna@example.com'
-    """
-    # lower(), not casefold(): that makes one mailbox of two, where a sharp s is for "ss".
-    local, at, domain = _plain(_plain(text).lower()).rpartition("@")
-    labels = _DOTS.split(unicodedata.normalize("NFKC", domain).lower().removesuffix("."))
-    if not (local and at and all(labels)) or any(map(str.isspace, local + domain)):
-        raise BadRequest("not a mail address", pointer="/member/email")
-    ascii_domain = ".".join(
-        label if label.isascii() else f"xn--{label.encode('punycode').decode()}" for label in labels
-    )
-    return f"{local}@{ascii_domain}"
-
-
-#: Full stops of other scripts that stand for one in a domain (RFC 3490, section 3.1).
-_DOTS = re.compile("[.\u3002\uff0e\uff61]")
-
-
-def address(text: str) -> str:
-    r"""Return a postal address with one width of characters, one case and single spaces.
-
-    >>> address("\uff11\uff12  Long  Road ")
-    '12 long road'
-    """
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-
-
-def ip(text: str) -> tuple[bytes, bytes]:
-    """Return an address and its network (/24 of IPv4, /48 of IPv6), packed.
-
-    An IPv4 address written as IPv6 is the IPv4 address. Raises BadRequest for what is none.
-
-    >>> ip("::ffff:203.0.113.7") == ip("203.0.113.7")
-    True
-    """
-    try:
-        found = ipaddress.ip_address(text.strip())
-    except ValueError:
-        raise BadRequest("not an IP address", pointer="/location/ip") from None
-    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
-        found = found.ipv4_mapped
-    packed = found.packed
-    return packed, packed[:3] if len(packed) == 4 else packed[:6]
-
-
-def cell(lat: float, lon: float) -> int:
-    """Return the cell that a place on the Earth is in: about 5 km, no finer (R-15).
-
-    Degrees in; out come the three co-ordinates from the centre of the Earth (a sphere of 6,371 km),
-    in cells: so a distance is the root of three squares, which is the same number wherever it is
-    computed. A geohash of five letters is as coarse, but its distances need sines.
-
-    >>> cell(31.2304, 121.4737) == cell(31.2310, 121.4741)
-    True
-    """
-    north, east = math.radians(lat), math.radians(lon)
-    axes = (
-        math.cos(north) * math.cos(east),
-        math.cos(north) * math.sin(east),
-        math.sin(north),
-    )
-    found = 0
-    for axis in axes:
-        found = found << PLACE_BITS | (round(6371 / PLACE_KM * axis) + (1 << PLACE_BITS - 1))
-    return found
 
 
 # --- what a request would use
@@ -285,7 +184,7 @@ def claim(given: Given, keys: Keys, regime: Regime) -> Request:
         order=None if transaction is None else keys.order(transaction.order_id),
         uses=tuple(uses),
         given=given,
-        spelt=_spelt(given, keys.region),
+        spelt=spelling.spelt(given, keys.region),
     )
 
 
@@ -302,15 +201,6 @@ def _wanted(device: Device, regime: Regime) -> set[str]:
         if getattr(device, name) is not None:
             found.add(regime.permissions[f"device.{name}"])
     return {permission for permission in found if permission is not None}
-
-
-def _spelt(given: Given, region: str) -> Spelt:
-    member, location = given.member, given.location
-    return Spelt(
-        phone=None if member is None or member.phone is None else phone(member.phone, region),
-        email=None if member is None or member.email is None else email(member.email),
-        ip=None if location is None or location.ip is None else ip(location.ip),
-    )
 
 
 # --- sealing
@@ -344,33 +234,33 @@ def seal(request: Request, permit: Permit, keys: Keys, *, at: int, regime: Regim
     if transaction is not None:
         if may("order"):
             if keys.ring.coming("serve") is not None:
-                token("serve", "order", _plain(transaction.order_id).encode())
+                token("serve", "order", plain(transaction.order_id).encode())
             fields["order_ref"] = request.order
             fields["amount"] = transaction.amount
             fields["item_count"] = transaction.item_count
             if transaction.payee_id is not None:
-                fields["payee"] = token("serve", "payee", _plain(transaction.payee_id).encode())
+                fields["payee"] = token("serve", "payee", plain(transaction.payee_id).encode())
         instrument, consignee = transaction.instrument, transaction.consignee
         if instrument is not None and instrument.id is not None and may("payment"):
-            kind, number = _plain(instrument.kind).encode(), _plain(instrument.id).encode()
+            kind, number = plain(instrument.kind).encode(), plain(instrument.id).encode()
             name = len(kind).to_bytes(2) + kind + number
             fields["instrument"] = token("serve", "instrument", name)
         if consignee is not None and may("consignee"):
             fields["consignee_self"] = int(consignee.is_member is True)
-            place = address(consignee.address or "")
+            place = spelling.address(consignee.address or "")
             # Of a third person there is no token (R-13), only that it is not the member; and a
             # blank address would be one and the same for all.
             if place and consignee.is_member is True:
                 fields["address"] = token("serve", "address", place.encode())
     if given.device is not None and given.device.id is not None and may("device"):
-        fields["device"] = token("serve", "device", _plain(given.device.id).encode())
+        fields["device"] = token("serve", "device", plain(given.device.id).encode())
     if spelt.ip is not None and may("location"):
         host, network = spelt.ip
         fields["ip"] = token("serve", "ip", host)
         fields["network"] = token("serve", "network", network)
     gps = None if given.location is None else given.location.gps
     if gps is not None and may("location.gps"):
-        fields["place"] = cell(gps.lat, gps.lon)
+        fields["place"] = spelling.cell(gps.lat, gps.lon)
     if given.log is not None and may("log"):
         fields["page_views"] = given.log.page_views
         fields["search_count"] = given.log.search_count

@@ -53,7 +53,7 @@ def read_all(
 def read(kind: type[Rule], row: Any, where: str, names: Names, words: Names) -> Rule:
     """Return `row` as a `kind`: "none" read as no value, lists of names checked and spelt out.
 
-    `words` are the names that stand for several purposes.
+    `words` are the names that stand for several purposes. RegimeError says where what is wrong.
     """
     row = convert(dict[str, Any], row, where)
     same_names(where, row, [f.name for f in fields(kind) if f.name not in COMPUTED])
@@ -112,7 +112,7 @@ def convert(kind: type[T], value: Any, where: str) -> T:
 
 
 def same_names(where: str, given: Collection[str], wanted: Collection[str]) -> None:
-    """Refuse a name too many and a name too few."""
+    """Refuse a name too many and a name too few, by RegimeError."""
     under = f"{where}." if where else ""
     for name in given:
         if name not in wanted:
@@ -123,7 +123,7 @@ def same_names(where: str, given: Collection[str], wanted: Collection[str]) -> N
 
 
 def no_name_twice(where: str, given: Sequence[str]) -> None:
-    """Refuse a list that has a name twice."""
+    """Refuse a list that has a name twice, by RegimeError."""
     for place, name in enumerate(given):
         if name in given[:place]:
             raise RegimeError(f"{where}: {name!r} is there twice")

@@ -42,7 +42,10 @@ class Retention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     exceptions: dict[str, str]
 
     def cutoff(self, name: str, at: int) -> int:
-        """Return the instant before which what is of this class is due at `at`."""
+        """Return the instant before which what is of this class is due at `at`, in microseconds.
+
+        LookupError for a class that is not kept by age.
+        """
         days = self.classes[name].days
         if days is None:
             raise LookupError(f"{name} is not kept by age")

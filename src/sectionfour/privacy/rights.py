@@ -22,7 +22,7 @@ from sectionfour.privacy import entries
 from sectionfour.privacy.exceptions import hidden
 from sectionfour.privacy.inventory import Kept
 from sectionfour.privacy.keys import TOKEN_BYTES
-from sectionfour.privacy.pseudonym import _plain
+from sectionfour.privacy.spelling import plain
 
 if TYPE_CHECKING:
     from sectionfour.parts import Parts
@@ -72,7 +72,7 @@ def _sections(
 ) -> Iterator[tuple[str, Any]]:
     yield "export", {"export_id": export_id, "at": instant(at), "to": "the person themself"}
     alias = parts.keys.alias(subject, "audit").hex()
-    yield "vault", {"member_id": _plain(member_id), "pseudonym": alias}
+    yield "vault", {"member_id": plain(member_id), "pseudonym": alias}
     held: dict[str, list[dict[str, Any]]] = {}
     for kept, rows in parts.ledger.held(subject):
         if kept.name == "grant_uses":

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar, get_args
 
+from sectionfour.domain import ModelName
+
 Section = Literal["One", "Two", "Three", "Four", "Five", "Six"]
 #: How far a category may serve a purpose: with any consent, only if named, only explicitly, not.
 Admission = Literal["yes", "named", "explicit", "denied"]
@@ -20,7 +22,6 @@ Why = Literal[
 Operation = Literal["collect", "score", "train", "dispose", "export"]
 OPERATIONS: tuple[str, ...] = get_args(Operation)
 Ground = Literal["subject_authorised", "statutory"]
-Model = Literal["transaction", "account"]
 #: The document in which a lawyer says what an exception permits.
 LEGAL_MEMO = "legal_memo"
 
@@ -31,7 +32,7 @@ class PurposeRule:
 
     section: Section
     title: str
-    scores: Model | None
+    scores: ModelName | None
     trains: bool
     requires: tuple[str, ...]
     guest_categories: tuple[str, ...]
@@ -41,6 +42,7 @@ class PurposeRule:
 
     @property
     def section_four(self) -> bool:
+        """Whether section Four lists it: keeping people safe."""
         return self.section == "Four"
 
     @property
@@ -144,6 +146,7 @@ class ExceptionRule:
 
     @property
     def number(self) -> int:
+        """Which of the exceptions of section Six it is."""
         return int(self.key)
 
     @property
@@ -153,6 +156,7 @@ class ExceptionRule:
 
     @property
     def live_score(self) -> bool:
+        """Whether a call may be scored under it."""
         return "score" in self.operations
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sectionfour.domain import DAY, EVENT_TYPES, HOUR, instant
+from sectionfour.domain import DAY, DELAY_DAYS, EVENT_TYPES, HOUR, instant
 from sectionfour.errors import BadRequest, HistoryError, ReleaseError
 from sectionfour.features.catalog import NAMES, columns
 from sectionfour.learning import attacks, dataset, datasheet, generalise, past
@@ -46,7 +46,7 @@ class Terms:
     model: str = "transaction"  # whose events
     k: int = 20
     suppress: float = 0.02
-    delay_days: float = 14.0  # a row this old without a label counts as honest
+    delay_days: float = DELAY_DAYS  # a row this old without a label counts as honest
     control_share: float = 0.2  # of members, never released
     attacks: int = 2000  # of each kind; more of those that cost little, for narrower bounds
     cheap_attacks: int = 5000

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from sectionfour.domain import instant, micros
+from sectionfour.domain import instant, micros, read_instant
 from sectionfour.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class DataUse:
         elif kind == "consent":
             said = msgspec.json.decode(leaf)
             if said["event_state"] == "consent_withdrawn":
-                at = _micros(said["at"])
+                at = read_instant(said["at"])
                 if ref not in self._withdrawn and self._inside(said["at"]):
                     self._withdrawals.add(said["subject"]["pseudonym"], self.threshold)
                     self._late[ref] = 0
@@ -170,7 +170,7 @@ class DataUse:
         if self._withdrawn:
             for basis in said.basis:
                 if basis.ref in self._withdrawn and basis.ref in self._late:
-                    late = _micros(said.at) - self._withdrawn[basis.ref]
+                    late = read_instant(said.at) - self._withdrawn[basis.ref]
                     self._late[basis.ref] = max(late, self._late[basis.ref])
         if not self._inside(said.at):
             return
@@ -301,10 +301,6 @@ class DataUse:
 
 
 _decode = msgspec.json.Decoder(_Receipt).decode
-
-
-def _micros(at: str) -> int:
-    return micros(datetime.fromisoformat(at))
 
 
 def data_use(

@@ -9,19 +9,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from sectionfour.decisions.policy import ACTIONS, Costs, expected_costs, thresholds
-from sectionfour.domain import DAY, instant, micros
+from sectionfour.decisions.policy import Costs, expected_costs, thresholds
+from sectionfour.domain import ACTIONS, DAY, DELAY_DAYS, instant, read_instant
 from sectionfour.errors import HistoryError, RegistryError, SettingsError
 from sectionfour.features import history
 from sectionfour.features.catalog import NAMES, columns
 from sectionfour.learning import challengers, dataset, evaluate, past, paying, registry
+from sectionfour.learning.intervals import Clusters
 from sectionfour.learning.permitted import permit
 from sectionfour.learning.plan import LONGEST
 from sectionfour.parts import Parts
@@ -36,7 +36,7 @@ class Period:
     name: str
     at: NDArray[np.int64]
     event_id: NDArray[np.object_]
-    clusters: evaluate.Clusters  # by member; a guest is one of their own
+    clusters: Clusters  # by member; a guest is one of their own
     amount: NDArray[np.float64]  # NaN where there is none
     fraud: NDArray[np.int8]  # known as fraud by now
     mature: Mask  # older than the label delay: without a label, honest
@@ -63,7 +63,7 @@ def read(
     *,
     since: int | None = None,
     until: int | None = None,
-    delay_days: float = 14.0,
+    delay_days: float = DELAY_DAYS,
     with_rows: bool = True,
 ) -> dict[str, Period]:
     """Return the period of each model, from `since` on and before `until`, in microseconds.
@@ -186,7 +186,7 @@ def _paid(
     prices: NDArray[np.float64],
     scores: NDArray[np.float64],
     in_force: NDArray[np.float64],
-    clusters: evaluate.Clusters,
+    clusters: Clusters,
     seed: int,
 ) -> dict[str, dict[str, float]]:
     """Return the cost of 1,000 events: with these thresholds, and with nobody stopped."""
@@ -202,7 +202,7 @@ def _curve(
     prices: NDArray[np.float64],
     scores: NDArray[np.float64],
     in_force: NDArray[np.float64],
-    clusters: evaluate.Clusters,
+    clusters: Clusters,
     seed: int,
 ) -> list[dict[str, Any]]:
     """Return the cost of 1,000 events along each threshold, the others where they are: a
@@ -257,7 +257,7 @@ def on_test(
     served, models = _served(parts, name), parts.models
     model, card = registry.load(models.folder, name, version, models.trusted)
     other = registry.load(models.folder, name, served, models.trusted)[0]
-    since, until = (micros(datetime.fromisoformat(card["data"][k])) for k in _TESTED)
+    since, until = (read_instant(card["data"][k]) for k in _TESTED)
     of = read(parts, [name], since=since, until=until + 1, delay_days=delay_days)[name]
     return _compared(parts, of, model.score(of.rows), other.score(of.rows), served, seed)
 

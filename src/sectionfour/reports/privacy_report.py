@@ -6,6 +6,7 @@ Figures are of models fitted as the one that is served was, on the ledger as it 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold
 
-from sectionfour.domain import EVENT_TYPES, instant
+from sectionfour.domain import DELAY_DAYS, EVENT_TYPES, instant
 from sectionfour.features.catalog import columns
 from sectionfour.learning import audit, dataset, fit, generalise, membership
+from sectionfour.learning.intervals import SPAN, redraws
 from sectionfour.learning.model import Model
 from sectionfour.learning.progress import Stages
 from sectionfour.learning.registry import Card
@@ -38,7 +40,7 @@ class Terms:
     model: str = "transaction"
     shadows: int = membership.SHADOWS
     curve_shadows: int = 8  # models a point of the trade-off curve; 0: no curve
-    delay_days: float = 14.0
+    delay_days: float = DELAY_DAYS
     test_days: float = 21.0
     drop_share: float = 0.15
     seed: int = 4
@@ -192,13 +194,12 @@ def _delta(
     without, with_answers = (float(roc_auc_score(y, guess)) for guess in guesses)
     people, where = np.unique(member, return_inverse=True)
     draws = []
-    for _ in range(200):
-        weight = np.bincount(rng.integers(len(people), size=len(people)), minlength=len(people))
-        w = weight[where]
+    for times in islice(redraws(len(people), rng), 200):
+        w = times[where]
         if len(np.unique(y[w > 0])) == 2:
             a, b = (roc_auc_score(y, guess, sample_weight=w) for guess in guesses)
             draws.append(b - a)
-    low, high = np.percentile(draws, [2.5, 97.5])
+    low, high = np.percentile(draws, SPAN)
     delta = with_answers - without
     return {
         "auc_outside": round(without, 4),

@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from sectionfour.decisions.policy import ACTIONS
 from sectionfour.decisions.rules import Rule, Rules
-from sectionfour.domain import instant
-from sectionfour.learning import evaluate, registry
+from sectionfour.domain import ACTIONS, DELAY_DAYS, MODELS, instant
+from sectionfour.learning import intervals
 from sectionfour.parts import Parts
 from sectionfour.reports import period
 
@@ -25,7 +24,7 @@ def rehearse(
     *,
     since: int | None = None,
     until: int | None = None,
-    delay_days: float = 14.0,
+    delay_days: float = DELAY_DAYS,
 ) -> list[dict[str, Any]]:
     """Return, by model that has a rule, what the rules would have done from `since` on and before
     `until`, in microseconds.
@@ -35,7 +34,7 @@ def rehearse(
     share and its 95 % interval. `costs_more` is what 1,000 events cost more with all rules than
     without, in the minor unit; below zero, they save. Raises HistoryError where there are none.
     """
-    names = [n for n in registry.NAMES if any(n in rule.models for rule in rules.rules)]
+    names = [n for n in MODELS if any(n in rule.models for rule in rules.rules)]
     found = period.read(parts, names, since=since, until=until, delay_days=delay_days)
     return [_rehearsed(parts, rules, found[name]) for name in names]
 
@@ -61,7 +60,7 @@ def _rehearsed(parts: Parts, rules: Rules, of: period.Period) -> dict[str, Any]:
         "judged": len(judged.at),
         "frauds": int(judged.fraud.sum()),
         "rules": told,
-        "costs_more": evaluate.mean(1000 * more, judged.clusters) if len(more) else None,
+        "costs_more": intervals.mean(1000 * more, judged.clusters) if len(more) else None,
     }
 
 
@@ -74,8 +73,8 @@ def _told(
     share = None
     if count:  # rows of one member are alike, and tell less
         members = np.unique(of.clusters[judged], return_inverse=True)[1]
-        alike = evaluate.likeness(of.fraud[judged].astype(np.float64), members)
-        share = evaluate.share(frauds / count, evaluate.worth(members, alike))
+        alike = intervals.likeness(of.fraud[judged].astype(np.float64), members)
+        share = intervals.share(frauds / count, intervals.worth(members, alike))
     return {
         "id": rule.id,
         "then": rule.then,

@@ -1,6 +1,6 @@
 """Cards in Redis: which keys and values they are there, and an entity in the hand.
 
-    W card token        a hash: T and F..., as in `cards`
+    W card token        a hash: T and F..., as in `form`
     W card token E      a sorted set: E... and R..., each with its value behind it, in their order
 
 The hash changes with whatever is changed of an entity, but for what no window reaches any more: who
@@ -16,7 +16,7 @@ from itertools import chain
 
 from sectionfour.features.online import Visit
 from sectionfour.redis import Command
-from sectionfour.stores import cards, leaving
+from sectionfour.stores import form, leaving
 
 Range = tuple[bytes, bytes]
 EVERYTHING: Sequence[Range] = [(b"-", b"+")]
@@ -26,7 +26,7 @@ EVERYTHING: Sequence[Range] = [(b"-", b"+")]
 
 def fields(visit: Visit) -> list[bytes]:
     """Return what is asked of the hash of an entity."""
-    pairs = zip(cards.LAYOUTS[visit.card.id].pairs, visit.others, strict=True)
+    pairs = zip(form.LAYOUTS[visit.card.id].pairs, visit.others, strict=True)
     seen = [p.suffix + other for p, other in pairs if p.plan.aged and other is not None]
     return [b"T", *seen]
 
@@ -35,7 +35,7 @@ def puts(written: Mapping[bytes, bytes]) -> list[Command]:
     hashes: dict[bytes, list[bytes]] = {}
     ordered: dict[bytes, list[bytes | int]] = {}
     for key, value in written.items():
-        name, rest = key[: cards.NAME], key[cards.NAME :]
+        name, rest = key[: form.NAME], key[form.NAME :]
         if rest[0] in b"ER":
             ordered.setdefault(name + b"E", []).extend((0, rest + value))
         else:
@@ -46,8 +46,8 @@ def puts(written: Mapping[bytes, bytes]) -> list[Command]:
 
 
 def deletes(name: bytes, gone: Mapping[bytes, bytes]) -> list[Command]:
-    ordered = [key[cards.NAME :] + gone[key] for key in gone if key[cards.NAME] in b"ER"]
-    fields = [key[cards.NAME :] for key in gone if key[cards.NAME] not in b"ER"]
+    ordered = [key[form.NAME :] + gone[key] for key in gone if key[form.NAME] in b"ER"]
+    fields = [key[form.NAME :] for key in gone if key[form.NAME] not in b"ER"]
     found: list[Command] = []
     if ordered:
         found.append(("ZREM", name + b"E", *ordered))
@@ -67,7 +67,7 @@ def _length(key: bytes) -> int:
 
 
 def first_from(key: bytes) -> Command:
-    name, rest = key[: cards.NAME], key[cards.NAME :]
+    name, rest = key[: form.NAME], key[form.NAME :]
     return "ZRANGEBYLEX", name + b"E", b"[" + rest, after(rest[:-8]), "LIMIT", 0, 1
 
 
@@ -92,9 +92,7 @@ class LookUps:
         found = self.found.get(self._key)
         if found is not None:
             return found[_length(found) :]
-        return bytes(
-            8 if self._key[cards.NAME] in b"R" else cards.LAYOUTS[self._key[1]].totals.size
-        )
+        return bytes(8 if self._key[form.NAME] in b"R" else form.LAYOUTS[self._key[1]].totals.size)
 
 
 # --- an entity in the hand ------------------------------------------------------------------------
@@ -102,7 +100,7 @@ class LookUps:
 
 def before(name: bytes, bound: bytes) -> list[Range]:
     """Return the ranges in which an entity's entries of before `bound` lie."""
-    runs = (b"R" + bytes([s.plan.id]) for s in cards.LAYOUTS[name[1]].series if s.runs)
+    runs = (b"R" + bytes([s.plan.id]) for s in form.LAYOUTS[name[1]].series if s.runs)
     return [(b"[" + space, b"(" + space + bound) for space in (b"E", *runs)]
 
 
@@ -111,7 +109,7 @@ def reads(name: bytes, ranges: Sequence[Range]) -> list[Command]:
 
 
 def kept(name: bytes, found: Sequence[list[bytes]]) -> dict[bytes, bytes]:
-    """Return keys and values as `cards` knows them, of what `reads` has found."""
+    """Return keys and values as `form` knows them, of what `reads` has found."""
     fields, entries = found[0], chain.from_iterable(found[1:])
     kept = {name + key: value for key, value in zip(fields[::2], fields[1::2], strict=True)}
     return kept | {name + e[: _length(e)]: e[_length(e) :] for e in entries}

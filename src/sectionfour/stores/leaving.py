@@ -14,8 +14,9 @@ from typing import Any
 from sectionfour.domain import Event
 from sectionfour.features import online
 from sectionfour.features.catalog import DISTINCT_CAP, STREAMS
-from sectionfour.features.online import Card, OthersOf, Pair
-from sectionfour.stores.cards import (
+from sectionfour.features.online import OthersOf
+from sectionfour.features.plan import Card, Pair
+from sectionfour.stores.form import (
     COUNT,
     CUT,
     ENTRY,

@@ -1,6 +1,6 @@
 """Velocity on LMDB: ordered keys, one write transaction a step, exact windows in O(log n).
 
-    W card token ...          -> windows: see `cards`
+    W card token ...          -> windows: see `form`
     I key                     -> at, readings                        for a retry
     O at key                  -> payload                             until settled
     A                         -> at                                  the clock
@@ -26,9 +26,10 @@ import msgspec
 from sectionfour.domain import Event
 from sectionfour.errors import FailClosed, NotReady, SettingsError
 from sectionfour.features import online
-from sectionfour.features.catalog import fingerprint
-from sectionfour.features.online import CARDS, WIDTH, OthersOf, Readings, Visit
-from sectionfour.stores import cards, leaving, whose
+from sectionfour.features.definitions import fingerprint
+from sectionfour.features.online import OthersOf, Readings, Visit
+from sectionfour.features.plan import CARDS, WIDTH
+from sectionfour.stores import cards, form, leaving, whose
 
 #: What the keys and values look like; a store of another form is made anew.
 FORM = 4
@@ -110,12 +111,12 @@ class LmdbVelocity:
             readings: Readings = [None] * WIDTH
             cursor = txn.cursor()
             for visit in visits:
-                layout = cards.LAYOUTS[visit.card.id]
+                layout = form.LAYOUTS[visit.card.id]
                 name = layout.prefix + visit.token
-                card = cards.opened(get(name + b"T"), layout)
+                card = form.opened(get(name + b"T"), layout)
                 firsts = cards.read(cursor, get, name, visit, card, at, readings)
                 if observe and cards.enter(put, name, visit, card, firsts, at, stamp, amount):
-                    put(name + b"T", cards.closed(card, layout))
+                    put(name + b"T", form.closed(card, layout))
             if payload is not None:
                 put(_CLOCK, stamp)
                 put(b"I" + key, cards.memory(stamp, readings))

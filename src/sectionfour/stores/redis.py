@@ -39,10 +39,11 @@ from redis.exceptions import ResponseError
 from sectionfour.domain import Event
 from sectionfour.errors import FailClosed, NotReady, SettingsError
 from sectionfour.features import online
-from sectionfour.features.catalog import fingerprint
-from sectionfour.features.online import CARDS, WIDTH, OthersOf, Readings, Visit
+from sectionfour.features.definitions import fingerprint
+from sectionfour.features.online import OthersOf, Readings, Visit
+from sectionfour.features.plan import CARDS, WIDTH
 from sectionfour.redis import Ask, Command, Server
-from sectionfour.stores import cards, hand, leaving, whose
+from sectionfour.stores import cards, form, hand, leaving, whose
 
 #: What the keys and values look like; a database of another form is made anew.
 FORM = 1
@@ -160,7 +161,7 @@ class RedisVelocity:
         me: bytes,
     ) -> tuple[int, Readings] | None:
         observe = payload is not None
-        names = [cards.LAYOUTS[visit.card.id].prefix + visit.token for visit in visits]
+        names = [form.LAYOUTS[visit.card.id].prefix + visit.token for visit in visits]
         ours = self._stamp
         wanted = [hand.fields(visit) for visit in visits]
         seen = self._newest
@@ -182,7 +183,7 @@ class RedisVelocity:
             ask(("UNWATCH",))
             return None
         held = [
-            (visit, name, cards.opened(values[0], cards.LAYOUTS[visit.card.id]),
+            (visit, name, form.opened(values[0], form.LAYOUTS[visit.card.id]),
              dict(zip([name + field for field in fields], values, strict=True)))
             for visit, name, fields, values in zip(visits, names, wanted, found, strict=True)
         ]  # fmt: skip
@@ -201,10 +202,10 @@ class RedisVelocity:
         stamp = at.to_bytes(8)
         for visit, name, card, kept in held:
             firsts = cards.read(cursor, kept.get, name, visit, card, at, readings)
-            layout = cards.LAYOUTS[visit.card.id]
+            layout = form.LAYOUTS[visit.card.id]
             put = written.__setitem__
             if observe and cards.enter(put, name, visit, card, firsts, at, stamp, amount):
-                written[name + b"T"] = cards.closed(card, layout)
+                written[name + b"T"] = form.closed(card, layout)
             elif observe:  # who enters it after this must have a later instant: he is told
                 touched += [("HSET", name, b"", b""), ("HDEL", name, b"")]
         if payload is not None:
@@ -250,7 +251,7 @@ class RedisVelocity:
         wanted: dict[bytes, dict[bytes, None]] = {}
         for event in lot:
             for visit in filter(lambda visit: any(visit.joins), online.visits(event)):
-                name = cards.LAYOUTS[visit.card.id].prefix + visit.token
+                name = form.LAYOUTS[visit.card.id].prefix + visit.token
                 wanted.setdefault(name, {}).update(dict.fromkeys(hand.fields(visit)))
         done = None
         while done is None:  # whoever is erased meanwhile stays so: then it is gathered again
@@ -323,12 +324,12 @@ class RedisVelocity:
         changed = 0
         for card in CARDS:
             if card.by == "member":
-                name = cards.LAYOUTS[card.id].prefix + member
+                name = form.LAYOUTS[card.id].prefix + member
                 gone = ("HLEN", name), ("ZCARD", name + b"E"), ("DEL", name, name + b"E")
                 with self._asking() as ask:
                     changed += sum(ask(("MULTI",), *gone, ("EXEC",))[-1][:2])
         for card, token, ats in leaving.met(events):  # one by one: a checkout waits for each
-            name = cards.LAYOUTS[card.id].prefix + token
+            name = form.LAYOUTS[card.id].prefix + token
             leave = partial(
                 leaving.leave, card=card, token=token, ats=ats, member=member, others_of=others_of
             )
@@ -352,7 +353,7 @@ class RedisVelocity:
                 values = ask(*(("GET", key) for key in steps))
                 old = [k for k, v in zip(steps, values, strict=True) if v and v[:8] < bound]
                 gone = sum(ask(*(("DEL", key) for key in old)))
-                names = [key for key in keys if key[:1] == b"W" and len(key) == cards.NAME]
+                names = [key for key in keys if key[:1] == b"W" and len(key) == form.NAME]
                 reads = [hand.reads(name, hand.before(name, bound)) for name in names]
                 found = iter(ask(*chain.from_iterable(reads)))
                 due = [

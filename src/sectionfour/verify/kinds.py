@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from sectionfour.domain import Leaf, micros
+from sectionfour.domain import Leaf, read_instant
 from sectionfour.parts import Parts
 from sectionfour.privacy import entries
 from sectionfour.privacy.holds import Hold
@@ -19,7 +18,7 @@ from sectionfour.verify.books import MISSING, Books
 
 
 def at_of(said: dict[str, Any]) -> int:
-    return micros(datetime.fromisoformat(said["at"]))
+    return read_instant(said["at"])
 
 
 def _hold(parts: Parts, books: Books, ref: str, body: bytes, said: dict[str, Any]) -> Iterator[str]:

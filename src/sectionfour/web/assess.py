@@ -23,7 +23,6 @@ from sectionfour.errors import (
     WrongMediaType,
 )
 from sectionfour.given import Given
-from sectionfour.parts import Parts
 from sectionfour.privacy import entries
 from sectionfour.web import body, problems, schemas
 from sectionfour.web.keys import Caller
@@ -40,13 +39,12 @@ _canonical = msgspec.json.Encoder(order="deterministic").encode
 def assess(service: Service, who: Caller) -> Response:
     """Rate one event. The same `event_id` and body give the same answer, and count once."""
     start = perf_counter()
-    status, found = _assess(service.parts, who, body.received(), service, start)
+    status, found = _assess(service, who, body.received(), start)
     return Response(found, status, content_type=JSON if status == 200 else MEDIA_TYPE)
 
 
-def _assess(
-    parts: Parts, who: Caller, data: bytes, service: Service, start: float
-) -> tuple[int, bytes]:
+def _assess(service: Service, who: Caller, data: bytes, start: float) -> tuple[int, bytes]:
+    parts = service.parts
     given, plain, warnings = body.decode(data, Given)
     if given.purpose == "security.transaction_risk" and given.transaction is None:
         raise BadRequest("transaction is required for this purpose", pointer="/transaction")
@@ -118,7 +116,7 @@ def _each(service: Service, who: Caller, stream: Any) -> Iterator[bytes]:
             if not line.strip():
                 continue
             with service.parts.keys.ring.steady:
-                said.answer = _assess(service.parts, who, line, service, perf_counter())[1]
+                said.answer = _assess(service, who, line, perf_counter())[1]
         yield said.answer + b"\n"
         if number > MOST_LINES:
             return

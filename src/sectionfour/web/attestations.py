@@ -13,7 +13,7 @@ from flask import Response
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from sectionfour.domain import Leaf, instant, micros
+from sectionfour.domain import Leaf, instant, instant_or_none, micros
 from sectionfour.errors import BadRequest, Conflict, NotFound
 from sectionfour.given import Identifier, Instant, Raw, Text
 from sectionfour.privacy import attestations, entries
@@ -142,7 +142,7 @@ def _said(found: SourceAttestation, at: int) -> Attested:
         verified_by=found.verified_by,
         verified_at=instant(found.verified_at),
         expires_at=instant(found.expires_at),
-        revoked_at=None if found.revoked_at is None else instant(found.revoked_at),
+        revoked_at=instant_or_none(found.revoked_at),
     )
 
 

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 from flask import Response
 from msgspec import Meta, Struct
 
-from sectionfour.domain import SECOND, Notice, instant, micros
+from sectionfour.domain import SECOND, Notice, instant, instant_or_none, micros
 from sectionfour.errors import BadRequest, Conflict, NotFound
 from sectionfour.given import Identifier, Instant, Raw
 from sectionfour.learning import audit
@@ -308,16 +308,12 @@ def _record(regime: Regime, events: list[ConsentEvent], at: int) -> dict[str, ob
         "source": first.source,
         "notice": {"id": first.notice_id, "version": first.notice_version},
         "event_type": first.event_type,
-        "expires_at": _or_none(first.expires_at),
+        "expires_at": instant_or_none(first.expires_at),
         "events": [
             {"event_state": event.event_state, "event_time": instant(event.event_time)}
             for event in events
         ],
     }
-
-
-def _or_none(at: int | None) -> str | None:
-    return None if at is None else instant(at)
 
 
 # --- durations

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from flask import Response
 from msgspec import Meta, Struct
 
-from sectionfour.domain import Leaf, instant, micros
+from sectionfour.domain import Leaf, instant_or_none, micros
 from sectionfour.errors import NotFound
 from sectionfour.given import Identifier, Instant, Raw, Text
 from sectionfour.parts import Parts
@@ -205,7 +205,7 @@ def _said(parts: Parts, grant: Grant | None, at: int) -> Response:
             "approvals_asked": [
                 o for o in rule.approvers + rule.ratifiers if o not in grant.offices
             ],
-            "review_due": None if due is None else instant(due),
+            "review_due": instant_or_none(due),
             "sealed": exceptions.hidden(grant),
         }
     )

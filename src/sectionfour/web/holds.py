@@ -11,7 +11,7 @@ from typing import Annotated
 from flask import Response
 from msgspec import Meta, Struct
 
-from sectionfour.domain import Leaf, instant
+from sectionfour.domain import Leaf, instant, instant_or_none
 from sectionfour.errors import BadRequest, NotFound
 from sectionfour.given import Identifier, Raw
 from sectionfour.privacy import entries
@@ -104,7 +104,7 @@ def _said(hold: Hold) -> dict[str, str | None]:
         "law": hold.law,
         "placed_at": instant(hold.placed_at),
         "lift_asked_by": hold.lift_asked_by,
-        "lifted_at": None if hold.lifted_at is None else instant(hold.lifted_at),
+        "lifted_at": instant_or_none(hold.lifted_at),
     }
 
 

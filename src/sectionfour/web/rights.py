@@ -7,13 +7,12 @@ from typing import Any, Literal
 from flask import Response
 from msgspec import Struct
 
-from sectionfour.domain import instant
+from sectionfour.domain import Trigger, instant, instant_or_none
 from sectionfour.errors import NotFound
 from sectionfour.features.catalog import NAMES
 from sectionfour.given import Raw
 from sectionfour.parts import Parts
 from sectionfour.privacy import erasure, rights
-from sectionfour.privacy.erasure import Trigger
 from sectionfour.web import body
 from sectionfour.web.keys import Caller
 from sectionfour.web.routes import JSON, Route, Service, answer
@@ -106,8 +105,8 @@ def told(parts: Parts, erasure_id: str) -> dict[str, Any]:
                 "action": action,
                 "rows": target.rows,
                 "law": target.law,
-                "until": None if target.until is None else instant(target.until),
-                "due": None if target.due is None else instant(target.due),
+                "until": instant_or_none(target.until),
+                "due": instant_or_none(target.due),
                 "done_by": done_by,
             }
         )
@@ -122,7 +121,7 @@ def told(parts: Parts, erasure_id: str) -> dict[str, Any]:
         "state": state,
         "requested_at": instant(case.requested_at),
         "due_at": None if case.waits else instant(case.due_at),
-        "completed_at": None if case.completed_at is None else instant(case.completed_at),
+        "completed_at": instant_or_none(case.completed_at),
         "targets": targets,
     }
 

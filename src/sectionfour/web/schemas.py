@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from sectionfour.domain import Basis, Held, Masked, Reason
+from sectionfour.domain import Action, Basis, Held, Level, Masked, Reason
 
 #: No control character, of which PostgreSQL has one in no text.
 LINE = Meta(pattern=r"^[^\x00-\x1f\x7f]+(?![\s\S])", description="one line of text")
@@ -74,8 +74,8 @@ class Assessment(Struct, kw_only=True):
     at: str
     status: Literal["scored", "scored_masked"]
     risk_score: Annotated[float, Meta(ge=0, le=100)]
-    risk_level: Literal["low", "elevated", "high", "highest"]
-    outcome: Literal["allow", "challenge", "review", "block"]
+    risk_level: Level
+    outcome: Action
     reasons: list[Reason]
     rules: list[Held]
     basis: list[Basis]

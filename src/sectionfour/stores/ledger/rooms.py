@@ -1,5 +1,9 @@
 """All rooms of the ledger as one: what `SqliteLedger` and `PostgresLedger` have in common.
 
+A room is a few tables with every statement that touches them, and asks nothing of another; what
+crosses tables (who goes, what is due, an epoch that ends) is a room of its own. They are one class,
+because whoever is handed the ledger is handed one database, and one transaction may be of several.
+
 Append-only but for keys, grants and cases, whose changes are leaves of the log too. Everything that
 belongs together is one transaction, and one writer is at it at a time, among all processes: so the
 log has no gap, a quota is never overdrawn, and what follows in the log came after.
@@ -72,6 +76,8 @@ class Ledger(
     shadow.Shadow,
     clusters.Clusters,
 ):
+    """The ledger, whichever database it is in. FailClosed where that cannot be read or written."""
+
     tables: ClassVar = re.findall(r"CREATE TABLE (\w+)", SCHEMA)
     tokens: ClassVar = {k: v for room in ROOMS for k, v in getattr(room, "TOKENS", {}).items()}
 
