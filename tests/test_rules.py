@@ -267,7 +267,7 @@ class TestService:
         leaf = privacy.get(answer["receipt"]["proof"]).json["receipt"]
         assert leaf["rules"] == ["large", "device"]
         assert leaf["action"] == "block"
-        assert leaf["digests"]["rules"] == parts.rules.digest
+        assert leaf["digests"]["rules"] == parts.rules.now().digest
         cases = client("analyst").get("/v1/cases").json["cases"]
         assert [case["why"] for case in cases] == ["block"]
         verdict = {"verdict": "confirmed_fraud", "measure": "freeze_account", "note": "seen"}
@@ -292,6 +292,31 @@ class TestService:
         assert client("consent").post("/v1/consents", json=few).status_code == 201
         answer = client("checkout").post("/v1/assessments", json=a_request()).json
         assert (answer["outcome"], len(answer["rules"])) == ("block", 1)
+
+
+def test_a_change_of_the_file_counts_from_the_next_call_and_a_broken_one_changes_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = file_of(tmp_path, a_rule())
+    followed = rules.Followed(path)
+    first = followed.now()
+    assert followed.now() is first
+    file_of(tmp_path, a_rule(id="other"), a_rule())
+    second = followed.now()
+    assert [rule.id for rule in second.rules] == ["other", "large"]
+    assert second.digest != first.digest
+    for _ in range(2):
+        path.write_text("[[rule]]\nid = 3")
+        assert followed.now() is second
+        assert followed.now() is second  # and says it once
+    assert caplog.text.count("the rules of before go on: rules.toml: ") == 2
+    path.unlink()
+    assert followed.now() is second
+    assert "rules.toml: cannot be read" in caplog.text
+    file_of(tmp_path, a_rule())
+    assert followed.now().digest == first.digest
+    path.write_text("")
+    assert followed.now().rules == ()
 
 
 def test_without_rules_an_entry_says_nothing_of_any(

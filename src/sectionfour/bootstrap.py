@@ -50,7 +50,7 @@ def open_parts(settings: Settings) -> Parts:
         models=Served(settings.models, trusted_keys(keys.ring)),
         policy=policy.load(settings.costs),
         regime=regime.load(settings.regime),
-        rules=rules.load(settings.rules),
+        rules=rules.Followed(settings.rules),
         clock=never_back(told_by(settings.clock), ledger.newest()),
     )
 

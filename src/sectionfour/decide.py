@@ -38,7 +38,7 @@ def decide(
     name = f"as_{at:013x}{secrets.token_hex(8)}"
     nonce = secrets.token_bytes(32)
     if isinstance(verdict, Refusal):
-        event, vector, rating = None, None, None
+        event, vector, outcome = None, None, None
         answer = answers.refused(name, given, verdict, at, warnings)
     else:
         event = pseudonym.seal(request, verdict, parts.keys, at=at, regime=parts.regime)
@@ -50,7 +50,7 @@ def decide(
         assert model is not None  # the gate permits no purpose without one
         rating = parts.models.get(model).rate(vector)
         outcome = parts.policy.thresholds(model).outcome(rating.probability)
-        outcome = parts.rules.applied(model, vector, outcome)
+        outcome = parts.rules.now().applied(model, vector, outcome)
         answer = answers.scored(name, event, verdict, rating, outcome, warnings)
     subject = request.subject if event is None else event.member
     seen = None if vector is None else vector.tobytes()
@@ -60,7 +60,7 @@ def decide(
         verdict,
         request,
         alias=None if subject is None else parts.keys.alias(subject, "audit"),
-        digests=parts.digests,
+        digests=parts.digests(outcome),
         commitment=receipts.commitment(
             nonce,
             asked=asked,

@@ -304,11 +304,12 @@ class Held(Struct, frozen=True):
 
 class Outcome(Struct, frozen=True):
     """What to do: `level` is how high the model's score is said to be, `action` what is done, by
-    that and by the rules that held."""
+    that and by the rules that held; `ruled_by` is the digest of their file, where there is one."""
 
     level: Level
     action: Action
     rules: tuple[Held, ...] = ()
+    ruled_by: str | None = None
 
 
 #: The answer to a request, as JSON-ready values; `decide` makes it, the ledger keeps it.

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sectionfour.decisions.policy import Policy
-from sectionfour.decisions.rules import Rules
-from sectionfour.domain import read_instant
+from sectionfour.decisions.rules import Followed
+from sectionfour.domain import Outcome, read_instant
 from sectionfour.errors import SettingsError
 from sectionfour.features.online import Velocity
 from sectionfour.learning.registry import Served
@@ -68,14 +68,15 @@ class Parts:
     models: Served
     policy: Policy
     regime: Regime
-    rules: Rules
+    rules: Followed
     clock: Callable[[], int] = now
 
-    @property
-    def digests(self) -> dict[str, str]:
-        """What an assessment was made by, for its receipt: SHA-256 of each file, in hex."""
-        rules = {} if self.rules.digest is None else {"rules": self.rules.digest}
-        return {"policy": self.policy.digest, "regime": self.regime.digest, **rules}
+    def digests(self, outcome: Outcome | None) -> dict[str, str]:
+        """Return what an assessment was made by, for its receipt: SHA-256 of each file, in hex."""
+        found = {"policy": self.policy.digest, "regime": self.regime.digest}
+        if outcome is not None and outcome.ruled_by is not None:
+            found["rules"] = outcome.ruled_by
+        return found
 
     def close(self) -> None:
         """Close every store, in order."""

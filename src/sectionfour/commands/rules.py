@@ -42,7 +42,7 @@ def rules_try(file: Path, since: int | None, until: int | None, delay_days: floa
     """Say what a file of rules would have done: frauds and honest members met, and at what cost.
 
     On the events of this home that may be analysed, with their features as of then. Nothing is
-    changed: `SECTIONFOUR_RULES` names the file that a service follows, from its next start on.
+    changed: a service follows the file that `SECTIONFOUR_RULES` names.
 
     Example: sectionfour rules try rules.toml --since 2026-06-01
     """

@@ -19,6 +19,8 @@ from __future__ import annotations
 import ast
 import difflib
 import hashlib
+import logging
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,6 +34,8 @@ from numpy.typing import NDArray
 from sectionfour.domain import ACTIONS, MODELS, Action, Held, ModelName, Outcome
 from sectionfour.errors import SettingsError
 from sectionfour.features.catalog import NAMES, columns
+
+log = logging.getLogger("sectionfour")
 
 #: More is no rule, but a slip of the pen, or a program.
 MOST_RULES, LONGEST, LARGEST = 500, 1_000, 1e15
@@ -78,9 +82,41 @@ class Rules:
         values = vector.tolist()
         held = [rule for rule in self.rules if model in rule.models and rule.of(values)]
         action = max((outcome.action, *(rule.then for rule in held)), key=ACTIONS.index)
-        return Outcome(
-            outcome.level, action, tuple(Held(rule.id, rule.then, rule.reason) for rule in held)
-        )
+        told = tuple(Held(rule.id, rule.then, rule.reason) for rule in held)
+        return Outcome(outcome.level, action, told, self.digest)
+
+
+class Followed:
+    """The rules of a file as it is now: a change counts from the next call on, in every worker.
+
+    A file that cannot be read as rules any more changes nothing: those of before go on, and the log
+    says why. To begin with it must be sound: SettingsError.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._seen = _mark(path)
+        self._rules = load(path)
+
+    def now(self) -> Rules:
+        """Return the rules; a look at the file's time when nothing changed."""
+        mark = _mark(self._path)
+        if mark != self._seen:
+            try:
+                self._rules = load(self._path)
+            except SettingsError as error:
+                log.error("the rules of before go on: %s", error.detail)
+            self._seen = mark
+        return self._rules
+
+
+def _mark(path: Path | None) -> tuple[int, int, int] | None:
+    """Return what tells a file from what it was, or will be; None where there is none."""
+    try:
+        found = None if path is None else os.stat(path)
+    except OSError:
+        return None
+    return found and (found.st_mtime_ns, found.st_size, found.st_ino)
 
 
 class _Written(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
