@@ -264,6 +264,10 @@ class TestService:
             {"id": "large", "outcome": "review", "reason": "a large amount"},
             {"id": "device", "outcome": "block", "reason": "a device"},
         ]
+        counted = client().get("/metrics").get_data(as_text=True)
+        for rule, held in (("large", 1.0), ("device", 1.0)):
+            assert f'sectionfour_rules_held_total{{rule="{rule}"}} {held}' in counted
+        assert 'rule="night"' not in counted
         leaf = privacy.get(answer["receipt"]["proof"]).json["receipt"]
         assert leaf["rules"] == ["large", "device"]
         assert leaf["action"] == "block"

@@ -21,12 +21,17 @@ from prometheus_client.multiprocess import MultiProcessCollector
 _BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
 
 
+class _Held(msgspec.Struct):
+    id: str
+
+
 class _Gist(msgspec.Struct):
     """What is counted of an answer."""
 
     status: str | int = "refused"
     outcome: str = "none"
     missing: tuple[str, ...] = ()
+    rules: tuple[_Held, ...] = ()
 
 
 class Metrics:
@@ -48,6 +53,10 @@ class Metrics:
             ("purpose", "missing"),
             registry=self._registry,
         )
+        rules = Counter(
+            "sectionfour_rules_held", "Answers for which a rule held", ("rule",),
+            registry=self._registry,
+        )  # fmt: skip
         errors = Counter("sectionfour_errors", "Errors by code", ("code",), registry=self._registry)
         self._seconds = Histogram(
             "sectionfour_assessment_seconds",
@@ -58,6 +67,7 @@ class Metrics:
         # A child is looked up once for each set of labels: the look-up costs more than counting.
         self._answer = cache(answers.labels)
         self._refusal = cache(refusals.labels)
+        self._rule = cache(rules.labels)
         self._error = cache(errors.labels)
 
     def answered(self, purpose: str, status: int, answer: bytes, seconds: float) -> None:
@@ -66,6 +76,8 @@ class Metrics:
         refused = status != 200
         name = "refused" if refused else str(gist.status)
         self._answer(purpose, name, gist.outcome).inc()
+        for rule in gist.rules:
+            self._rule(rule.id).inc()
         if refused:
             for category in gist.missing:
                 self._refusal(purpose, category).inc()
