@@ -236,4 +236,5 @@ def _show(status: int, answer: Any, kind: str, say: Say) -> None:
         f" basis {'+'.join(bases)}"
         + (f", masked {', '.join(masked)}" if masked else "")
         + (f" | {reasons}" if reasons else "")
+        + "".join(f" | rule {rule['id']}" for rule in answer["rules"])
     )
