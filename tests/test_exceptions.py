@@ -168,6 +168,35 @@ def test_what_cannot_be_asked_is_refused_at_its_field(changes, pointer):
     assert refused.value.pointer == pointer
 
 
+HASHED = [(n, kind) for n in CAN_BE_GRANTED for kind in sorted(REGIME.exceptions[n].hashed)]
+ENDING = [(n, e) for n in CAN_BE_GRANTED if (e := REGIME.exceptions[n].ends_with) is not None]
+
+
+@pytest.mark.parametrize(("number", "kind"), HASHED)
+def test_what_is_given_with_its_digest_is_not_taken_without(number, kind):
+    papers = [replace(d, sha256=None) if d.kind == kind else d for d in documents_of(number)]
+    place = next(n for n, d in enumerate(papers) if d.kind == kind)
+    with pytest.raises(BadRequest) as refused:
+        a_request(number, documents=papers)
+    assert refused.value.pointer == f"/documents/{place}/sha256"
+
+
+@pytest.mark.parametrize(("number", "kind"), ENDING)
+def test_a_grant_ends_with_what_it_rests_on_and_where_that_is_later_may_outlive_the_rest(
+    number, kind
+):
+    life = REGIME.exceptions[number].max_life_days
+    for days in (2, life + 9):
+        end = NOON + days * DAY
+        first = next(d for d in documents_of(number) if d.kind == kind)
+        papers = [replace(first, valid_until=end), replace(first, valid_until=end + DAY)]
+        papers += [d for d in documents_of(number) if d.kind != kind]
+        assert a_request(number, documents=papers, expires_at=end).expires_at == end
+        with pytest.raises(BadRequest) as refused:
+            a_request(number, documents=papers, expires_at=end + 1)
+        assert refused.value.pointer == "/expires_at"
+
+
 def test_only_the_third_can_be_sealed():
     assert a_request(3, sealed=True).sealed
     for number in CAN_BE_GRANTED:
