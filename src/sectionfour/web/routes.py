@@ -6,6 +6,7 @@ The application and the OpenAPI document are both made from these.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import BoundedSemaphore
 from typing import Any, Concatenate
@@ -21,8 +22,8 @@ from sectionfour.web import body, keys
 from sectionfour.web.keys import ANYBODY, Caller
 from sectionfour.web.metrics import Metrics
 
-#: Batches that a process streams at once. Each has a thread for as long as its caller sends, and so
-#: has one that is refused; what is left of the threads is for checkouts, who wait.
+#: Batches that a process streams at once. Each has one of the server's threads until its caller has
+#: all answers, and so has one that is refused; what is left of them is for checkouts, who wait.
 BATCHES = 2
 
 
@@ -37,6 +38,9 @@ class Service:
     #: Room in this process for batches that are under way, and for one to be told no.
     batches: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(BATCHES))
     refusals: BoundedSemaphore = field(default_factory=BoundedSemaphore)
+    #: What reads and assesses their lines: the server's threads only pass on what there is, for a
+    #: caller may send all lines before reading an answer. A thread has connections: these are kept.
+    readers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(BATCHES))
 
 
 Handle = Callable[Concatenate[Service, Caller, ...], Response]
