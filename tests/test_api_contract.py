@@ -56,7 +56,7 @@ def hold(contract: dict[str, Any], name: str, answer: Any) -> None:
 
 def test_every_route_is_in_the_document_and_the_other_way_round(app, contract):
     routes = {
-        (method, re.sub(r"<(?:path:)?(\w+)>", r"{\1}", rule.rule))
+        (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule))
         for rule in app.url_map.iter_rules()
         if not rule.rule.startswith("/console/")  # what a browser sees of what the others answer
         for method in rule.methods - {"HEAD", "OPTIONS"}
@@ -104,6 +104,24 @@ def test_what_no_contract_lists_is_not_found_or_not_allowed(client):
     answer = client().delete("/v1/assessments")
     assert (answer.status_code, answer.headers["Allow"]) == (405, "OPTIONS, POST")
     assert answer.content_type == "application/problem+json"
+
+
+def test_a_wrong_method_is_told_the_right_ones_wherever_it_is(client, contract):
+    nobody = client()
+    for path, of in contract["paths"].items():
+        at = re.sub(r"\{\w+\}", "some", path)
+        right = {method.upper() for method in of} | {"OPTIONS"}
+        right |= {"HEAD"} if "GET" in right else set()
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "OPTIONS", "BREW"):
+            answer = nobody.open(at, method=method)
+            if method == "OPTIONS" or method not in right:
+                assert answer.status_code == (200 if method == "OPTIONS" else 405), (method, at)
+                assert set(answer.headers["Allow"].split(", ")) == right
+            if method not in (*right, "HEAD"):
+                assert answer.json["type"] == "/problems/method-not-allowed"
+                assert answer.json["detail"].endswith(answer.headers["Allow"])
+        if path != "/console":  # whose pages lie below it
+            assert nobody.open(f"{at}/", method=min(right)).status_code == 404
 
 
 def test_the_page_is_whole_in_itself(client):

@@ -177,6 +177,31 @@ def test_a_call_without_a_key_leaves_the_connection_to_the_next_one(service, a_r
     asked.close()
 
 
+@pytest.mark.parametrize(("method", "path", "status"), [
+    ("POST", "/v1/assessment", 404), ("PUT", "/v1/assessments", 405),
+    ("POST", "/v1/assessments/as_none/review", 404),
+])  # fmt: skip
+def test_a_body_that_nobody_reads_leaves_the_connection_too(service, method, path, status):
+    asked = service.connect()
+    for _ in range(3):
+        found = service.call(method, path, b"x" * 60_000, role="checkout", connection=asked)
+        assert found[0] == status
+    asked.close()
+
+
+@pytest.mark.parametrize(("role", "kind", "status"), [
+    (None, "application/x-ndjson", 401), ("consent", "application/x-ndjson", 403),
+    ("checkout", "text/html", 415),
+])  # fmt: skip
+def test_a_whole_batch_that_is_refused_is_told_why(service, role, kind, status):
+    """Not cut off while it is sent: that would look like a fault of the network."""
+    headers = {"Content-Type": kind}
+    data = b"{}\n" * 2_000_000
+    assert (
+        service.call("POST", "/v1/assessments/batch", data, role=role, headers=headers)[0] == status
+    )
+
+
 # --- batches
 
 

@@ -82,11 +82,6 @@ def assess_batch(service: Service, who: Caller) -> Response:
     if (request.content_length or 0) > MOST_BYTES:
         raise TooLarge(f"a batch has at most {MOST_LINES:,} lines, and a line at most 64 KiB")
     if not service.batches.acquire(blocking=False):
-        if service.refusals.acquire(blocking=False):  # most callers listen only once all is sent
-            try:
-                body.discard(MOST_BYTES)
-            finally:
-                service.refusals.release()
         raise TooMany("other batches are under way: send this one again in a few seconds")
     # Of 10,000 lines at most: what waits for a caller who reads nothing yet is some 15 MB.
     answers: SimpleQueue[bytes] = SimpleQueue()
@@ -238,6 +233,7 @@ ROUTES = (
         tag="Assess",
         roles=("checkout",),
         body=NDJSON,
+        most=MOST_BYTES,
         answers={200: NDJSON, 429: schemas.Problem},
     ),
     Route(

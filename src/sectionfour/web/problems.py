@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from traceback import extract_tb
 from types import TracebackType
@@ -182,8 +182,8 @@ def note(error: SectionFourError, metrics: Metrics) -> None:
     metrics.error(error.code)
 
 
-def register(app: Flask, metrics: Metrics) -> None:
-    """Answer whatever is raised under `app`."""
+def register(app: Flask, metrics: Metrics, discard: Callable[[], None]) -> None:
+    """Answer whatever is raised under `app`; `discard` takes in a body that no route has read."""
 
     @app.errorhandler(SectionFourError)
     def ours(error: SectionFourError) -> Response:
@@ -198,6 +198,7 @@ def register(app: Flask, metrics: Metrics) -> None:
     @app.errorhandler(HTTPException)
     def flasks(error: HTTPException) -> Response:
         status = error.code or 500
+        discard()
         if status == 404:
             return ours(NotFound("there is no such route"))
         if status == 413:
@@ -205,11 +206,9 @@ def register(app: Flask, metrics: Metrics) -> None:
         code = error.name.lower().replace(" ", "-")
         metrics.error(code)
         said = {"type": f"{PROBLEMS}{code}", "title": error.name, "status": status}
-        answer = Response(
-            msgspec.json.encode(said | {"detail": "the request cannot be answered as it is"}),
-            status,
-            content_type=MEDIA_TYPE,
-        )
+        detail, headers = "the request cannot be answered as it is", {}
         if isinstance(error, MethodNotAllowed) and error.valid_methods:
-            answer.headers["Allow"] = ", ".join(sorted(error.valid_methods))
-        return answer
+            headers["Allow"] = ", ".join(sorted(error.valid_methods))
+            detail = f"the methods here are {headers['Allow']}"
+        data = msgspec.json.encode(said | {"detail": detail})
+        return Response(data, status, headers, content_type=MEDIA_TYPE)

@@ -13,12 +13,14 @@ from typing import Any, Concatenate
 
 from flask import Flask, Response, request
 from msgspec import json
+from werkzeug.routing import BaseConverter
 
 from sectionfour.errors import Ceased, NotFound, SectionFourError
 from sectionfour.parts import Parts
 from sectionfour.privacy.receipts import Notary
 from sectionfour.settings import Settings
 from sectionfour.web import body, keys
+from sectionfour.web.body import LIMIT
 from sectionfour.web.keys import ANYBODY, Caller
 from sectionfour.web.metrics import Metrics
 
@@ -35,7 +37,7 @@ class Service:
     notary: Notary
     settings: Settings
     metrics: Metrics
-    #: Room in this process for batches that are under way, and for one to be told no.
+    #: Room in this process for batches that are under way, and for one that is refused to be sent.
     batches: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(BATCHES))
     refusals: BoundedSemaphore = field(default_factory=BoundedSemaphore)
     #: What reads and assesses their lines: the server's threads only pass on what there is, for a
@@ -66,6 +68,7 @@ class Route:
     answers: Mapping[int, Any] = field(default_factory=dict)
     stays: bool | None = None  # open after operation has ceased; None: what only reads does
     query: tuple[str, ...] = ()  # the names of what may stand after a question mark
+    most: int = LIMIT  # bytes of a body
 
     @property
     def name(self) -> str:
@@ -81,7 +84,15 @@ class Route:
     def rule(self) -> str:
         """The path as Flask writes it; a member's id may hold a slash."""
         rule = self.path.replace("{member_id}", "{path:member_id}")
+        rule = rule.replace("{assessment_id}", "{assessment:assessment_id}")
         return rule.replace("{", "<").replace("}", ">")
+
+
+class AssessmentId(BaseConverter):
+    """Anything but the last word of the route for batches: who reads there is told 405, not 404."""
+
+    regex = r"(?!batch\Z)[^/]+"
+    part_isolating = True
 
 
 def add(app: Flask, service: Service, route: Route) -> None:
@@ -104,8 +115,14 @@ def add(app: Flask, service: Service, route: Route) -> None:
             readable(environ)
             with steady:  # no token changes under a call
                 return handle(service, who, **values)
-        except SectionFourError:
-            body.discard()
+        except SectionFourError:  # most callers listen only once all is sent
+            if route.most == LIMIT:
+                body.discard()
+            elif service.refusals.acquire(blocking=False):
+                try:
+                    body.discard(route.most)
+                finally:
+                    service.refusals.release()
             raise
 
     app.add_url_rule(route.rule, f"{route.method} {route.path}", view, methods=[route.method])
