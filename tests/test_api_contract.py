@@ -3,6 +3,7 @@ what a body that is not of its form gets."""
 
 from __future__ import annotations
 
+import gzip
 import inspect
 import json
 import re
@@ -469,6 +470,44 @@ def test_bytes_that_are_no_such_object_are_refused_and_nothing_is_kept(client, p
 
 def test_the_table_of_what_is_wrong_is_long_enough():
     assert len(WRONG) + len(NO_JSON) >= 60
+
+
+@pytest.mark.parametrize(("data", "said"), [
+    (b"", "the body is empty: send a JSON object"),
+    (b" \n", "the body is empty: send a JSON object"),
+    (b'\xef\xbb\xbf{"event_id": "raw-member-1"}', "leave out the byte order mark before it"),
+    (b'{"event_id": "raw-member-1", "x": NaN}', "NaN at byte 34"),
+    (b'{"x": -Infinity}', "Infinity at byte 7"),
+    (b'{"event_id": "raw-member-1",}', "wrong at byte 28"),
+    (b"{'event_id': 'raw-member-1'}", "wrong at byte 1"),
+    (b'{"event_id": "raw-member-1"', "it ends too early"),
+    (b'{"event_id": "raw-member-1\xff"}', "or a string in it is no UTF-8"),
+])  # fmt: skip
+def test_what_is_no_json_is_told_where(client, raw, data, said):
+    raw("raw-member-1")
+    answer = client("checkout").post("/v1/assessments", data=data)
+    assert (answer.status_code, answer.json["errors"][0]["pointer"]) == (400, "")
+    assert said in answer.json["detail"]
+
+
+def test_a_number_that_no_float_holds_is_told_by_its_field(client, a_request):
+    data = json.dumps(a_request()).replace('"seconds_on_page": 40.5', '"seconds_on_page": 1e400')
+    answer = client("checkout").post("/v1/assessments", data=data)
+    assert answer.json["errors"][0]["pointer"] == "/log/seconds_on_page"
+    answer = client("checkout").post("/v1/assessments", data=data.replace("seconds_on", "s"))
+    assert answer.status_code == 400  # of a field that is not known nobody can say which
+
+
+@pytest.mark.parametrize("path", ["/v1/assessments", "/v1/assessments/batch"])
+def test_a_body_that_is_packed_is_not_read(client, a_request, path):
+    sent = {"data": gzip.compress(json.dumps(a_request()).encode())}
+    sent["headers"] = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+    answer = client("checkout").post(path, **sent)
+    assert (answer.status_code, answer.json["type"]) == (415, "/problems/wrong-media-type")
+    assert "Content-Encoding" in answer.json["detail"]
+    assert answer.headers["Accept-Encoding"] == "identity"
+    sent = {"json": a_request(), "headers": {"Content-Encoding": "identity"}}
+    assert client("checkout").post(path, **sent).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/v1/consents", "/v1/labels", "/v1/exceptions"])

@@ -79,6 +79,7 @@ def assess_batch(service: Service, who: Caller) -> Response:
     """
     if request.mimetype not in _LINES:
         raise WrongMediaType(f"send {NDJSON}")
+    body.unpacked()
     if (request.content_length or 0) > MOST_BYTES:
         raise TooLarge(f"a batch has at most {MOST_LINES:,} lines, and a line at most 64 KiB")
     if not service.batches.acquire(blocking=False):

@@ -67,6 +67,8 @@ def problem(error: SectionFourError) -> Response:
     answer = Response(msgspec.json.encode(document(error)), error.status, content_type=MEDIA_TYPE)
     if error.status == 401:
         answer.headers["WWW-Authenticate"] = 'Bearer realm="sectionfour"'
+    elif error.status == 415:
+        answer.headers["Accept-Encoding"] = "identity"
     elif error.status == 429:
         answer.headers["Retry-After"] = RETRY_AFTER
     elif error.status == 403:
@@ -79,7 +81,7 @@ def problem(error: SectionFourError) -> Response:
 # --- what a decoder has to say, in our words
 
 
-def invalid(error: Exception, kind: Any) -> BadRequest:
+def invalid(error: msgspec.ValidationError, kind: Any) -> BadRequest:
     """Return what is wrong with a body that is no `kind`.
 
     >>> from sectionfour.given import Given
@@ -87,8 +89,6 @@ def invalid(error: Exception, kind: Any) -> BadRequest:
     >>> invalid(wrong, Given).pointer, invalid(wrong, Given).detail
     ('/mode', 'must be one of evaluate, protect')
     """
-    if not isinstance(error, msgspec.ValidationError):
-        return BadRequest("the body is not JSON in UTF-8", pointer="")
     message = str(error)
     place = _PLACE.search(message)
     steps = [name or index for name, index in _STEP.findall(place[1])] if place else []
