@@ -7,6 +7,8 @@ import gzip
 import inspect
 import json
 import re
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 
 from sectionfour.errors import BadRequest
 from sectionfour.features.catalog import FEATURES, REASONS
-from sectionfour.web import ROUTES, body, cases, receipts, reports
+from sectionfour.web import ROUTES, body, cases, openapi, receipts, reports
 from sectionfour.web.consents import ConsentBody, NoticeBody
 from sectionfour.web.holds import HoldBody
 from sectionfour.web.labels import LabelBody
@@ -96,6 +98,27 @@ def test_whatever_a_room_reads_behind_a_question_mark_is_in_the_document(contrac
         if parameter["in"] == "query"
     }
     assert read == written != set()
+
+
+def test_everything_in_the_document_is_described_and_nothing_else(contract):
+    texts = tomllib.loads(Path(openapi.__file__).with_name("fields.toml").read_text("utf-8"))
+    fields, named = set(), set()
+    for struct, schema in contract["components"]["schemas"].items():
+        for name, field in schema.get("properties", {}).items():
+            assert field["description"], (struct, name)
+            own = f"{struct}.{name}"
+            named.add(own if own in texts["fields"] else name)
+            fields |= {own, name}
+    assert texts["fields"].keys() <= fields
+    assert texts["fields"].keys() <= named
+    parameters = [
+        parameter
+        for of in contract["paths"].values()
+        for found in of.values()
+        for parameter in found.get("parameters", [])
+    ]
+    assert {parameter["name"] for parameter in parameters} == texts["parameters"].keys()
+    assert all(parameter["description"] for parameter in parameters)
 
 
 def test_what_no_contract_lists_is_not_found_or_not_allowed(client):

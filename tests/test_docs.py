@@ -53,3 +53,11 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
     command = main.commands[name]
     found = [command, *getattr(command, "commands", {}).values()]
     assert any(f"Example: sectionfour {name}" in (c.help or "") for c in found)
+
+
+def test_the_first_call_of_the_readme_is_scored_without_anything_else(client) -> None:
+    sent = re.search(r"/v1/assessments -H .*? -d '\n(.*?)'\n```", README, re.DOTALL)
+    assert sent is not None
+    kind = "application/x-www-form-urlencoded"  # what curl says when told nothing
+    answer = client("checkout").post("/v1/assessments", data=sent[1], content_type=kind)
+    assert (answer.status_code, answer.json["status"]) == (200, "scored")

@@ -226,6 +226,7 @@ ROUTES = (
         roles=("checkout",),
         body=Given,
         answers={200: schemas.Assessment, 403: (schemas.Refused, schemas.Problem)},
+        problems=(409,),
     ),
     Route(
         method="POST",
@@ -235,7 +236,8 @@ ROUTES = (
         roles=("checkout",),
         body=NDJSON,
         most=MOST_BYTES,
-        answers={200: NDJSON, 429: schemas.Problem},
+        answers={200: NDJSON},
+        problems=(429,),
     ),
     Route(
         method="GET",

@@ -279,5 +279,6 @@ ROUTES = (
         roles=("analyst",),
         body=VerdictBody,
         answers={200: VerdictKept, 201: VerdictKept},
+        problems=(409,),
     ),
 )

@@ -363,6 +363,7 @@ ROUTES = (
         roles=("consent",),
         body=NoticeBody,
         answers={200: NoticeKept},
+        problems=(409,),
     ),
     Route(
         method="POST",
@@ -372,6 +373,7 @@ ROUTES = (
         roles=("consent",),
         body=ConsentBody,
         answers={201: ConsentKept},
+        problems=(404, 409),
     ),
     Route(
         method="POST",

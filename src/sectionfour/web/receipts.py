@@ -117,6 +117,7 @@ ROUTES = (
         tag="Receipts",
         roles=ROLES,
         answers={200: TEXT},
+        problems=(404,),
     ),
     Route(
         method="GET",
@@ -125,6 +126,7 @@ ROUTES = (
         tag="Receipts",
         roles=ROLES,
         query=("first", "second"),
+        required=("first",),
         answers={200: Consistency},
     ),
 )

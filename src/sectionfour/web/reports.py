@@ -124,6 +124,7 @@ ROUTES = (
         tag="Reports",
         roles=("privacy",),
         query=("from", "to", "threshold"),
+        required=("from", "to"),
         answers={200: DataUseReport},
     ),
 )

@@ -56,7 +56,8 @@ class Route:
     """One method of one path. `roles`: any of these; none: no key is asked for.
 
     `answers` gives, by status, the type of the JSON that is answered, several in a tuple, or the
-    media type of what is no JSON.
+    media type of what is no JSON. `problems` are the statuses of problems beyond those that follow
+    from the rest: see `statuses`.
     """
 
     method: str
@@ -68,7 +69,9 @@ class Route:
     answers: Mapping[int, Any] = field(default_factory=dict)
     stays: bool | None = None  # open after operation has ceased; None: what only reads does
     query: tuple[str, ...] = ()  # the names of what may stand after a question mark
+    required: tuple[str, ...] = ()  # and of those the ones that must
     most: int = LIMIT  # bytes of a body
+    problems: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
@@ -79,6 +82,25 @@ class Route:
     def says(self) -> str:
         """What the operation does, in the words of its handler, in one line."""
         return " ".join((self.handle.__doc__ or "").split())
+
+    @property
+    def open(self) -> bool:
+        """Whether it still answers after operation has ceased."""
+        return self.method == "GET" if self.stays is None else self.stays
+
+    @property
+    def statuses(self) -> list[int]:
+        """The statuses of problems that it may answer, but for faults of ours."""
+        found = {*self.problems}
+        if self.roles:
+            found |= {401, 403, 503} if self.open else {401, 403, 410, 503}
+        if self.body is not None:
+            found |= {400, 413, 415}
+        if self.query:
+            found |= {400, 404}
+        if "{" in self.path:
+            found |= {404}
+        return sorted(found)
 
     @property
     def rule(self) -> str:
@@ -97,8 +119,8 @@ class AssessmentId(BaseConverter):
 
 def add(app: Flask, service: Service, route: Route) -> None:
     """Let `app` answer `route`, once the caller's key is found to have one of its roles."""
-    stays = route.method == "GET" if route.stays is None else route.stays
-    handle, roles, ledger = route.handle, frozenset(route.roles), service.parts.ledger
+    stays, handle, roles = route.open, route.handle, frozenset(route.roles)
+    ledger, names = service.parts.ledger, bool(route.query) or "{" in route.path
     steady = service.parts.keys.ring.steady
     named = tuple(role for role in keys.ROLES if role in roles)
     if isinstance(route.body, type):
@@ -112,7 +134,8 @@ def add(app: Flask, service: Service, route: Route) -> None:
             who = keys.caller(ledger, environ.get("HTTP_AUTHORIZATION"), named)
             if who.ceased and not stays:
                 raise Ceased("operation has ceased: nothing is collected or scored any more")
-            readable(environ)
+            if names:
+                readable(environ)
             with steady:  # no token changes under a call
                 return handle(service, who, **values)
         except SectionFourError:  # most callers listen only once all is sent
