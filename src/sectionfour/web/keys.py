@@ -82,7 +82,12 @@ def caller(ledger: Ledger, header: str | None, roles: Collection[str]) -> Caller
     bearer = _BEARER.fullmatch(header or "")
     if bearer is None:
         raise Unauthenticated("send a key as `Authorization: Bearer KEY`")
-    found = ledger.key(_digest(bearer[1])) if _KEY.fullmatch(bearer[1]) else None
+    return bearing(ledger, bearer[1], roles)
+
+
+def bearing(ledger: Ledger, key: str, roles: Collection[str]) -> Caller:
+    """Return whose a key is; raise where it is nobody's, or has none of `roles`."""
+    found = ledger.key(_digest(key)) if _KEY.fullmatch(key) else None
     if found is None:
         raise Unauthenticated("the key is not known, or was revoked")
     if found[1] not in roles:
