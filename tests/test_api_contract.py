@@ -121,6 +121,33 @@ def test_everything_in_the_document_is_described_and_nothing_else(contract):
     assert all(parameter["description"] for parameter in parameters)
 
 
+def test_what_may_stand_behind_a_question_mark_is_as_the_document_says(client, contract):
+    """The least, the most and each of a few are taken, and what is beyond them is not."""
+    for role, name in (("analyst", "list_cases"), ("privacy", "data_use")):
+        route = next(route for route in ROUTES if route.name == name)
+        said = {p["name"]: p for p in operation(contract, name)["parameters"]}
+        whole = {"from": "2026-11-01", "to": "2026-11-02"} if name == "data_use" else {}
+        assert {one for one in said if said[one]["required"]} == whole.keys() == {*route.required}
+        tried: list[tuple[str, Any, int]] = [
+            ("limit", 1, 200),
+            ("limit", 500, 200),
+            ("limit", 501, 400),
+            ("limit", 0, 400),
+        ]
+        tried += [("state", one, 200) for one in ("open", "closed")] + [("state", "else", 400)]
+        if name == "data_use":
+            tried = [
+                ("threshold", n, 200 if 3 <= n <= 1_000 else 400) for n in (2, 3, 1_000, 1_001)
+            ]
+        for one, value, status in tried:
+            jsonschema_says = jsonschema.Draft202012Validator(said[one]["schema"]).is_valid(value)
+            assert jsonschema_says == (status == 200)
+            answer = client(role).get(route.path, query_string=whole | {one: value})
+            assert answer.status_code == status, (one, value)
+        for one in whole:
+            assert client(role).get(route.path, query_string={one: whole[one]}).status_code == 400
+
+
 def test_what_no_contract_lists_is_not_found_or_not_allowed(client):
     for path in ("/", "/v1", "/v1/assessment", "//v1/assessments", "/v1/assessments/"):
         answer = client().get(path)

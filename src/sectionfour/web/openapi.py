@@ -116,8 +116,8 @@ def _operation(route: Route, schema_of: dict[Any, Any], examples: dict[str, Any]
         "description": f"{route.says}{roles}",
         "security": [{"key": []}] if route.roles else [],
     }
-    parameters = [(name, "path", True) for name in _PARAMETER.findall(route.path)]
-    parameters += [(name, "query", name in route.required) for name in route.query]
+    parameters = [(name, "path", True, str) for name in _PARAMETER.findall(route.path)]
+    parameters += [(name, "query", name in route.required, of) for name, of in route.query.items()]
     if parameters:
         said["parameters"] = [
             {
@@ -125,9 +125,9 @@ def _operation(route: Route, schema_of: dict[Any, Any], examples: dict[str, Any]
                 "in": where,
                 "required": required,
                 "description": _says("parameters", name),
-                "schema": {"type": "string"},
+                "schema": msgspec.json.schema(kind),
             }
-            for name, where, required in parameters
+            for name, where, required, kind in parameters
         ]
     if route.body is not None:
         said["requestBody"] = {

@@ -68,7 +68,7 @@ class Route:
     body: Any = None
     answers: Mapping[int, Any] = field(default_factory=dict)
     stays: bool | None = None  # open after operation has ceased; None: what only reads does
-    query: tuple[str, ...] = ()  # the names of what may stand after a question mark
+    query: Mapping[str, Any] = field(default_factory=dict)  # types of what may follow after a "?"
     required: tuple[str, ...] = ()  # and of those the ones that must
     most: int = LIMIT  # bytes of a body
     problems: tuple[int, ...] = ()
