@@ -84,7 +84,7 @@ def assess_batch(service: Service, who: Caller) -> Response:
         raise TooLarge(f"a batch has at most {MOST_LINES:,} lines, and a line at most 64 KiB")
     if not service.batches.acquire(blocking=False):
         raise TooMany("other batches are under way: send this one again in a few seconds")
-    # Of 10,000 lines at most: what waits for a caller who reads nothing yet is some 15 MB.
+    # Of 10,000 lines at most: some 15 MB for a caller who reads nothing yet, 75 at the worst.
     answers: SimpleQueue[bytes] = SimpleQueue()
     gone = Event()
     read = request.environ["wsgi.input"].read
