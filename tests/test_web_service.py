@@ -87,6 +87,29 @@ def test_a_withdrawal_holds_for_the_next_call_on_every_worker(service, a_request
     assert min(counted(service)) > 50  # both were asked
 
 
+def test_a_consent_sent_again_is_one_record_whoever_takes_it_and_ends_as_one(
+    service, a_request, a_consent
+):
+    """A caller who got no answer sends it again, and would know of one of two records alone."""
+    sent, found = a_consent(1100) | {"event_time": "2026-11-01T00:00:00Z"}, []
+
+    def give() -> None:
+        status, said = service.call("POST", "/v1/consents", sent, role="consent")
+        found.append((status, json.loads(said)["record_id"]))
+
+    threads = [threading.Thread(target=give) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(found)) == 1
+    status, record = found[0]
+    assert status == 201
+    assert service.call("POST", f"/v1/consents/{record}/withdraw", role="consent")[0] == 200
+    said = service.call("POST", "/v1/assessments", a_request(1100), role="checkout")[1]
+    assert basis(said).get("device") is None
+
+
 def test_what_one_worker_answered_every_worker_repeats(service, a_request):
     answers = {
         service.call("POST", "/v1/assessments", a_request(2001), role="checkout")[1]
