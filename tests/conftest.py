@@ -30,6 +30,7 @@ import psycopg
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from werkzeug.exceptions import HTTPException
 
 from sectionfour import bootstrap
 from sectionfour.decisions.policy import Thresholds
@@ -48,7 +49,7 @@ from sectionfour.settings import Settings
 from sectionfour.stores import open_ledger
 from sectionfour.stores.ledger.rooms import Ledger
 from sectionfour.verify import verify
-from sectionfour.web import create_app
+from sectionfour.web import ROUTES, create_app
 from sectionfour.web.keys import ROLES, create_key
 
 from .redis_server import LEFT, STARTED, RedisServer
@@ -544,8 +545,12 @@ def imported(parts: Parts) -> Callable[[], str]:
     return bring
 
 
+ROUTES_BY_NAME = {f"{route.method} {route.path}": route for route in ROUTES}
+
+
 class Client(FlaskClient):
-    """Calls with a key, and looks whether a problem repeats what it was sent."""
+    """Calls with a key, and looks whether a problem repeats what it was sent, and whether the
+    contract knows of the status."""
 
     key: str | None = None
 
@@ -555,7 +560,18 @@ class Client(FlaskClient):
             headers.setdefault("Authorization", f"Bearer {self.key}")
         answer = super().open(*args, headers=headers, **kwargs)
         checked(answer.status_code, answer.content_type or "", answer.get_data())
+        self._documented(answer.request.path, answer.request.method, answer.status_code)
         return answer
+
+    def _documented(self, path: str, method: str, status: int) -> None:
+        """Fail where a route answers what its place in the contract does not say that it may."""
+        try:
+            endpoint, _ = self.application.url_map.bind("").match(path, method)
+        except HTTPException:
+            return  # no route of the contract
+        route = ROUTES_BY_NAME.get(endpoint)
+        if route is not None and method != "OPTIONS" and status != 500:
+            assert status in {*route.answers, *route.statuses}, f"{endpoint} answers {status}"
 
 
 @pytest.fixture

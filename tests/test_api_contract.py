@@ -3,9 +3,12 @@ what a body that is not of its form gets."""
 
 from __future__ import annotations
 
+import gzip
 import inspect
 import json
 import re
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -15,7 +18,7 @@ from hypothesis import strategies as st
 
 from sectionfour.errors import BadRequest
 from sectionfour.features.catalog import FEATURES, REASONS
-from sectionfour.web import ROUTES, body, cases, receipts, reports
+from sectionfour.web import ROUTES, body, cases, openapi, receipts, reports
 from sectionfour.web.consents import ConsentBody, NoticeBody
 from sectionfour.web.holds import HoldBody
 from sectionfour.web.labels import LabelBody
@@ -56,7 +59,7 @@ def hold(contract: dict[str, Any], name: str, answer: Any) -> None:
 
 def test_every_route_is_in_the_document_and_the_other_way_round(app, contract):
     routes = {
-        (method, re.sub(r"<(?:path:)?(\w+)>", r"{\1}", rule.rule))
+        (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule))
         for rule in app.url_map.iter_rules()
         if not rule.rule.startswith("/console/")  # what a browser sees of what the others answer
         for method in rule.methods - {"HEAD", "OPTIONS"}
@@ -97,6 +100,54 @@ def test_whatever_a_room_reads_behind_a_question_mark_is_in_the_document(contrac
     assert read == written != set()
 
 
+def test_everything_in_the_document_is_described_and_nothing_else(contract):
+    texts = tomllib.loads(Path(openapi.__file__).with_name("fields.toml").read_text("utf-8"))
+    fields, named = set(), set()
+    for struct, schema in contract["components"]["schemas"].items():
+        for name, field in schema.get("properties", {}).items():
+            assert field["description"], (struct, name)
+            own = f"{struct}.{name}"
+            named.add(own if own in texts["fields"] else name)
+            fields |= {own, name}
+    assert texts["fields"].keys() <= fields
+    assert texts["fields"].keys() <= named
+    parameters = [
+        parameter
+        for of in contract["paths"].values()
+        for found in of.values()
+        for parameter in found.get("parameters", [])
+    ]
+    assert {parameter["name"] for parameter in parameters} == texts["parameters"].keys()
+    assert all(parameter["description"] for parameter in parameters)
+
+
+def test_what_may_stand_behind_a_question_mark_is_as_the_document_says(client, contract):
+    """The least, the most and each of a few are taken, and what is beyond them is not."""
+    for role, name in (("analyst", "list_cases"), ("privacy", "data_use")):
+        route = next(route for route in ROUTES if route.name == name)
+        said = {p["name"]: p for p in operation(contract, name)["parameters"]}
+        whole = {"from": "2026-11-01", "to": "2026-11-02"} if name == "data_use" else {}
+        assert {one for one in said if said[one]["required"]} == whole.keys() == {*route.required}
+        tried: list[tuple[str, Any, int]] = [
+            ("limit", 1, 200),
+            ("limit", 500, 200),
+            ("limit", 501, 400),
+            ("limit", 0, 400),
+        ]
+        tried += [("state", one, 200) for one in ("open", "closed")] + [("state", "else", 400)]
+        if name == "data_use":
+            tried = [
+                ("threshold", n, 200 if 3 <= n <= 1_000 else 400) for n in (2, 3, 1_000, 1_001)
+            ]
+        for one, value, status in tried:
+            jsonschema_says = jsonschema.Draft202012Validator(said[one]["schema"]).is_valid(value)
+            assert jsonschema_says == (status == 200)
+            answer = client(role).get(route.path, query_string=whole | {one: value})
+            assert answer.status_code == status, (one, value)
+        for one in whole:
+            assert client(role).get(route.path, query_string={one: whole[one]}).status_code == 400
+
+
 def test_what_no_contract_lists_is_not_found_or_not_allowed(client):
     for path in ("/", "/v1", "/v1/assessment", "//v1/assessments", "/v1/assessments/"):
         answer = client().get(path)
@@ -104,6 +155,24 @@ def test_what_no_contract_lists_is_not_found_or_not_allowed(client):
     answer = client().delete("/v1/assessments")
     assert (answer.status_code, answer.headers["Allow"]) == (405, "OPTIONS, POST")
     assert answer.content_type == "application/problem+json"
+
+
+def test_a_wrong_method_is_told_the_right_ones_wherever_it_is(client, contract):
+    nobody = client()
+    for path, of in contract["paths"].items():
+        at = re.sub(r"\{\w+\}", "some", path)
+        right = {method.upper() for method in of} | {"OPTIONS"}
+        right |= {"HEAD"} if "GET" in right else set()
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "OPTIONS", "BREW"):
+            answer = nobody.open(at, method=method)
+            if method == "OPTIONS" or method not in right:
+                assert answer.status_code == (200 if method == "OPTIONS" else 405), (method, at)
+                assert set(answer.headers["Allow"].split(", ")) == right
+            if method not in (*right, "HEAD"):
+                assert answer.json["type"] == "/problems/method-not-allowed"
+                assert answer.json["detail"].endswith(answer.headers["Allow"])
+        if path != "/console":  # whose pages lie below it
+            assert nobody.open(f"{at}/", method=min(right)).status_code == 404
 
 
 def test_the_page_is_whole_in_itself(client):
@@ -451,6 +520,44 @@ def test_bytes_that_are_no_such_object_are_refused_and_nothing_is_kept(client, p
 
 def test_the_table_of_what_is_wrong_is_long_enough():
     assert len(WRONG) + len(NO_JSON) >= 60
+
+
+@pytest.mark.parametrize(("data", "said"), [
+    (b"", "the body is empty: send a JSON object"),
+    (b" \n", "the body is empty: send a JSON object"),
+    (b'\xef\xbb\xbf{"event_id": "raw-member-1"}', "leave out the byte order mark before it"),
+    (b'{"event_id": "raw-member-1", "x": NaN}', "NaN at byte 34"),
+    (b'{"x": -Infinity}', "Infinity at byte 7"),
+    (b'{"event_id": "raw-member-1",}', "wrong at byte 28"),
+    (b"{'event_id': 'raw-member-1'}", "wrong at byte 1"),
+    (b'{"event_id": "raw-member-1"', "it ends too early"),
+    (b'{"event_id": "raw-member-1\xff"}', "or a string in it is no UTF-8"),
+])  # fmt: skip
+def test_what_is_no_json_is_told_where(client, raw, data, said):
+    raw("raw-member-1")
+    answer = client("checkout").post("/v1/assessments", data=data)
+    assert (answer.status_code, answer.json["errors"][0]["pointer"]) == (400, "")
+    assert said in answer.json["detail"]
+
+
+def test_a_number_that_no_float_holds_is_told_by_its_field(client, a_request):
+    data = json.dumps(a_request()).replace('"seconds_on_page": 40.5', '"seconds_on_page": 1e400')
+    answer = client("checkout").post("/v1/assessments", data=data)
+    assert answer.json["errors"][0]["pointer"] == "/log/seconds_on_page"
+    answer = client("checkout").post("/v1/assessments", data=data.replace("seconds_on", "s"))
+    assert answer.status_code == 400  # of a field that is not known nobody can say which
+
+
+@pytest.mark.parametrize("path", ["/v1/assessments", "/v1/assessments/batch"])
+def test_a_body_that_is_packed_is_not_read(client, a_request, path):
+    sent = {"data": gzip.compress(json.dumps(a_request()).encode())}
+    sent["headers"] = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+    answer = client("checkout").post(path, **sent)
+    assert (answer.status_code, answer.json["type"]) == (415, "/problems/wrong-media-type")
+    assert "Content-Encoding" in answer.json["detail"]
+    assert answer.headers["Accept-Encoding"] == "identity"
+    sent = {"json": a_request(), "headers": {"Content-Encoding": "identity"}}
+    assert client("checkout").post(path, **sent).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/v1/consents", "/v1/labels", "/v1/exceptions"])

@@ -4,6 +4,7 @@ nothing of anybody is left, and the log still proves what was done."""
 from __future__ import annotations
 
 import base64
+import io
 import itertools
 import runpy
 import sqlite3
@@ -148,20 +149,20 @@ def test_a_batch_that_began_before_the_end_goes_no_further(
     parts: Parts, settings: Settings, lived: dict[str, str], a_request: Any
 ) -> None:
     lines = [msgspec.json.encode(a_request(number)) + b"\n" for number in (11, 12, 13)]
+    sent, second = io.BytesIO(b"".join(lines)), len(lines[0]) + len(lines[1])
 
-    class Sent:
-        def readline(self, most: int) -> bytes:
-            if len(lines) == 2:
-                ending = Ending(parts.clock(), "the end", "shell", None)
-                parts.ledger.cease(ending, entries.ceased("the end", "shell", ending.at))
-            return lines.pop(0) if lines else b""
+    def read(most: int) -> bytes:
+        if sent.tell() == second - 1:
+            ending = Ending(parts.clock(), "the end", "shell", None)
+            parts.ledger.cease(ending, entries.ceased("the end", "shell", ending.at))
+        return sent.read(most)
 
     notary, metrics = (
         bootstrap.open_notary(settings, parts),
         Metrics(parts.ledger.size, settings.home),
     )
     service = Service(parts, notary, settings, metrics)
-    said = [msgspec.json.decode(line) for line in assess._each(service, ANYBODY, Sent())]
+    said = [msgspec.json.decode(line) for line in assess._each(service, ANYBODY, read)]
     assert [one.get("type") for one in said] == [None, "/problems/ceased", "/problems/ceased"]
 
 

@@ -77,6 +77,7 @@ def test_what_is_no_key_does_not_sign_in_and_is_not_repeated(client, key):
     answer = client().post("/console/sign-in", data={"key": key}, headers=FORM)
     assert (answer.status_code, "Set-Cookie" in answer.headers) == (401, False)
     assert not key or key not in answer.get_data(as_text=True)
+    assert "the key is not known, or was revoked" in answer.get_data(as_text=True)
 
 
 @pytest.mark.parametrize(

@@ -74,3 +74,11 @@ def test_what_is_deployed_calls_commands_and_settings_that_there_are(name: str) 
         command = main.commands[words[0]]
         parser = command.make_parser(click.Context(command))
         assert not parser.parse_args(words[1:])[1]  # raises for an option that is not there
+
+
+def test_the_first_call_of_the_readme_is_scored_without_anything_else(client) -> None:
+    sent = re.search(r"/v1/assessments -H .*? -d '\n(.*?)'\n```", README, re.DOTALL)
+    assert sent is not None
+    kind = "application/x-www-form-urlencoded"  # what curl says when told nothing
+    answer = client("checkout").post("/v1/assessments", data=sent[1], content_type=kind)
+    assert (answer.status_code, answer.json["status"]) == (200, "scored")

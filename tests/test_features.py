@@ -985,3 +985,10 @@ def test_definitions_differ_and_the_fingerprint_is_theirs(monkeypatch):
     wider = catalog.STREAMS | {"change": catalog.STREAMS["change"] | {"login"}}
     monkeypatch.setattr(definitions, "STREAMS", wider)
     assert fingerprint() != before
+
+
+def test_what_rests_on_a_typical_amount_is_not_told_as_if_somebody_had_spent_it():
+    """A first purchase would else be told of as many times what the member spent before."""
+    typical = [f for f in FEATURES if str(catalog.TYPICAL_AMOUNT) in catalog.definition(f)]
+    assert len(typical) >= 3
+    assert not [f.name for f in typical if "spent" in f.says]

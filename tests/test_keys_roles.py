@@ -101,6 +101,20 @@ def test_a_call_without_a_key_that_stands_is_unauthenticated(client, header):
     assert answer.headers["WWW-Authenticate"].startswith("Bearer ")
 
 
+@pytest.mark.parametrize("header", [None, "", "Basic YTpi", "s4_" + "x" * 43, "Bearer"])
+def test_who_sends_no_bearer_is_told_how(client, header):
+    headers = {} if header is None else {"Authorization": header}
+    answer = client().get("/v1/cases", headers=headers)
+    assert answer.json["detail"] == "send a key as `Authorization: Bearer KEY`"
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+def test_the_word_bearer_is_known_however_it_is_written(client, parts, scheme):
+    key = keys.create_key(parts.ledger, "analyst", 1)
+    answer = client().get("/v1/cases", headers={"Authorization": f"{scheme} {key}"})
+    assert answer.status_code == 200
+
+
 def test_the_key_is_looked_at_before_the_body(client):
     answer = client().post("/v1/assessments", data="{", content_type="text/plain")
     assert answer.status_code == 401

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sectionfour.domain import micros
+from sectionfour.domain import instant, micros
 from sectionfour.privacy import consent
 
 
@@ -73,6 +73,32 @@ def test_a_withdrawal_holds_for_the_next_call(client, a_request, a_consent, noti
     after = checkout.post("/v1/assessments", json=a_request(event_id="e2"))
     assert "device" not in used(after)
     assert used(after)["order"] == "contract"
+
+
+def test_the_same_words_sent_again_are_one_record_until_something_else_was_said(
+    client, a_consent, notice, parts
+):
+    consents = client("consent")
+
+    def give(**changes: Any) -> str:
+        answer = consents.post("/v1/consents", json=a_consent(**changes))
+        assert answer.status_code == 201
+        return str(answer.json["record_id"])
+
+    ahead = {"event_time": instant(parts.clock() + 4_000_000)}  # by a clock that goes before ours
+    changed = [{}, {"categories": ["device"]}, {"validity_duration": "P1Y"}, ahead, {"number": 2}]
+    records = [give(**changes) for changes in changed]
+    assert len(set(records)) == len(records)
+    assert [give(**changes) for changes in changed] == records
+    listed = consents.get("/v1/members/raw-member-1/consents").json["records"]
+    assert len(listed) == len(records) - 1
+    assert consents.post(f"/v1/consents/{records[0]}/withdraw").status_code == 200
+    anew = give()
+    assert anew not in records
+    assert give() == anew
+    no = give(event_state="consent_refused", categories=["device"])
+    assert give(event_state="consent_refused", categories=["device"]) == no
+    assert give() not in (anew, no)
 
 
 def test_of_yes_and_no_to_one_thing_the_later_counts(client, a_request, a_consent, notice):

@@ -87,6 +87,29 @@ def test_a_withdrawal_holds_for_the_next_call_on_every_worker(service, a_request
     assert min(counted(service)) > 50  # both were asked
 
 
+def test_a_consent_sent_again_is_one_record_whoever_takes_it_and_ends_as_one(
+    service, a_request, a_consent
+):
+    """A caller who got no answer sends it again, and would know of one of two records alone."""
+    sent, found = a_consent(1100) | {"event_time": "2026-11-01T00:00:00Z"}, []
+
+    def give() -> None:
+        status, said = service.call("POST", "/v1/consents", sent, role="consent")
+        found.append((status, json.loads(said)["record_id"]))
+
+    threads = [threading.Thread(target=give) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(found)) == 1
+    status, record = found[0]
+    assert status == 201
+    assert service.call("POST", f"/v1/consents/{record}/withdraw", role="consent")[0] == 200
+    said = service.call("POST", "/v1/assessments", a_request(1100), role="checkout")[1]
+    assert basis(said).get("device") is None
+
+
 def test_what_one_worker_answered_every_worker_repeats(service, a_request):
     answers = {
         service.call("POST", "/v1/assessments", a_request(2001), role="checkout")[1]
@@ -177,6 +200,31 @@ def test_a_call_without_a_key_leaves_the_connection_to_the_next_one(service, a_r
     asked.close()
 
 
+@pytest.mark.parametrize(("method", "path", "status"), [
+    ("POST", "/v1/assessment", 404), ("PUT", "/v1/assessments", 405),
+    ("POST", "/v1/assessments/as_none/review", 404),
+])  # fmt: skip
+def test_a_body_that_nobody_reads_leaves_the_connection_too(service, method, path, status):
+    asked = service.connect()
+    for _ in range(3):
+        found = service.call(method, path, b"x" * 60_000, role="checkout", connection=asked)
+        assert found[0] == status
+    asked.close()
+
+
+@pytest.mark.parametrize(("role", "kind", "status"), [
+    (None, "application/x-ndjson", 401), ("consent", "application/x-ndjson", 403),
+    ("checkout", "text/html", 415),
+])  # fmt: skip
+def test_a_whole_batch_that_is_refused_is_told_why(service, role, kind, status):
+    """Not cut off while it is sent: that would look like a fault of the network."""
+    headers = {"Content-Type": kind}
+    data = b"{}\n" * 2_000_000
+    assert (
+        service.call("POST", "/v1/assessments/batch", data, role=role, headers=headers)[0] == status
+    )
+
+
 # --- batches
 
 
@@ -220,6 +268,114 @@ def test_a_long_batch_is_answered_in_order_and_a_bad_line_is_its_own_fault(servi
     assert names == [f"evt_{number}" for number in range(4000, 4300) if number != 4100]
 
 
+def begun(server: Any, length: str, data: bytes, *, stalls: bool = False) -> socket.socket:
+    """Return a connection on which a batch has begun; one that `stalls` takes in little unread."""
+    connection = socket.socket()
+    connection.settimeout(60)
+    if stalls:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect(("127.0.0.1", server.port))
+    connection.sendall(
+        "POST /v1/assessments/batch HTTP/1.1\r\nHost: x\r\n"
+        f"Authorization: Bearer {server.keys['checkout']}\r\n"
+        f"Content-Type: application/x-ndjson\r\n{length}\r\n\r\n".encode()
+        + data
+    )
+    return connection
+
+
+def many(a_request: Any, size: int, number: int = 10_000) -> bytes:
+    """Return so many lines of about `size` bytes. Most repeat the first: those cost little."""
+    filler = {"communication": "x" * (size - len(json.dumps(a_request(5000))) - 22)}
+    lines = [json.dumps(a_request(5000 + n) | filler).encode() + b"\n" for n in range(3)]
+    return lines[1] + lines[0] * (number - 2) + lines[2]
+
+
+def rss(server: Any) -> int:
+    """Return how many bytes of memory the workers have."""
+    files = [Path(f"/proc/{pid}/status").read_text() for pid in server.workers()]
+    return sum(int(re.search(r"VmRSS:\s+(\d+)", text)[1]) * 1024 for text in files)
+
+
+def test_a_whole_batch_may_be_sent_before_any_answer_is_read(a_server, a_request):
+    """As `requests.post(url, data=...)` does it, with more than the sockets hold either way."""
+    with a_server(workers=1) as server:
+        data = many(a_request, 1_500)
+        assert len(data) > 14_000_000
+        before = rss(server)
+        with begun(server, f"Content-Length: {len(data)}", b"", stalls=True) as connection:
+            connection.sendall(data)
+            answer = http.client.HTTPResponse(connection, method="POST")
+            answer.begin()
+            assert rss(server) - before < 60_000_000
+            found = answer.read().splitlines()
+        assert answer.status == 200
+        assert sum(map(len, found)) > 10_000_000
+        names = [json.loads(line)["event_id"] for line in found]
+        assert names == ["evt_5001", *["evt_5000"] * 9_998, "evt_5002"]
+
+
+@pytest.mark.parametrize("length", ["Transfer-Encoding: chunked", "Content-Length: {}"])
+def test_a_batch_may_wait_for_a_thousand_answers_before_it_goes_on(service, a_request, length):
+    lines = [json.dumps(a_request(6000 + n % 2)).encode() + b"\n" for n in range(3_000)]
+    chunked = not length.startswith("Content")
+    with begun(service, length.format(sum(map(len, lines))), b"") as connection:
+        answer = http.client.HTTPResponse(connection, method="POST")
+        for first in range(0, 3_000, 1_000):
+            data = b"".join(lines[first : first + 1_000])
+            connection.sendall(b"%x\r\n%s\r\n" % (len(data), data) if chunked else data)
+            if first == 0:
+                answer.begin()
+            for number in range(first, first + 1_000):
+                assert json.loads(answer.readline())["event_id"] == f"evt_{6000 + number % 2}"
+        if chunked:
+            connection.sendall(b"0\r\n\r\n")
+        assert answer.read() == b""
+
+
+def test_what_is_beyond_ten_thousand_lines_costs_nobody_the_answers_before(service, a_request):
+    data = b"{\n" * 10_000 + many(a_request, 1_500, 6_000)
+    status, said = service.call("POST", "/v1/assessments/batch", data, role="checkout")
+    found = [json.loads(line) for line in said.splitlines()]
+    assert (status, len(found)) == (200, 10_001)
+    assert (found[-2]["status"], found[-1]["status"], found[-1]["line"]) == (400, 413, 10_001)
+
+
+def test_whoever_leaves_a_batch_leaves_room_and_nothing_goes_on(a_server, a_request):
+    """With three thousand lines sent and not an answer read, or with half of a line sent."""
+    with a_server(workers=1) as server:
+        lines = [json.dumps(a_request(n)).encode() + b"\n" for n in range(1, 3_001)]
+
+        def begin(*batches: bytes) -> bool:
+            """Begin some at once and leave them; return whether there was room for all."""
+            with contextlib.ExitStack() as held:
+                for data in batches:
+                    chunk = b"%x\r\n%s\r\n" % (len(data), data)
+                    batch = begun(server, "Transfer-Encoding: chunked", chunk)
+                    held.enter_context(batch)
+                    if batch.recv(12) != b"HTTP/1.1 200":
+                        return False
+                return True
+
+        assert begin(b"".join(lines), lines[0] + b"{")
+        deadline = time.monotonic() + 10
+        while not begin(lines[0], lines[0]):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        before = leaves(server)
+        assert before < 2_900
+        time.sleep(0.5)
+        assert leaves(server) - before < 3  # a label or an event, not the rest of a batch
+
+
+def test_a_batch_that_says_that_it_is_too_large_takes_no_room(a_server):
+    with a_server(workers=1) as server:
+        for _ in range(BATCHES + 1):
+            with begun(server, "Content-Length: 1000000000", b"") as connection:
+                assert connection.recv(12) == b"HTTP/1.1 413"
+        assert server.call("POST", "/v1/assessments/batch", b"{", role="checkout")[0] == 200
+
+
 def test_batches_leave_room_for_a_checkout(a_server, a_request):
     """However many are held open, and however slowly one is sent that is to be refused."""
     with a_server(workers=1) as server, contextlib.ExitStack() as held:
@@ -227,15 +383,7 @@ def test_batches_leave_room_for_a_checkout(a_server, a_request):
         line = json.dumps(a_request(1)).encode() + b"\n"
 
         def begin(length: str, data: bytes) -> socket.socket:
-            address = "127.0.0.1", server.port
-            connection = held.enter_context(socket.create_connection(address, timeout=20))
-            connection.sendall(
-                "POST /v1/assessments/batch HTTP/1.1\r\nHost: x\r\n"
-                f"Authorization: Bearer {server.keys['checkout']}\r\n"
-                f"Content-Type: {kind['Content-Type']}\r\n{length}\r\n\r\n".encode()
-                + data
-            )
-            return connection
+            return held.enter_context(begun(server, length, data))
 
         def batch(data: bytes) -> tuple[int, str | None, bytes]:
             connection = server.connect()

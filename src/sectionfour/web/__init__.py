@@ -68,12 +68,13 @@ def create_app(settings: Settings | None = None, *, upkeep: bool = False) -> Fla
     app = Application("sectionfour", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = body.READ
     app.url_map.merge_slashes = False  # a path with two is no route, and no redirect
+    app.url_map.converters["assessment"] = routes.AssessmentId
     parts = open_parts(settings)
     notary = open_notary(settings, parts)
     service = routes.Service(parts, notary, settings, Metrics(parts.ledger.size, settings.home))
     app.extensions["sectionfour"] = parts
     app.extensions["sectionfour.notary"] = notary
-    problems.register(app, service.metrics)
+    problems.register(app, service.metrics, body.discard)
     for route in (*ROUTES, *openapi.routes(ROUTES)):
         routes.add(app, service, route)
     console.register(app, service)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
+from itertools import count
+from queue import SimpleQueue
+from threading import Event
 from time import perf_counter
 from types import TracebackType
-from typing import Any
 
 import msgspec
 from flask import Response, request
@@ -68,25 +71,33 @@ def assess_batch(service: Service, who: Caller) -> Response:
     """Rate up to 10,000 events, one JSON object a line, answered line by line in order.
 
     A line that cannot be read gets a problem document with its number, and the others go on.
-    Lines count from 1; empty ones are passed over. Answers come while lines are still sent: who
-    reads none of them until all are sent should send some 1,000 at once, for else both may wait for
-    the other. Where other batches are under way it is answered 429: again after `Retry-After`.
+    Lines count from 1; empty ones are passed over. Send them all and then read, or read while you
+    send: answers come as soon as they are there, and wait for whoever reads later. Where other
+    batches are under way it is answered 429: again after `Retry-After`.
     """
     if request.mimetype not in _LINES:
         raise WrongMediaType(f"send {NDJSON}")
-    request.max_content_length = MOST_LINES * (body.LIMIT + 2)
+    body.unpacked()
+    if (request.content_length or 0) > MOST_BYTES:
+        raise TooLarge(f"a batch has at most {MOST_LINES:,} lines, and a line at most 64 KiB")
     if not service.batches.acquire(blocking=False):
-        if service.refusals.acquire(blocking=False):  # most callers listen only once all is sent
-            try:
-                body.discard(request.max_content_length)
-            finally:
-                service.refusals.release()
         raise TooMany("other batches are under way: send this one again in a few seconds")
-    answers = Response(_each(service, who, request.stream), content_type=NDJSON)
-    answers.call_on_close(service.batches.release)
-    return answers
+    # Of 10,000 lines at most: some 15 MB for a caller who reads nothing yet, 75 at the worst.
+    answers: SimpleQueue[bytes] = SimpleQueue()
+    gone = Event()
+    read = request.environ["wsgi.input"].read
+    reading = service.readers.submit(_answer_lines, service, who, read, answers, gone)
+
+    def end() -> None:
+        gone.set()
+        reading.add_done_callback(lambda _: service.batches.release())
+
+    response = Response(iter(answers.get, b""), content_type=NDJSON)
+    response.call_on_close(end)
+    return response
 
 
+MOST_BYTES = MOST_LINES * (body.LIMIT + 2)
 _LINES = {
     "",
     "application/json",
@@ -98,20 +109,37 @@ _LINES = {
     "application/x-www-form-urlencoded",
     "text/plain",
 }
+Read = Callable[[int], bytes]
 
 
-def _each(service: Service, who: Caller, stream: Any) -> Iterator[bytes]:
-    number = 0
-    while line := stream.readline(body.LIMIT + 2):
-        number += 1
+def _answer_lines(
+    service: Service, who: Caller, read: Read, answers: SimpleQueue[bytes], gone: Event
+) -> None:
+    """Put an answer to each line into `answers`, and b"" at the end; stop when `gone` is set."""
+    try:
+        for said in _each(service, who, read):
+            if gone.is_set():
+                return
+            answers.put(said)
+        while read(body.LIMIT):  # lines beyond the last: left unread, they end the connection
+            pass
+    finally:
+        answers.put(b"")
+
+
+def _each(service: Service, who: Caller, read: Read) -> Iterator[bytes]:
+    lines = _lines(read)
+    for number in count(1):
         said = _Said(service, number)
         with said:
+            line = next(lines, None)
+            if line is None:
+                return
             if number > MOST_LINES:
-                raise TooLarge(f"a batch has at most {MOST_LINES:,} lines; the rest is not read")
+                raise TooLarge(f"a batch has at most {MOST_LINES:,} lines; the rest is left out")
             if service.parts.ledger.cessation() is not None:
                 raise Ceased("operation has ceased since this batch began")
-            if len(line.rstrip(b"\r\n")) > body.LIMIT:
-                _skip(line, stream)
+            if len(line) > body.LIMIT:
                 raise TooLarge("a line has at most 64 KiB")
             if not line.strip():
                 continue
@@ -122,9 +150,21 @@ def _each(service: Service, who: Caller, stream: Any) -> Iterator[bytes]:
             return
 
 
-def _skip(line: bytes, stream: Any) -> None:
-    while line and not line.endswith(b"\n"):
-        line = stream.readline(body.LIMIT)
+def _lines(read: Read) -> Iterator[bytes]:
+    """Yield the lines of a body without their ends; of one that is too long, one byte too many.
+
+    They are read byte by byte: the server waits until it has as many as it is asked for, and who
+    has sent a line may wait for its answer before anything else is sent.
+    """
+    line = bytearray()
+    for byte in iter(partial(read, 1), b""):
+        if byte == b"\n":
+            yield bytes(line.removesuffix(b"\r"))
+            line.clear()
+        elif len(line) < body.LIMIT + 2:
+            line += byte
+    if line:
+        yield bytes(line.removesuffix(b"\r"))
 
 
 class _Said(AbstractContextManager["_Said"]):
@@ -184,6 +224,7 @@ ROUTES = (
         roles=("checkout",),
         body=Given,
         answers={200: schemas.Assessment, 403: (schemas.Refused, schemas.Problem)},
+        problems=(409,),
     ),
     Route(
         method="POST",
@@ -192,7 +233,9 @@ ROUTES = (
         tag="Assess",
         roles=("checkout",),
         body=NDJSON,
-        answers={200: NDJSON, 429: schemas.Problem},
+        most=MOST_BYTES,
+        answers={200: NDJSON},
+        problems=(429,),
     ),
     Route(
         method="GET",

@@ -217,6 +217,7 @@ ROUTES = (
         tag="Attestations",
         roles=("consent", "privacy"),
         answers={200: AttestationNow},
+        problems=(409,),
     ),
     Route(
         method="POST",
@@ -234,5 +235,6 @@ ROUTES = (
         tag="Attestations",
         roles=("consent", "privacy"),
         answers={200: AttestationNow},
+        problems=(409,),
     ),
 )

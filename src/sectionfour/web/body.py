@@ -45,6 +45,7 @@ _JSON = re.compile(r"application/(?:[\w.+-]+\+)?json\Z", re.ASCII)
 def received() -> bytes:
     """Return the bytes of the request: TooLarge beyond LIMIT, WrongMediaType for no JSON."""
     environ = request.environ
+    unpacked()
     size = environ.get("CONTENT_LENGTH", "")
     if environ.get("CONTENT_TYPE") == JSON and size.isdecimal() and int(size) <= LIMIT:
         data: bytes = environ["wsgi.input"].read(int(size))  # as get_data does, in a tenth the time
@@ -56,6 +57,12 @@ def received() -> bytes:
     if len(data) > LIMIT:  # of a body without a length no more than READ is read
         raise TooLarge("a body has at most 64 KiB")
     return data
+
+
+def unpacked() -> None:
+    """WrongMediaType for a body that is packed, with gzip or otherwise: none is unpacked here."""
+    if request.environ.get("HTTP_CONTENT_ENCODING", "").lower() not in ("", "identity"):
+        raise WrongMediaType("send the body as it is: what has a Content-Encoding is not read")
 
 
 def discard(most: int = LIMIT) -> None:
@@ -73,15 +80,41 @@ def read(kind: type[T]) -> Body[T]:
 
 def decode(data: bytes, kind: type[T]) -> Body[T]:
     try:
-        plain = msgspec.json.decode(data)
+        try:
+            plain = msgspec.json.decode(data)
+        except msgspec.ValidationError:  # a number like 1e400, at a place that `kind` may know
+            msgspec.json.decode(data, type=kind)
+            raise
         if type(plain) is not dict:
             raise BadRequest("the body is a JSON object", pointer="")
         warnings = _warnings(plain, _shape_of(kind))
         return Body(msgspec.convert(plain, kind), plain, warnings)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except msgspec.ValidationError as error:
         raise invalid(error, kind) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadRequest(_malformed(error, data), pointer="") from None
     except RecursionError:
         raise BadRequest(f"nested deeper than {DEEPEST}", pointer="") from None
+
+
+_BYTE = re.compile(r"\(byte (\d+)\)\Z")
+
+
+def _malformed(error: Exception, data: bytes) -> str:
+    """Return what is wrong with bytes that are no JSON, and where, without repeating any.
+
+    >>> [_malformed(ValueError("(byte 6)"), data) for data in (b"", b'{"a": NaN}')]
+    ['the body is empty: send a JSON object', 'the body is not JSON in UTF-8: NaN at byte 6']
+    """
+    if not data.strip():
+        return "the body is empty: send a JSON object"
+    if data.startswith(b"\xef\xbb\xbf"):
+        return "the body is not JSON in UTF-8: leave out the byte order mark before it"
+    place = _BYTE.search(str(error))
+    if place is None:
+        return "the body is not JSON in UTF-8: it ends too early, or a string in it is no UTF-8"
+    what = next((n for n in ("NaN", "Infinity") if data.startswith(n.encode(), int(place[1]))), "")
+    return f"the body is not JSON in UTF-8: {what or 'wrong'} at byte {place[1]}"
 
 
 # --- unknown fields, and secrets

@@ -5,11 +5,11 @@ An analyst sees tokens that are made for one case alone; who it is about is `rei
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from flask import Response, request
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from sectionfour.decisions import cases
 from sectionfour.decisions.cases import Measure, Verdict
@@ -266,7 +266,11 @@ ROUTES = (
         handle=list_cases,
         tag="Cases",
         roles=("analyst",),
-        query=("state", "limit", "after"),
+        query={
+            "state": Literal["open", "closed"],
+            "limit": Annotated[int, Meta(ge=1, le=MOST)],
+            "after": str,
+        },
         answers={200: Cases},
     ),
     Route(
@@ -285,5 +289,6 @@ ROUTES = (
         roles=("analyst",),
         body=VerdictBody,
         answers={200: VerdictKept, 201: VerdictKept},
+        problems=(409,),
     ),
 )

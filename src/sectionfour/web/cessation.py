@@ -80,6 +80,7 @@ ROUTES = (
         body=CessationBody,
         answers={200: Ended},
         stays=True,
+        problems=(409,),
     ),
     Route(
         method="GET",
@@ -88,5 +89,6 @@ ROUTES = (
         tag="Cessation",
         roles=("admin", "privacy"),
         answers={200: Ended},
+        problems=(404,),
     ),
 )

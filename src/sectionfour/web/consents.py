@@ -177,7 +177,7 @@ def _spelt_out(regime: Regime, purposes: tuple[str, ...]) -> list[str]:
 
 def give_consent(service: Service, who: Caller) -> Response:
     """Record a consent, or a no: per purpose, category and source, on a version of a notice. Of
-    yes and no to one thing the later counts.
+    yes and no to one thing the later counts. The same sent again is the same record.
 
     Personally sensitive categories need an explicitly expressed consent of their own; named
     beside others they are recorded, and a warning says that this is no basis for them.
@@ -224,13 +224,13 @@ def give_consent(service: Service, who: Caller) -> Response:
         superseded=False,
     )
     leaf = entries.consent(parts.keys, subject, event, at)
-    parts.ledger.add_consent_event(subject, event, at, leaf)
+    record_id = parts.ledger.give_consent(subject, event, event_time, at, leaf)
     if event.event_state == consent.REFUSED:
         audit.drop_if_ended(parts, subject, at)
-    kept = parts.ledger.consent_record(event.record_id, at)
+    kept = parts.ledger.consent_record(record_id, at)
     assert kept is not None  # just recorded
     said = {
-        "record_id": event.record_id,
+        "record_id": record_id,
         "event_state": consent.state(kept[1], at),
         "purposes": list(purposes),
         "warnings": warnings + _no_basis(parts.regime, given),
@@ -359,6 +359,7 @@ ROUTES = (
         roles=("consent",),
         body=NoticeBody,
         answers={200: NoticeKept},
+        problems=(409,),
     ),
     Route(
         method="POST",
@@ -368,6 +369,7 @@ ROUTES = (
         roles=("consent",),
         body=ConsentBody,
         answers={201: ConsentKept},
+        problems=(404, 409),
     ),
     Route(
         method="POST",

@@ -66,7 +66,7 @@ def enter(service: Service, who: Caller) -> Answer:
 
 def sign_in(service: Service, who: Caller) -> Answer:
     key = request.form.get("key", "").strip()
-    role = keys.caller(service.parts.ledger, f"Bearer {key}", tuple(OF_ROLE)).role
+    role = keys.bearing(service.parts.ledger, key, tuple(OF_ROLE)).role
     answer = redirect(url_for(OF_ROLE[role][0][0]), 303)
     away = urlsplit(request.host_url).hostname not in LOCAL
     answer.set_cookie(COOKIE, key, path="/console", httponly=True, samesite="Strict", secure=away)
@@ -135,7 +135,7 @@ def _caller(service: Service, roles: tuple[str, ...]) -> Caller:
     key = request.cookies.get(COOKIE)
     if key is None:
         raise Unauthenticated("sign in with a key")
-    return keys.caller(service.parts.ledger, f"Bearer {key}", roles)
+    return keys.bearing(service.parts.ledger, key, roles)
 
 
 def _opened(service: Service, page: Page) -> Callable[..., Answer | str]:

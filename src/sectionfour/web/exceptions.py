@@ -220,6 +220,7 @@ ROUTES = (
         roles=("privacy",),
         body=ExceptionBody,
         answers={201: GrantAsked},
+        problems=(409,),
     ),
     Route(
         method="POST",
@@ -228,6 +229,7 @@ ROUTES = (
         tag="Exceptions",
         roles=("privacy",),
         answers={200: GrantNow},
+        problems=(409,),
     ),
     Route(
         method="POST",
@@ -236,6 +238,7 @@ ROUTES = (
         tag="Exceptions",
         roles=("privacy",),
         answers={200: GrantNow},
+        problems=(409,),
     ),
     Route(
         method="POST",
@@ -244,6 +247,7 @@ ROUTES = (
         tag="Exceptions",
         roles=("privacy",),
         answers={200: GrantNow},
+        problems=(409,),
     ),
     Route(
         method="POST",
@@ -253,5 +257,6 @@ ROUTES = (
         tag="Exceptions",
         roles=("privacy",),
         answers={200: GrantNow},
+        problems=(409,),
     ),
 )

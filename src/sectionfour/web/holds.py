@@ -118,6 +118,7 @@ ROUTES = (
         roles=("privacy",),
         body=HoldBody,
         answers={201: HoldPlaced},
+        problems=(404,),
     ),
     Route(
         method="POST",
@@ -127,6 +128,7 @@ ROUTES = (
         tag="Retention",
         roles=("privacy",),
         answers={200: HoldNow},
+        problems=(409,),
     ),
     Route(
         method="GET",

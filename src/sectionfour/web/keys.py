@@ -18,7 +18,8 @@ from sectionfour.stores.ledger.rooms import Ledger
 #: What each may do is said route by route, in the `roles` of each.
 ROLES = ("checkout", "consent", "analyst", "privacy", "trainer", "admin")
 
-_BEARER = re.compile(r"[Bb]earer +(s4_[A-Za-z0-9_-]{43})")
+_BEARER = re.compile(r"(?i:bearer) +(\S.*)")
+_KEY = re.compile(r"s4_[A-Za-z0-9_-]{43}")
 
 
 class Caller(NamedTuple):
@@ -78,10 +79,15 @@ def key_id(key: str) -> str:
 
 def caller(ledger: Ledger, header: str | None, roles: Collection[str]) -> Caller:
     """Return whose key is in an Authorization header; raise where it has none of `roles`."""
-    if header is None:
+    bearer = _BEARER.fullmatch(header or "")
+    if bearer is None:
         raise Unauthenticated("send a key as `Authorization: Bearer KEY`")
-    bearer = _BEARER.fullmatch(header)
-    found = None if bearer is None else ledger.key(_digest(bearer[1]))
+    return bearing(ledger, bearer[1], roles)
+
+
+def bearing(ledger: Ledger, key: str, roles: Collection[str]) -> Caller:
+    """Return whose a key is; raise where it is nobody's, or has none of `roles`."""
+    found = ledger.key(_digest(key)) if _KEY.fullmatch(key) else None
     if found is None:
         raise Unauthenticated("the key is not known, or was revoked")
     if found[1] not in roles:

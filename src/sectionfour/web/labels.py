@@ -166,5 +166,6 @@ ROUTES = (
         roles=("checkout", "analyst"),
         body=LabelBody,
         answers={200: LabelKept, 201: LabelKept},
+        problems=(404, 409),
     ),
 )

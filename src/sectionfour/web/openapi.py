@@ -6,6 +6,7 @@ The page is whole in itself: nothing on it comes from another host.
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterable
 from functools import cache
 from importlib import resources
@@ -15,6 +16,7 @@ from typing import Any
 import msgspec
 from flask import Response
 
+from sectionfour import errors
 from sectionfour.errors import NotFound
 from sectionfour.given import GUARD, Guard
 from sectionfour.web import schemas
@@ -25,7 +27,8 @@ from sectionfour.web.routes import JSON, Route, Service
 _INTRODUCTION = """Risk of accounts and transactions, scored only where there is a lawful basis,
 with a receipt for every answer. A key goes into `Authorization: Bearer KEY`; what its role must be
 stands with each operation. Instants are RFC 3339 with an offset, amounts integers in the minor
-unit. Unknown fields are answered with a warning; secrets, such as passwords, are refused."""
+unit. Unknown fields are answered with a warning; secrets, such as passwords, are refused. Of a
+field that stands twice in one object the last counts. A body has at most 64 KiB, not packed."""
 _PARAMETER = re.compile(r"\{(\w+)\}")
 _REF = "#/components/schemas/{name}"
 
@@ -41,8 +44,12 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
     found, components = msgspec.json.schema_components(
         structs, ref_template=_REF, schema_hook=_guarded
     )
-    for component in components.values():
-        component.get("properties", {}).pop(GUARD, None)  # not for a body to have
+    for struct, component in components.items():
+        fields = component.get("properties", {})
+        fields.pop(GUARD, None)  # not for a body to have
+        for name, field in fields.items():
+            said = _says("fields", f"{struct}.{name}", name), field.get("description")
+            field["description"] = "; ".join(filter(None, said))
     schema_of = dict(zip(structs, found, strict=True))
     examples = _examples()
     paths: dict[str, dict[str, Any]] = {}
@@ -66,6 +73,34 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
     }
 
 
+#: What each status of a problem means, in the words of its errors.
+_TITLES = {
+    error.status: error.title
+    for error in (
+        errors.BadRequest,
+        errors.Unauthenticated,
+        errors.Forbidden,
+        errors.NotFound,
+        errors.Conflict,
+        errors.Ceased,
+        errors.TooLarge,
+        errors.WrongMediaType,
+        errors.TooMany,
+        errors.NotReady,
+    )
+}
+
+
+def _says(of: str, *names: str) -> str | None:
+    """Return what is said of the first of these names that anything is said of."""
+    return next((_texts()[of][name] for name in names if name in _texts()[of]), None)
+
+
+@cache
+def _texts() -> dict[str, dict[str, str]]:
+    return tomllib.loads((resources.files("sectionfour.web") / "fields.toml").read_text("utf-8"))
+
+
 def _guarded(kind: type) -> dict[str, Any]:
     if kind is not Guard:
         raise NotImplementedError(kind.__name__)
@@ -81,12 +116,18 @@ def _operation(route: Route, schema_of: dict[Any, Any], examples: dict[str, Any]
         "description": f"{route.says}{roles}",
         "security": [{"key": []}] if route.roles else [],
     }
-    parameters = [(name, "path", True) for name in _PARAMETER.findall(route.path)]
-    parameters += [(name, "query", False) for name in route.query]
+    parameters = [(name, "path", True, str) for name in _PARAMETER.findall(route.path)]
+    parameters += [(name, "query", name in route.required, of) for name, of in route.query.items()]
     if parameters:
         said["parameters"] = [
-            {"name": name, "in": where, "required": required, "schema": {"type": "string"}}
-            for name, where, required in parameters
+            {
+                "name": name,
+                "in": where,
+                "required": required,
+                "description": _says("parameters", name),
+                "schema": msgspec.json.schema(kind),
+            }
+            for name, where, required, kind in parameters
         ]
     if route.body is not None:
         said["requestBody"] = {
@@ -96,13 +137,15 @@ def _operation(route: Route, schema_of: dict[Any, Any], examples: dict[str, Any]
     answers = examples.get("answers", {})
     said["responses"] = {
         str(status): {
-            "description": "A problem" if status >= 400 else "The answer",
+            "description": _TITLES.get(status, "The answer"),
             "content": _content(kind, schema_of, answers.get(str(status)), status),
         }
-        for status, kind in route.answers.items()
+        for status, kind in sorted(
+            (dict.fromkeys(route.statuses, schemas.Problem) | {**route.answers}).items()
+        )
     } | {
         "default": {
-            "description": "A problem document (RFC 9457)",
+            "description": "Any other problem, as a problem document (RFC 9457)",
             "content": _content(schemas.Problem, schema_of, None, 400),
         }
     }

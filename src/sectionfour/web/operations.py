@@ -50,6 +50,20 @@ ROUTES = (
         tag="Operations",
         answers={200: State},
     ),
-    Route(method="GET", path="/readyz", handle=readyz, tag="Operations", answers={200: State}),
-    Route(method="GET", path="/metrics", handle=metrics, tag="Operations", answers={200: TEXT}),
+    Route(
+        method="GET",
+        path="/readyz",
+        handle=readyz,
+        tag="Operations",
+        answers={200: State},
+        problems=(503,),
+    ),
+    Route(
+        method="GET",
+        path="/metrics",
+        handle=metrics,
+        tag="Operations",
+        answers={200: TEXT},
+        problems=(404,),
+    ),
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from traceback import extract_tb
 from types import TracebackType
@@ -67,6 +67,8 @@ def problem(error: SectionFourError) -> Response:
     answer = Response(msgspec.json.encode(document(error)), error.status, content_type=MEDIA_TYPE)
     if error.status == 401:
         answer.headers["WWW-Authenticate"] = 'Bearer realm="sectionfour"'
+    elif error.status == 415:
+        answer.headers["Accept-Encoding"] = "identity"
     elif error.status == 429:
         answer.headers["Retry-After"] = RETRY_AFTER
     elif error.status == 403:
@@ -79,7 +81,7 @@ def problem(error: SectionFourError) -> Response:
 # --- what a decoder has to say, in our words
 
 
-def invalid(error: Exception, kind: Any) -> BadRequest:
+def invalid(error: msgspec.ValidationError, kind: Any) -> BadRequest:
     """Return what is wrong with a body that is no `kind`.
 
     >>> from sectionfour.given import Given
@@ -87,8 +89,6 @@ def invalid(error: Exception, kind: Any) -> BadRequest:
     >>> invalid(wrong, Given).pointer, invalid(wrong, Given).detail
     ('/mode', 'must be one of evaluate, protect')
     """
-    if not isinstance(error, msgspec.ValidationError):
-        return BadRequest("the body is not JSON in UTF-8", pointer="")
     message = str(error)
     place = _PLACE.search(message)
     steps = [name or index for name, index in _STEP.findall(place[1])] if place else []
@@ -182,8 +182,8 @@ def note(error: SectionFourError, metrics: Metrics) -> None:
     metrics.error(error.code)
 
 
-def register(app: Flask, metrics: Metrics) -> None:
-    """Answer whatever is raised under `app`."""
+def register(app: Flask, metrics: Metrics, discard: Callable[[], None]) -> None:
+    """Answer whatever is raised under `app`; `discard` takes in a body that no route has read."""
 
     @app.errorhandler(SectionFourError)
     def ours(error: SectionFourError) -> Response:
@@ -198,6 +198,7 @@ def register(app: Flask, metrics: Metrics) -> None:
     @app.errorhandler(HTTPException)
     def flasks(error: HTTPException) -> Response:
         status = error.code or 500
+        discard()
         if status == 404:
             return ours(NotFound("there is no such route"))
         if status == 413:
@@ -205,11 +206,9 @@ def register(app: Flask, metrics: Metrics) -> None:
         code = error.name.lower().replace(" ", "-")
         metrics.error(code)
         said = {"type": f"{PROBLEMS}{code}", "title": error.name, "status": status}
-        answer = Response(
-            msgspec.json.encode(said | {"detail": "the request cannot be answered as it is"}),
-            status,
-            content_type=MEDIA_TYPE,
-        )
+        detail, headers = "the request cannot be answered as it is", {}
         if isinstance(error, MethodNotAllowed) and error.valid_methods:
-            answer.headers["Allow"] = ", ".join(sorted(error.valid_methods))
-        return answer
+            headers["Allow"] = ", ".join(sorted(error.valid_methods))
+            detail = f"the methods here are {headers['Allow']}"
+        data = msgspec.json.encode(said | {"detail": detail})
+        return Response(data, status, headers, content_type=MEDIA_TYPE)

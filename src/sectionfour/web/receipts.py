@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from sectionfour.errors import BadRequest, NotFound
 from sectionfour.privacy import merkle, notes
+from sectionfour.web import schemas
 from sectionfour.web.keys import ROLES, Caller
 from sectionfour.web.routes import TEXT, Route, Service, answer
 
@@ -117,6 +118,7 @@ ROUTES = (
         tag="Receipts",
         roles=ROLES,
         answers={200: TEXT},
+        problems=(404,),
     ),
     Route(
         method="GET",
@@ -124,7 +126,8 @@ ROUTES = (
         handle=read_consistency,
         tag="Receipts",
         roles=ROLES,
-        query=("first", "second"),
+        query={"first": schemas.Natural, "second": schemas.Natural},
+        required=("first",),
         answers={200: Consistency},
     ),
 )

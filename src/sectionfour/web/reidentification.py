@@ -134,6 +134,7 @@ ROUTES = (
         roles=("analyst",),
         body=ReidentifyBody,
         answers={201: Reidentification},
+        problems=(409,),
     ),
     Route(
         method="POST",
@@ -142,6 +143,7 @@ ROUTES = (
         tag="Cases",
         roles=("privacy",),
         answers={200: Reidentification},
+        problems=(409,),
     ),
     Route(
         method="POST",
@@ -150,5 +152,6 @@ ROUTES = (
         tag="Cases",
         roles=("analyst",),
         answers={200: Told},
+        problems=(409,),
     ),
 )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Any
+from typing import Annotated, Any
 
 from flask import Response, request
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from sectionfour.errors import BadRequest
 from sectionfour.reports import data_use as report
@@ -116,6 +116,7 @@ def _day(name: str) -> date:
         raise BadRequest(f"{name} is a day, like 2026-11-23", pointer=f"/{name}") from None
 
 
+Threshold = Annotated[int, Meta(ge=report.LEAST_THRESHOLD, le=report.MOST_THRESHOLD)]
 ROUTES = (
     Route(
         method="GET",
@@ -123,7 +124,8 @@ ROUTES = (
         handle=data_use,
         tag="Reports",
         roles=("privacy",),
-        query=("from", "to", "threshold"),
+        query={"from": date, "to": date, "threshold": Threshold},
+        required=("from", "to"),
         answers={200: DataUseReport},
     ),
 )

@@ -28,6 +28,7 @@ Name = Annotated[
 ]
 Key = Annotated[str, Meta(min_length=1, max_length=64)]
 Keys = Annotated[tuple[Key, ...], Meta(min_length=1, max_length=64)]
+Natural = Annotated[int, Meta(ge=0)]
 Long = Annotated[str, Meta(max_length=4096)]
 
 

@@ -141,6 +141,38 @@ class Bases(Connected):
             if leaf is not None:
                 self.log(connection, leaf)
 
+    def give_consent(
+        self, subject: bytes, event: ConsentEvent, said_at: int, recorded_at: int, leaf: Leaf
+    ) -> str:
+        """Record what somebody has said, once however often it is sent; return its record's id.
+
+        `said_at` is the time that was sent: the event's own is never after `recorded_at`. What was
+        said again after a no, or after a withdrawal, is said anew.
+        """
+        with self.transaction() as connection:
+            known = connection.execute(
+                _SAID,
+                (
+                    subject,
+                    event.purpose,
+                    ",".join(sorted(event.categories)),
+                    event.source,
+                    event.notice_id,
+                    event.notice_version,
+                    event.event_type,
+                    event.event_state,
+                    event.expires_at or 0,
+                    said_at,
+                    said_at,
+                    event.event_state,
+                ),
+            ).fetchone()
+            if known is not None:
+                return str(known[0])
+            self.insert_consents(connection, [(subject, event, recorded_at)])
+            self.log(connection, leaf)
+        return event.record_id
+
     @staticmethod
     def insert_consents(
         connection: Connection, rows: Iterable[tuple[bytes, ConsentEvent, int]]
@@ -251,6 +283,18 @@ SELECT c.seq, c.record_id, c.purpose, c.categories, c.source, c.notice_id, c.not
   c.expires_at IS NOT NULL
     AND c.expires_at <= (SELECT at FROM assessments ORDER BY seq DESC LIMIT 1)
 FROM consent_events c"""
+
+
+# The record of the same words, sent before; nothing else has been said to them since.
+_SAID = """
+SELECT c.record_id FROM consent_events c
+WHERE c.subject = ? AND c.purpose = ? AND c.categories = ? AND c.source = ? AND c.notice_id = ?
+  AND c.notice_version = ? AND c.event_type = ? AND c.event_state = ?
+  AND COALESCE(c.expires_at, 0) = ?
+  AND (c.event_time = ? OR (c.event_time = c.recorded_at - 1 AND c.event_time < ?))
+  AND NOT EXISTS (SELECT 1 FROM consent_events e
+    WHERE e.subject = c.subject AND e.seq > c.seq AND e.event_state <> ?)
+ORDER BY c.seq LIMIT 1"""
 
 
 # Of somebody not met before the call the use does not know the subject: the assessment does.
