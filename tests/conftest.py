@@ -656,8 +656,8 @@ class Server:
     number: int
     process: subprocess.Popen[bytes] = field(init=False)
 
-    def start(self) -> None:
-        """Start the process and wait until it is ready to answer."""
+    def launch(self) -> None:
+        """Start the process, at the head of a group of its own."""
         command = [sys.executable, "-m", "sectionfour.cli", "serve", "--workers", str(self.number)]
         with self.log.open("wb") as file:
             self.process = subprocess.Popen(
@@ -665,7 +665,12 @@ class Server:
                 env=self.environment,
                 stderr=file,
                 stdout=file,
+                start_new_session=True,
             )
+
+    def start(self) -> None:
+        """Start the process and wait until it is ready to answer."""
+        self.launch()
         for _ in range(300):
             with contextlib.suppress(OSError, http.client.HTTPException):
                 if self.call("GET", "/readyz")[0] == 200 and self._all_there():

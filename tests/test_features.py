@@ -858,7 +858,7 @@ def test_what_was_answered_is_settled_and_only_then_forgotten(store):
 
 
 def test_a_full_store_fails_closed_and_keeps_what_it_has(tmp_path):
-    store = open_velocity(f"lmdb:{tmp_path}", gib=0.0005)
+    store = opened(f"lmdb:{tmp_path}", gib=0.0005)
     seen = []
 
     def fill() -> None:

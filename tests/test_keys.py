@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sectionfour.errors import KeyringError
+from sectionfour.errors import FailClosed, KeyringError
 from sectionfour.privacy.kek import load_kek
 from sectionfour.privacy.keys import DOMAINS, Keyring, keyed
 
@@ -198,6 +198,34 @@ def test_a_ring_that_cannot_be_read_is_refused_and_left_alone(
         with pytest.raises(KeyringError):
             Keyring(tmp_path, KEK).key(name)
     assert (tmp_path / "ring.json").read_bytes() == content
+
+
+@pytest.mark.parametrize("left", [None, b"{}", b"an older one"])
+def test_a_ring_that_loses_keys_while_it_is_open_makes_no_others(
+    tmp_path: Path, left: bytes | None
+) -> None:
+    """Under new keys every member would be a stranger, whose no was never heard."""
+    ring, file = Keyring(tmp_path, KEK), tmp_path / "ring.json"
+    first = ring.token("serve", "device", b"d")
+    older = file.read_bytes()
+    second = ring.token("train", "device", b"d")
+    whole = file.read_bytes()
+    later = Keyring(tmp_path, KEK)
+    if left is None:
+        file.unlink()
+    else:
+        file.write_bytes(older if left == b"an older one" else left)
+    kept = file.read_bytes() if left is not None else None
+    for open_ring in (ring, later, ring):
+        with pytest.raises(FailClosed, match="put the newest back"):
+            open_ring.refresh()
+        with pytest.raises(FailClosed, match="put the newest back"):
+            open_ring.token("audit", "device", b"d")
+    assert (file.read_bytes() if file.exists() else None) == kept
+    file.write_bytes(whole)
+    ring.refresh()
+    assert ring.token("serve", "device", b"d") == first
+    assert ring.token("train", "device", b"d") == second
 
 
 def test_two_keys_do_not_change_places(tmp_path: Path) -> None:

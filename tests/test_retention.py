@@ -439,7 +439,7 @@ def test_from_the_shell_the_windows_go_too(
     for case in cases:  # by the machine's clock: a decade ago, and now
         case.at = 1_400_000_000_000_000 if case.number == 1 else parts.clock()
     make(parts, cases)
-    other = open_velocity(f"lmdb:{settings.home / 'other'}", gib=0.05)
+    other = open_velocity(f"lmdb:{settings.home / 'other'}", gib=0.05, new=True)
     other.load([event for case in cases if (event := parts.ledger.event(f"evt_{case.number}"))])
     other.close()
     run = CliRunner().invoke(main, ["sweep"])

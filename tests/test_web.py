@@ -471,6 +471,17 @@ def test_ready_fails_where_the_ledger_cannot_be_read(client, down):
     assert (answer.status_code, answer.json["type"]) == (503, "/problems/fail-closed")
 
 
+@pytest.mark.sqlite
+@pytest.mark.parametrize("name", ["ledger.db", "keys/ring.json"])
+def test_ready_fails_where_a_file_was_moved_from_under_the_service(client, settings, name):
+    service, file = client(), settings.home / name
+    assert service.get("/readyz").status_code == 200
+    file.rename(file.with_suffix(".moved"))
+    assert service.get("/readyz").status_code == 503
+    file.with_suffix(".moved").rename(file)
+    assert service.get("/readyz").status_code == 200
+
+
 def test_metrics_count_answers_refusals_and_errors_without_identifiers(client, a_request):
     checkout = client("checkout")
     checkout.post("/v1/assessments", json=a_request(1))

@@ -583,6 +583,83 @@ def assert_sound(server: Any) -> None:
     parts.close()
 
 
+# --- being told to end
+
+
+def ended(server: Any) -> None:
+    """Wait until it has ended: in order, soon, and with all that it started."""
+    assert server.process.wait(timeout=15) == 0, server.log.read_text()
+    assert_all_gone(server.process.pid)
+
+
+def assert_all_gone(leader: int) -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and group(leader):
+        time.sleep(0.05)
+    assert not group(leader)
+
+
+def group(leader: int) -> list[str]:
+    """Return the processes of a group: of each what `/proc` calls it."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            name, _, rest = file.read_text().rpartition(")")
+            if int(rest.split()[2]) == leader:
+                found.append(name)
+    return found
+
+
+def test_who_is_told_to_end_while_starting_ends(a_server):
+    """As it looks everything over, as workers are just forked, and as the first one answers."""
+    with a_server() as server:
+        assert server.stop() == 0
+
+        def looking() -> bool:
+            return bool(server.workers())
+
+        def forked() -> bool:
+            return "listening" in server.log.read_text() and bool(server.workers())
+
+        def ready() -> bool:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                return server.call("GET", "/readyz")[0] == 200
+            return False
+
+        for begun in (looking, forked, ready):
+            server.launch()
+            deadline = time.monotonic() + 30
+            while not begun():
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            if begun is forked:  # from a terminal, all hear it
+                os.killpg(server.process.pid, signal.SIGINT)
+            else:
+                server.process.send_signal(signal.SIGTERM)
+            ended(server)
+
+
+def test_workers_end_with_who_started_them_and_leave_the_port_to_the_next(a_server, a_request):
+    with a_server() as server:
+        sent = a_request(1)
+        first = server.call("POST", "/v1/assessments", sent, role="checkout")
+        server.process.kill()
+        server.process.wait()
+        assert_all_gone(server.process.pid)
+        server.start()
+        assert server.call("POST", "/v1/assessments", sent, role="checkout") == first
+
+
+def test_who_was_stopped_for_a_while_still_hears_that_it_is_to_end(a_server):
+    """The kernel gives the signal to whichever thread goes on first."""
+    with a_server() as server:
+        os.killpg(server.process.pid, signal.SIGSTOP)
+        time.sleep(0.1)
+        server.process.send_signal(signal.SIGTERM)
+        os.killpg(server.process.pid, signal.SIGCONT)
+        ended(server)
+
+
 # --- starting
 
 

@@ -138,7 +138,9 @@ class Database:
             self._flush(mine)
 
     def flush(self) -> None:
-        """Return once all that could be read before this call is on disk, whoever wrote it."""
+        """Return once all that could be read before this call is on disk, whoever wrote it, in the
+        file that anybody else would find."""
+        self._check_file()
         if self._flushes:
             with self._turn:
                 self._commits += 1

@@ -14,8 +14,10 @@ import logging
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from multiprocessing.util import Finalize
 from pathlib import Path
@@ -40,6 +42,8 @@ SWITCH = 0.0005
 GARBAGE = 20_000
 #: Seconds that a worker has to finish what it is about.
 PATIENCE = 20
+#: What tells a process to end.
+ENDS = (signal.SIGTERM, signal.SIGINT)
 
 
 def serve(
@@ -58,6 +62,8 @@ def serve(
     """
     for name in _ONE_THREAD:
         os.environ[name] = "1"
+    for number in ENDS:  # what was begun by then is ended, too
+        signal.signal(number, _end)
     from granian import Granian
     from granian.constants import Interfaces
     from granian.log import LogLevels
@@ -85,10 +91,50 @@ def serve(
     click.echo(f"listening at http://{where}:{port} with {workers} {noun}", err=True)
     cpus = _usable_cpus()
     own = counters if pin and workers >= len(cpus) > 1 else None
+    _listen()
     try:
         server.serve(target_loader=functools.partial(_worker, settings, own), wrap_loader=False)
     finally:
         shutil.rmtree(counters, ignore_errors=True)
+
+
+# --- being told to end
+
+
+def _end(number: int, _frame: Any) -> None:
+    raise SystemExit(0)
+
+
+def _listen(*, once: bool = False) -> None:
+    """Take what tells this process to end in a thread of its own, and hand it on to the server as
+    soon as that is there; a worker's server can be told `once`: the next time it would hang.
+
+    The kernel gives a signal to any thread of a process that was stopped, Python sees to it in the
+    main one alone, and that may be asleep. And whoever has just been forked has the handlers of its
+    parent: so what this process forks keeps signals waiting, until it listens itself.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
+    before = signal.getsignal(signal.SIGTERM)
+
+    def listen() -> None:
+        while True:
+            number = signal.sigwait(ENDS)
+            while (handler := signal.getsignal(signal.SIGTERM)) == before:
+                time.sleep(0.01)
+            if callable(handler):
+                handler(number, None)
+            if once:
+                return
+
+    threading.Thread(target=listen, name="signals", daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """End when whoever started this process has ended: workers that were left alone would keep the
+    port from those of the next start."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 # --- before the workers
@@ -97,7 +143,7 @@ def serve(
 def _prepared(settings: Settings, older_ledger: bool = False) -> None:
     """Open everything once, elsewhere; the windows are made anew where they are not fresh."""
     process = multiprocessing.get_context("spawn").Process(
-        target=_prepare, args=(settings, older_ledger)
+        target=_prepare, args=(settings, older_ledger), daemon=True
     )
     process.start()
     process.join()
@@ -106,6 +152,7 @@ def _prepared(settings: Settings, older_ledger: bool = False) -> None:
 
 
 def _prepare(settings: Settings, older_ledger: bool = False) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # from a terminal; who started this ends it
     from sectionfour.bootstrap import open_parts
 
     try:
@@ -170,6 +217,8 @@ def _worker(settings: Settings, own: Path | None) -> Callable[..., Any]:
     `own` is the folder in which the workers of a run agree on a CPU for each.
     """
     threading.excepthook = _thread_failed
+    _listen(once=True)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     if own is not None:
         _keep_to_one_cpu(own)
     # A thread back from the disk would else wait 5 ms for its turn, several times a request.

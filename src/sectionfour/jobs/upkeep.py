@@ -54,8 +54,9 @@ def fresh(parts: Parts) -> bool:
     """
     if not parts.velocity.fresh:
         return False
-    clock, _ = parts.velocity.exchange(b"", 0, [], 0, None)  # reads nothing but the clock
+    # First what is in the ledger: what comes in between is in the windows, too.
     newest = parts.ledger.rows("SELECT COALESCE(MAX(at), -1) FROM events")[0][0]
+    clock, _ = parts.velocity.exchange(b"", 0, [], 0, None)  # reads nothing but the clock
     return bool(clock > newest)
 
 
@@ -149,8 +150,8 @@ class Upkeep:
         self._sweep_due = time.monotonic() + SWEEP_EVERY
         try:
             sweep(self._parts, self._parts.clock())
-        except SectionFourError as error:  # tried again tomorrow
-            log.error("sweep: %s: %s", error.code, error.detail)
+        except (SectionFourError, OSError) as error:  # tried again tomorrow
+            _told("sweep", error)
 
     def _turn(self, *, due: bool) -> None:
         """Let the tree grow by a bite, so that no checkout waits for many at once; all upkeep
@@ -163,8 +164,16 @@ class Upkeep:
             else:
                 self._parts.ledger.grow(GROWTH)
             self._shadow.turn()
-        except SectionFourError as error:  # tried again at the next turn
-            log.error("upkeep: %s: %s", error.code, error.detail)
+        except (SectionFourError, OSError) as error:  # tried again at the next turn
+            _told("upkeep", error)
+
+
+def _told(what: str, error: SectionFourError | OSError) -> None:
+    """Log what went wrong: a disk that is full, say, is no reason to end for good."""
+    if isinstance(error, OSError):
+        log.error("%s: %s", what, error.strerror)
+    else:
+        log.error("%s: %s: %s", what, error.code, error.detail)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-from sectionfour.errors import KeyringError
+from sectionfour.errors import FailClosed, KeyringError
 from sectionfour.privacy.kek import replace_private
 from sectionfour.privacy.steady import Steady, Turns
 from sectionfour.privacy.successors import Successors
@@ -78,14 +78,16 @@ class Keyring:
         self.turns = Turns(folder / "turns.lock")
         self.steady = Steady(self)
         self.successors = Successors(folder / "successors.db")
+        self._names: set[str] = set()  # of all keys that were ever seen here
         self._load()
 
     # --- what is in the file
 
     def _load(self) -> None:
         """Read the ring; everything that was unwrapped is forgotten."""
-        self._stamp = self._stamp_now()
+        stamp = self._stamp_now()
         ring = self._read()
+        self._stamp, self._names = stamp, set(filter(_stays, ring))
         self._keks = _keks(ring, self._own)
         if not self._opens(ring) and self._reload is not None:
             self._own = self._reload()
@@ -111,17 +113,24 @@ class Keyring:
 
     def refresh(self) -> None:
         """See what other processes have changed: epochs, and what was destroyed."""
-        if self._stamp_now() != self._stamp:
+        stamp = self._stamp_now()
+        if stamp is None or stamp != self._stamp:
             self._load()
 
     def _read(self) -> Ring:
-        """Return the wrapped keys; bytes are base64 in JSON. KeyringError where it is no ring."""
+        """Return the wrapped keys; bytes are base64 in JSON. KeyringError where it is no ring.
+
+        FailClosed where one that was there is not: made anew, each member would be a stranger.
+        """
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=Ring)
+            ring = msgspec.json.decode(self._path.read_bytes(), type=Ring)
         except FileNotFoundError:
-            return {}
+            ring = {}
         except ValueError as error:
             raise KeyringError("the ring of keys cannot be read: restore it from a copy") from error
+        if self._names - ring.keys():
+            raise FailClosed("the ring of keys is gone, or an older one: put the newest back")
+        return ring
 
     @contextmanager
     def change(self) -> Iterator[Ring]:
@@ -134,6 +143,7 @@ class Keyring:
             if ring != before:
                 text = msgspec.json.format(msgspec.json.encode(ring), indent=1)
                 replace_private(self._path, text)
+                self._names.update(filter(_stays, ring))
 
     def key(self, name: str) -> bytes:
         """Return the key called `name`; raises KeyringError where it was destroyed, or wrapped by
@@ -329,6 +339,11 @@ def epoch_key(domain: str, epoch: str) -> str:
 
 def _is_key(name: str, sealed: bytes) -> bool:
     return sealed != DESTROYED and name not in (NEXT_KEK, LAST_KEK)
+
+
+def _stays(name: str) -> bool:
+    """Whether a name is in the ring for good; what is destroyed keeps its name."""
+    return name not in (NEXT_KEK, LAST_KEK) and not name.endswith(f":{MOVING}")
 
 
 def _epochs(ring: Ring) -> dict[str, Epochs]:

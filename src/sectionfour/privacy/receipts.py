@@ -7,6 +7,8 @@ erasure. The tree is built off the request path, in `Notary.extend`.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hmac
 import os
 import re
@@ -98,11 +100,7 @@ class Notary:
         """Sign all leaves so far. Returns the newest checkpoint, None for an empty log."""
         made = self._log.extend(at, self._note)
         if made is not None:
-            self._witness.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with open(self._witness, "a", encoding="utf-8") as file:
-                file.write(made[1] + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+            _append(self._witness, f"{made[1]}\n".encode())
             return made[1]
         newest = self._log.newest_checkpoint()
         return None if newest is None else newest[1]
@@ -221,6 +219,22 @@ class Notary:
 def _body(note: str) -> str:
     """Return what a note's signatures cover: who else has signed makes it no other checkpoint."""
     return note.partition("\n\n")[0]
+
+
+def _append(path: Path, data: bytes) -> None:
+    """Add to a file, on disk when this returns. OSError where it cannot be, and then no part of it
+    is there: what comes later would go on in the middle of a line."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with open(path, "ab", buffering=0) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        end = file.seek(0, os.SEEK_END)
+        try:
+            if file.write(data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(end)
+            raise
 
 
 def read_witness(path: Path) -> list[str]:

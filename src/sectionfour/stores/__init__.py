@@ -45,14 +45,14 @@ def open_velocity(
 
     `home` names whose windows they are to be; SettingsError where they are another's.
 
-    `new` tells that nothing has happened yet: an emptied server cannot know it by itself. With
+    `new` tells that nothing has happened yet: an empty store cannot know it by itself. With
     `synchronous` FULL it has to keep on its disk what it acknowledges.
     """
     scheme, _, path = url.partition(":")
     if scheme == "lmdb" and path:
         from sectionfour.stores.lmdb import LmdbVelocity
 
-        return LmdbVelocity(Path(path), home=home, map_size=int(gib * (1 << 30)))
+        return LmdbVelocity(Path(path), home=home, map_size=int(gib * (1 << 30)), new=new)
     if scheme in ("redis", "rediss", "unix") and path.startswith("//"):
         try:
             from sectionfour.stores.redis import RedisVelocity

@@ -8,6 +8,7 @@ from flask import Response
 from msgspec import Struct
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from sectionfour import room
 from sectionfour.errors import NotFound, NotReady
 from sectionfour.jobs import upkeep
 from sectionfour.learning import registry
@@ -27,7 +28,10 @@ def healthz(service: Service, who: Caller) -> Response:
 def readyz(service: Service, who: Caller) -> Response:
     """Everything that an assessment needs is there; 503 names what is not."""
     parts = service.parts
-    parts.ledger.size()  # raises FailClosed where it cannot be read
+    room.look(service.settings.home)
+    with parts.keys.ring.steady:  # NotReady where tokens are being replaced
+        parts.ledger.flush()  # raises FailClosed where it is not, or cannot be written
+    parts.ledger.size()  # or read
     if not upkeep.fresh(parts):
         raise NotReady("the windows are not those of the ledger: run `sectionfour rebuild`")
     for name in registry.NAMES:

@@ -32,6 +32,7 @@ from werkzeug.exceptions import HTTPException, InternalServerError, MethodNotAll
 from sectionfour.errors import (
     PROBLEMS,
     BadRequest,
+    FailClosed,
     NotFound,
     SectionFourError,
     TooLarge,
@@ -170,8 +171,13 @@ def _lines(trace: TracebackType | None) -> str:
 
 
 def fault(error: BaseException) -> SectionFourError:
-    """Record an error that nobody expected; return what is said of it outside."""
+    """Record an error that nobody expected; return what is said of it outside.
+
+    Where the machine refuses (room, a file, one more handle) it may not refuse later: 503.
+    """
     log.error("fault: %s", where(error))
+    if isinstance(error, OSError):
+        return FailClosed("the machine refuses what is needed: the fault is recorded")
     return SectionFourError("the fault is recorded, without data")
 
 
@@ -189,6 +195,12 @@ def register(app: Flask, metrics: Metrics, discard: Callable[[], None]) -> None:
     def ours(error: SectionFourError) -> Response:
         note(error, metrics)
         return problem(error)
+
+    @app.errorhandler(OSError)
+    def refused(error: OSError) -> Response:
+        found = fault(error)
+        metrics.error(found.code)
+        return problem(found)
 
     @app.errorhandler(InternalServerError)
     def unexpected(error: InternalServerError) -> Response:
