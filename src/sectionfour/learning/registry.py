@@ -112,6 +112,27 @@ def sweep(models: Path, name: str) -> int:
 
 def load(models: Path, name: str, version: str, trusted: Collection[bytes]) -> tuple[Model, Card]:
     """Open a version, or raise RegistryError saying why it cannot be trusted."""
+    onnx, card = checked(models, name, version, trusted)
+    return Model(name, version, _sha256(onnx), session(onnx), card["usual"]), card
+
+
+def checked(
+    models: Path, name: str, version: str, trusted: Collection[bytes]
+) -> tuple[bytes, Card]:
+    """Return what `signed` does of a version that this code can use; else RegistryError."""
+    onnx, card = signed(models, name, version, trusted)
+    ours = feature_list(name)
+    if {key: card.get(key) for key in ours} != ours:
+        raise RegistryError(
+            f"model {name}/{version} was fitted on other features than this code defines"
+            f" (its catalog {card.get('catalog')}, ours {ours['catalog']}); retrain it,"
+            " or run the code that made it"
+        )
+    return onnx, card
+
+
+def signed(models: Path, name: str, version: str, trusted: Collection[bytes]) -> tuple[bytes, Card]:
+    """Return a version's ONNX and card as they were signed; RegistryError where they are not."""
     folder = models / name / version
     where = f"{name}/{version}"
     try:
@@ -120,12 +141,14 @@ def load(models: Path, name: str, version: str, trusted: Collection[bytes]) -> t
         raise RegistryError(f"model {where} is not there; `sectionfour models list`") from error
     try:
         signature = _decode_signature((folder / "signature").read_bytes())
-        public, signed = (
+        public, signature_bytes = (
             base64.b64decode(text) for text in (signature.public_key, signature.signature)
         )
         if public not in trusted:
             raise RegistryError(f"model {where} is signed by a key that is not trusted here")
-        Ed25519PublicKey.from_public_bytes(public).verify(signed, signed_text(onnx, card_bytes))
+        Ed25519PublicKey.from_public_bytes(public).verify(
+            signature_bytes, signed_text(onnx, card_bytes)
+        )
     except FileNotFoundError as error:
         raise RegistryError(f"model {where} is not signed") from error
     except (InvalidSignature, ValueError) as error:
@@ -136,16 +159,9 @@ def load(models: Path, name: str, version: str, trusted: Collection[bytes]) -> t
         "version": card.get("version", version),
     }:
         raise RegistryError(f"model {where} says in its card that it is another one")
-    ours = feature_list(name)
-    if {key: card.get(key) for key in ours} != ours:
-        raise RegistryError(
-            f"model {where} was fitted on other features than this code defines"
-            f" (its catalog {card.get('catalog')}, ours {ours['catalog']}); retrain it,"
-            " or run the code that made it"
-        )
     for file in card.get("files", {}):
         beside(models, card, file)
-    return Model(name, version, _sha256(onnx), session(onnx), card["usual"]), card
+    return onnx, card
 
 
 def beside(models: Path, card: Card, file: str) -> Any:
@@ -203,16 +219,22 @@ def promote(models: Path, name: str, version: str, trusted: Collection[bytes]) -
         _challenge(models, name, [v for v in challengers(models, name) if v != version])
 
 
-def rollback(models: Path, name: str) -> str:
-    """Serve the version before the current one again; returns it."""
-    if current(models, name) is None:
+def earlier(models: Path, name: str) -> str:
+    """Return the version that was served before the current one; RegistryError without one."""
+    history = _history(models, name)
+    if len(history) < 2:
         raise RegistryError(f"model {name} has no earlier version to roll back to")
+    return history[1]
+
+
+def rollback(models: Path, name: str, trusted: Collection[bytes]) -> str:
+    """Serve the version before the current one again; returns it."""
+    earlier(models, name)
     with _turn(models / name):
-        history = _history(models, name)
-        if len(history) < 2:
-            raise RegistryError(f"model {name} has no earlier version to roll back to")
-        _point(models, name, [history[1], history[0]])
-        return history[1]
+        now, before = _history(models, name)[:2]
+        load(models, name, before, trusted)  # as in `promote`
+        _point(models, name, [before, now])
+        return before
 
 
 def challengers(models: Path, name: str) -> list[str]:
