@@ -201,7 +201,8 @@ def test_a_model_that_was_changed_is_listed_as_such_and_its_card_not_shown(regis
     assert f"* account {served['account']}\n" in output
     status, output = said("models", "card", "transaction")
     assert status == 1
-    assert output.startswith("Error: model transaction/") and output.count("\n") == 1
+    assert output.startswith("Error: model transaction/")
+    assert output.count("\n") == 1
 
 
 def test_what_is_served_and_gone_or_unreadable_is_listed(registry_of, a_home):

@@ -5,8 +5,12 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import math
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -212,6 +216,52 @@ def test_the_exit_status_says_what_happened(command: Any, tmp_path: Path) -> Non
         assert "'yesterday' is no date" in wrong.output
     young = command("evaluate", "account", "--since", "2026-01-01", "--delay-days", "nan")
     assert young.exit_code == 1
+
+
+def _children(of: int) -> set[int]:
+    found = {
+        int(path.parent.name) for path in Path("/proc").glob("[0-9]*/stat") if _parent(path) == of
+    }
+    return found.union(*map(_children, found))
+
+
+def _parent(stat: Path) -> int | None:
+    try:
+        return int(stat.read_text().rpartition(")")[2].split()[1])
+    except (FileNotFoundError, ProcessLookupError):  # it has ended since
+        return None
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
+def test_who_is_told_to_end_takes_its_workers_along_and_leaves_no_rows(tmp_path: Path) -> None:
+    simulate.write(simulate.simulate(seed=9, events=12_000), tmp_path / "market")
+    environment = os.environ | {
+        "SECTIONFOUR_HOME": str(tmp_path / "home"),
+        "SECTIONFOUR_MODELS": str(tmp_path / "models"),
+        "JOBLIB_TEMP_FOLDER": str(tmp_path / "shared"),
+    }
+    (tmp_path / "shared").mkdir()
+    ours = (sys.executable, "-m", "sectionfour.cli")
+    subprocess.run(
+        [*ours, "import", "events", str(tmp_path / "market")], env=environment, check=True
+    )
+    job = subprocess.Popen([*ours, "train", "--candidates", "64"], env=environment)
+    workers: set[int] = set()
+    while job.poll() is None and not list((tmp_path / "shared").rglob("*.pkl")):
+        time.sleep(0.05)
+    workers = _children(job.pid)
+    assert job.poll() is None
+    assert len(workers) >= 2
+    job.terminate()
+    assert job.wait(timeout=60) == 143
+    for _ in range(100):
+        left = {pid for pid in workers if Path(f"/proc/{pid}").exists()}
+        if not left:
+            break
+        time.sleep(0.1)
+    assert not left
+    assert not list((tmp_path / "shared").rglob("*.pkl"))
+    assert not list((tmp_path / "models").rglob("*.onnx"))
 
 
 def test_a_date_is_of_the_zone_that_it_names_and_else_of_utc() -> None:

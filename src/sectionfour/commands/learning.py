@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import resource
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -38,6 +39,21 @@ def _alone(settings: Settings, name: str = "train", does: str = "trains") -> Ite
         except BlockingIOError as error:
             raise _Ended(BUSY, f"another run {does} in this home; nothing was done") from error
         yield
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Let SIGTERM unwind what runs: the search's workers, and the rows that they share in memory,
+    would else outlive it by minutes. The status is the one that a shell gives it."""
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _peak() -> str:
@@ -90,8 +106,8 @@ def train(
 
     Safe to run again, also after a run that was killed. Ends with status 0 when every model is
     registered (also when it was there already), 65 when the history cannot be learnt from, 75 when
-    another run is at work, 1 when something else failed, 2 for a wrong option. Unless it ends with
-    0, what is served has not changed but for a first model.
+    another run is at work, 143 when it was told to end (SIGTERM), 1 when something else failed, 2
+    for a wrong option. Unless it ends with 0, what is served has not changed but for a first model.
 
     Example: sectionfour train --candidates 12 --challenge
     """
@@ -113,7 +129,7 @@ def train(
         challenge=challenge,
     )
     settings = from_environment()
-    with _alone(settings), opened() as parts:
+    with _ending_in_order(), _alone(settings), opened() as parts:
         for name in plan.names:
             registry.sweep(settings.models, name)
         ring = parts.keys.ring
