@@ -83,7 +83,8 @@ def test_the_same_history_and_seed_give_the_same_bytes_whatever_the_backend(
         found.append(digests(tmp_path / str(number)))
     assert found[0] == found[1]
     assert {name.rpartition("/")[2] for name in found[0]} == {
-        "CURRENT", "card.json", "histograms.json", "manifest.json", "model.onnx", "signature",
+        "CURRENT", "card.json", "histograms.json", "judged.onnx", "manifest.json", "model.onnx",
+        "signature",
     }  # fmt: skip
     other = run(kept, replace(PLAN, seed=5), tmp_path / "0")
     assert other[0].version not in str(found[0])
@@ -99,7 +100,8 @@ def test_the_same_history_and_seed_give_the_same_bytes_whatever_the_backend(
     assert manifest["events"] == len(events)
     assert manifest["plan"]["seed"] == 4
     assert sum(manifest["rows"].values()) < of_model
-    assert manifest["left_out"].keys() >= {"no_basis", "too_young", "label_delay", "other_model"}
+    assert manifest["rows"].keys() == {"learn", "choose", "delay", "test"}
+    assert manifest["left_out"].keys() >= {"no_basis", "too_young", "other_model"}
     used_or_not = (*manifest["rows"].values(), *manifest["left_out"].values())
     assert sum(used_or_not) == manifest["events"]
     assert manifest["labels"]["labels"] > 0
@@ -181,8 +183,10 @@ def test_a_period_that_the_model_has_learnt_from_is_told_as_such(
     for unseen, told in ((int(of.at[0]), 0), (int(of.at[100]), 100)):
         said = period.judged(*given, unseen=unseen)
         assert said["before_its_test"] == told
-        _say_judged({"version": "v1", **said})
-        assert (f"{told:,} of these events are older" in capsys.readouterr().out) == (told > 0)
+        _say_judged({"version": "v1", "fitted_anew": True, **said})
+        assert (
+            f"{told:,} of these events are from the model's own" in capsys.readouterr().out
+        ) == (told > 0)
 
 
 # --- the command -----------------------------------------------------------------------------
@@ -367,15 +371,20 @@ def test_no_row_is_learnt_from_or_tested_on_before_its_label_can_be_known() -> N
     assert at[found.choose].max() < found.cut - 7 * DAY
     assert found.cut <= at[found.test].min()
     assert at[found.test].max() < end - 7 * DAY
-    used = len(found.learn) + len(found.choose) + len(found.test)
+    used = len(found.learn) + len(found.choose) + len(found.delay) + len(found.test)
     assert used + sum(found.left_out.values()) == len(events)
-    assert found.left_out["label_delay"] == found.left_out["too_young"] == 7 * 20
+    assert len(found.delay) == found.left_out["too_young"] == 7 * 20
+    assert at[found.choose].max() < at[found.delay].min()
+    assert at[found.delay].max() < at[found.test].min()
+    assert at[found.test].max() < found.matured <= at[-1] + 1
     # What became known once the test had begun tells nothing of the rows before it.
     learnt = np.concatenate([found.learn, found.choose])
     late = labels_of(*[(found.cut, f"e{n}", "chargeback") for n in learnt[::2]])
     again = split(pd.concat([known, late]).sort_values("at"))
     assert again.cut == found.cut
     assert (again.labels[learnt] == found.labels[learnt]).all()
+    # The last fit knows it.
+    assert (again.known[learnt[::2]] == 1).all()
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 0.5, "many", b"1"])

@@ -1,7 +1,7 @@
 """Models on disk: `models/NAME/VERSION/` with model.onnx, card.json and a signature.
 
-Files beside them (the manifest of the data, the histograms of the training period) are named in the
-card with their digests, so the signature covers them too.
+Files beside them (the manifest of the data, the histograms of the training period, the model that
+the card's figures are of) are named in the card with their digests, so the signature covers them.
 
 `models/NAME/CURRENT` names the version that is served; promoting and rolling back replace that one
 small file, and workers see it at their next call. `models/NAME/CHALLENGERS` names those that score
@@ -20,6 +20,7 @@ import secrets
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,15 @@ import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from sectionfour.domain import micros
 from sectionfour.errors import RegistryError
 from sectionfour.learning.model import Model, feature_list, session
 
 Card = dict[str, Any]
 NAMES = ("transaction", "account")
 MANIFEST, HISTOGRAMS = "manifest.json", "histograms.json"
+#: The model that a card's figures are of, where another one of its settings is served.
+JUDGED = "judged.onnx"
 #: So many score in shadow beside one that is served; one more, and the oldest makes way.
 MOST_CHALLENGERS = 3
 
@@ -65,12 +69,15 @@ def write(
 ) -> Path:
     """Write a version; what is there already under that version stays. Returns its folder.
 
-    `beside` are further files by name, JSON-ready; the card names their digests.
+    `beside` are further files by name, bytes or JSON-ready; the card names their digests.
     """
     target = models / name / version
     if target.exists():
         return target
-    files = {file: _json(said) for file, said in (beside or {}).items()}
+    files = {
+        file: said if isinstance(said, bytes) else _json(said)
+        for file, said in (beside or {}).items()
+    }
     if files:
         card = card | {"files": {file: _sha256(data) for file, data in files.items()}}
     card_bytes = _json(card)
@@ -113,6 +120,15 @@ def sweep(models: Path, name: str) -> int:
 def load(models: Path, name: str, version: str, trusted: Collection[bytes]) -> tuple[Model, Card]:
     """Open a version, or raise RegistryError saying why it cannot be trusted."""
     onnx, card = checked(models, name, version, trusted)
+    return Model(name, version, _sha256(onnx), session(onnx), card["usual"]), card
+
+
+def judged(models: Path, name: str, version: str, trusted: Collection[bytes]) -> tuple[Model, Card]:
+    """Open the model that a version's figures are of: fitted on the older part of its past alone,
+    or the one that is served where it was not fitted anew. Errors as in `load`."""
+    onnx, card = checked(models, name, version, trusted)
+    if JUDGED in card.get("files", {}):
+        onnx = _beside(models, card, JUDGED)
     return Model(name, version, _sha256(onnx), session(onnx), card["usual"]), card
 
 
@@ -160,23 +176,43 @@ def signed(models: Path, name: str, version: str, trusted: Collection[bytes]) ->
     }:
         raise RegistryError(f"model {where} says in its card that it is another one")
     for file in card.get("files", {}):
-        beside(models, card, file)
+        _beside(models, card, file)
     return onnx, card
 
 
 def beside(models: Path, card: Card, file: str) -> Any:
     """Return what a file beside a card says; RegistryError where it is not what was signed for."""
+    return msgspec.json.decode(_beside(models, card, file))
+
+
+def _beside(models: Path, card: Card, file: str) -> bytes:
     where = f"{card['name']}/{card['version']}"
     digest = card.get("files", {}).get(file)
     if digest is None:
         raise RegistryError(f"model {where} has no {file}; train it anew")
     try:
-        data = (models / card["name"] / card["version"] / file).read_bytes()
+        data = Path(models, card["name"], card["version"], file).read_bytes()
     except FileNotFoundError as error:
         raise RegistryError(f"model {where} lacks its {file}") from error
     if _sha256(data) != digest:
         raise RegistryError(f"model {where} is not what was signed: {file} was changed")
-    return msgspec.json.decode(data)
+    return data
+
+
+def tested(card: Card) -> tuple[int, int]:
+    """Return the first and last microsecond of the period that a card's figures are of."""
+    first, last = (_instant(card["data"][name]) for name in ("labels_known_by", "to"))
+    return first, last
+
+
+def unseen_from(card: Card) -> int:
+    """Return the microsecond from which on the model that is served has learnt nothing."""
+    data = card["data"]  # without a last fit the model itself was tested
+    return _instant(data.get("unseen_from", data["labels_known_by"]))
+
+
+def _instant(text: str) -> int:
+    return micros(datetime.fromisoformat(text))
 
 
 def versions(models: Path, name: str) -> list[str]:

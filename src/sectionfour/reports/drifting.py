@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from sectionfour.domain import DAY, WEEK, instant, micros
+from sectionfour.domain import DAY, WEEK, instant
 from sectionfour.errors import HistoryError, SettingsError
 from sectionfour.learning import drift, evaluate, registry
 from sectionfour.learning.challengers import enough
@@ -68,8 +67,7 @@ def measure(
             recent.clusters,
             model.score(recent.rows),
         )
-        # From where its test begins on, the model has learnt nothing.
-        unseen = micros(datetime.fromisoformat(card["data"]["labels_known_by"]))
+        unseen = registry.unseen_from(card)
         fresh = whole.of(whole.at >= unseen)
         scores = model.score(fresh.rows) if len(fresh.at) else np.empty(0)
         found[name] = {
