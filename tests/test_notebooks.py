@@ -186,6 +186,37 @@ def test_who_has_withdrawn_is_not_shown_but_still_forms_the_windows_of_others(
     )
 
 
+def test_of_what_no_score_can_do_without_there_is_none_where_that_was_withdrawn(
+    a_copy: Settings,
+) -> None:
+    before = notebook.open_home(a_copy.home, a_copy.models)
+    events = pd.read_parquet(MARKET / "events.parquet").set_index("event_id")
+    consents = pd.read_parquet(MARKET / "consents.parquet")
+    kept = before._past.events["event_id"][before._permitted]
+    shown = consents[consents["categories"].fillna("").str.startswith("identity.document")]
+    given = shown[shown["action"] == "given"]["member_id"]
+    busiest = events.loc[kept, "member_id"].value_counts().index
+    who = next(member for member in busiest if member in set(given))
+    [first, *_] = consents[
+        (consents["member_id"] == who) & consents["categories"].str.contains("member.required")
+    ].itertuples()
+    parts = open_parts(a_copy)
+    at = int(before._past.events["at"].max()) + DAY
+    withdrawn = Consent(at, who, first.consent_ref, False, "security", ("order",))
+    replay(iter([withdrawn]), parts, notice=imports.MARKET_NOTICE)
+    parts.close()
+
+    after = notebook.open_home(a_copy.home, a_copy.models)
+    left = after._past.events["event_id"][after._permitted]
+    theirs = (events.loc[left, "member_id"] == who).to_numpy()
+    assert theirs.any()  # the document's consent stands
+    assert after.events()[theirs]["member"].isna().all()
+    for name in ("transaction", "account"):
+        scored = after.scores(name).index
+        assert len(scored)
+        assert not scored.isin(after.events().index[theirs]).any()
+
+
 def test_the_account_of_each_event_is_the_one_that_the_checkout_would_get(
     reader: notebook.Reader,
 ) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from sectionfour.domain import DAY, EVER, MINUTE
 from sectionfour.errors import HistoryError, RegistryError
-from sectionfour.features.catalog import ENTITIES, FEATURES, INPUTS, NAMES
+from sectionfour.features.catalog import ENTITIES, FEATURES, INPUTS, NAMES, columns, needed
 from sectionfour.settings import Settings, from_environment
 
 if TYPE_CHECKING:
@@ -366,9 +366,15 @@ class Reader:
         return {purpose: rule.scores for purpose, rule in self._regime.purposes.items()}
 
     def _of_model(self, name: str) -> NDArray[np.bool_]:
+        """Which events a model rates: not those of which something may be shown, but nothing of
+        what no score can do without."""
         from sectionfour.learning import dataset
 
-        return dataset.model_rows(self._past.events, name, self._scored_by)
+        found = dataset.model_rows(self._past.events, name, self._scored_by)
+        for category in needed(columns(name)) - set(dataset.MASKABLE):
+            if category in self._masked:
+                found = found & ~self._masked[category]
+        return found
 
     def _model(self, name: str, judged: bool = False) -> tuple[Model, Card]:
         from sectionfour.learning import registry

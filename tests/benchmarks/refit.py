@@ -9,7 +9,8 @@ the three weeks after, which neither has seen, by all that became known of them.
 that was judged, `anew` what is served, with its own. Prints tables in Markdown: means over markets,
 and how far each is from the first line, with the standard error over markets. `said` is the mean
 probability over the share of frauds, `told` how well scores alone tell frauds that were learnt from
-those of the three weeks (AUC; frauds of members that are in both count as well).
+those of the three weeks (AUC; frauds of members that are in both count as well), `refusing` the
+largest change of the mean score of honest events by refusing one category (points of 100).
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from sectionfour.domain import DAY
 from sectionfour.features.catalog import columns
-from sectionfour.learning import dataset, evaluate, fit, neutral, refit
-from sectionfour.learning.model import session
+from sectionfour.learning import dataset, evaluate, fit, neutral, refit, refusing
+from sectionfour.learning.model import Model, session
 from sectionfour.learning.plan import Plan
 from sectionfour.learning.registry import NAMES
 from sectionfour.reports.learnable import Learnable
@@ -81,13 +82,16 @@ def compared(
         seen = np.concatenate([learnt, probability[y_later == 1]])
         inside = np.repeat([1, 0], [len(frauds[way]), int(y_later.sum())])
         result[way]["told"] = float(roc_auc_score(inside, seen))
+        score = Model(name, way, "", model, {}).score_rows
+        penalties = refusing.refusal_penalties(
+            score, of_later, y_later, places, clusters=np.arange(len(later))
+        )
+        result[way]["refusing"] = max(abs(each["points"]) for each in penalties.values())
     raw = (log_odds - np.array(last.offsets)[pattern] - last.calibration[1]) / last.calibration[0]
     shifted = (
         fitted.calibration[0] * raw + fitted.calibration[1] + np.array(fitted.offsets)[pattern]
     )
-    result["kept"] = measures(y_later, 1 / (1 + np.exp(-shifted))) | {
-        "told": result["anew"]["told"]
-    }
+    result["kept"] = measures(y_later, 1 / (1 + np.exp(-shifted)))
     click.echo(
         f"{name}: {len(learn):,} rows and {int(y_learn.sum())} frauds learnt, anew {len(known):,}"
         f" and {int(y_known.sum())}; judged on {len(later):,} and {int(y_later.sum())}; {result}",
@@ -116,7 +120,7 @@ def main(seeds: tuple[int, ...], events: int, days: int) -> None:
         for way in WAYS:
             cells = []
             for kind in kinds:
-                values = np.array([of[way][kind] for of in found[name]])
+                values = np.array([of[way].get(kind, np.nan) for of in found[name]])
                 cell = f"{values.mean():.4f}"
                 if way != "judged" and len(values) > 1:
                     more = values - np.array([of["judged"][kind] for of in found[name]])
