@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sectionfour import notebook
+from sectionfour import notebook, simulate
 from sectionfour.bootstrap import open_parts
 from sectionfour.decisions import policy
 from sectionfour.domain import DAY
@@ -438,6 +438,23 @@ def test_the_period_that_is_judged_is_the_one_on_the_card(run: Callable[[Path], 
     said = last_words(run(ROOT / "notebooks" / "quality_and_costs.ipynb"))
     for name, (here, on_card) in said.items():
         assert here == pytest.approx(on_card, abs=1e-5), name
+
+
+def test_who_meets_the_device_of_a_ring_later_is_not_of_it(tmp_path: Path) -> None:
+    simulate.write(simulate.simulate(seed=71, events=20_000), tmp_path / "market")
+    book = source(ROOT / "notebooks" / "a_ring_through_a_week.ipynb")
+    code = ["".join(c["source"]) for c in book["cells"] if c["cell_type"] == "code"]
+    kept = "\n".join([*code[:3], *code[-1:]])  # how the ring is found, and what it was
+    for old, new in (
+        ('"../data_samples/market"', repr(str(tmp_path / "market"))),
+        ('"../models"', repr(str(ROOT / "models"))),
+    ):
+        assert old in kept
+        kept = kept.replace(old, new)
+    there: dict[str, Any] = {}
+    exec(kept, there)
+    assert there["found"] == there["of_ring"]
+    assert len(there["found"]) > 3
 
 
 def test_the_ring_that_is_followed_is_one_and_nobody_is_wronged(
