@@ -177,7 +177,6 @@ def test_what_is_crossed_means_what_it_says_and_what_was_learnt_does_not() -> No
     last = refit.refit(matrix, labels, clusters, PLACES, chosen, PLAN)
     served = Model(NAME, "", "", session(last.onnx), last.usual)
     fresh, truth, _ = a_past(rng, 6_000)
-    assert last.crossed.mean() == pytest.approx(labels.mean(), abs=1e-3)
     error = evaluate.METRICS["calibration_error"](truth, served.score_rows(fresh))
     # What the last model itself says of rows that it has learnt is no measure of what it means.
     raw = served.session.run(["log_odds"], {"X": matrix.astype(np.float32)})[0]
@@ -186,6 +185,4 @@ def test_what_is_crossed_means_what_it_says_and_what_was_learnt_does_not() -> No
     by_heart = 1 / (1 + np.exp(-(slope * unseen + intercept)))
     assert error < 0.03
     assert evaluate.METRICS["calibration_error"](truth, by_heart) > 2 * error
-    auc = evaluate.METRICS["auc"]
-    assert auc(labels, served.score_rows(matrix)) > auc(labels, last.crossed) + 0.1
     assert last.agreement < fit.AGREEMENT

@@ -154,11 +154,12 @@ def _make(
     figures = cards.figures(of, judged, data, plan, parts)
     stages.next()
     last = refit.refit(of.rows, of.known, of.clusters, of.places, fitted.settings, plan)
+    served = Model(of.name, of.version, "", session(last.onnx), last.usual)
     manifest = material.manifest(of, found, data, plan)
     card = cards.card(of, fitted, last, figures, manifest, plan, parts)
     beside = {
         registry.MANIFEST: manifest,
-        registry.HISTOGRAMS: material.histograms(of, last.crossed),
+        registry.HISTOGRAMS: material.histograms(of, found, served),
         registry.JUDGED: fitted.onnx,
     }
     registry.write(models, of.name, of.version, last.onnx, card, key, beside=beside)

@@ -14,6 +14,7 @@ from sectionfour.domain import instant
 from sectionfour.errors import HistoryError
 from sectionfour.features.catalog import columns, fingerprint
 from sectionfour.learning import dataset, drift, fit, past
+from sectionfour.learning.model import Model
 from sectionfour.learning.plan import Plan
 
 _PARTS = ("learn", "choose", "delay", "test")
@@ -111,12 +112,16 @@ def manifest(of: Material, found: past.Past, data: dict[str, Any], plan: Plan) -
     }
 
 
-def histograms(of: Material, crossed: NDArray[np.float64]) -> dict[str, Any]:
-    """Return what `drift` compares with: the features of all rows, and the scores that rows of the
-    test got from models that had not learnt from their members."""
-    scores, whose = of.parted(crossed)[-1], of.parted(of.clusters)[-1]
-    there = ~np.isnan(scores)
-    return drift.reference(of.rows, of.places, of.clusters, scores[there], whose[there])
+def histograms(of: Material, found: past.Past, model: Model) -> dict[str, Any]:
+    """Return what `drift` compares with: the features of all rows, and what the model that is
+    served says of the test. It has learnt from that, which moves the scores of its few frauds; an
+    older past, or another model of these settings, would move them all."""
+    parts = of.split
+    scores = np.full(len(of.rows), np.nan)
+    scores[-len(parts.test) :] = model.score_rows(of.parted(of.rows)[-1])
+    used = np.concatenate([parts.learn, parts.choose, parts.delay, parts.test])
+    at = found.events["at"].to_numpy()[used]
+    return drift.reference(of.rows, of.places, of.clusters, scores, at)
 
 
 def _version(

@@ -27,19 +27,20 @@ from sectionfour.learning.progress import watched
 Matrix = NDArray[np.float64]
 #: Parts that the members are dealt into; fewer where there are fewer members with a fraud.
 PARTS = 4
+#: The share of the rows, the newest, by which refusing is made neutral: what a category tells
+#: changes while a past is young (`docs/settings.md`).
+NEWEST = 0.4
 
 
 @dataclass(frozen=True, slots=True)
 class Refitted:
-    """What is served. `crossed` are the probabilities of rows by models that did not learn from
-    their members, NaN for rows that were not crossed; the rest is as in `fit.Fitted`."""
+    """What is served, as in `fit.Fitted`."""
 
     onnx: bytes
     calibration: tuple[float, float]
     offsets: list[float]
     agreement: float
     usual: dict[str, float]
-    crossed: Matrix
 
 
 def refit(
@@ -50,15 +51,14 @@ def refit(
     settings: Mapping[str, Any],
     plan: fit.Plan,
 ) -> Refitted:
-    """Fit `settings` on all rows as `fit.search` does, and export them.
+    """Fit `settings` on all rows, in order of time, as `fit.search` does, and export them.
 
-    Calibration and offsets are crossed, on the rows of at most fit.TRIED_ON of the `clusters` of
-    all rows (members). Frauds of two are needed.
+    Calibration and offsets are crossed, on at most fit.TRIED_ON rows, all of some of the `clusters`
+    (members). Frauds of two are needed.
     """
     rows = fit.rounded(rows)
     part = dealt(labels, clusters, np.random.default_rng(plan.seed))
     parts = range(int(part.max()) + 1)
-    of_part = [np.flatnonzero(part == k) for k in parts]
     others = [np.flatnonzero((part >= 0) & (part != k)) for k in parts]
     calls = [
         delayed(_taught)(settings, rows[some], labels[some], places, plan.drop_share, plan.seed)
@@ -66,33 +66,32 @@ def refit(
     ]
     results = backends.run(calls, jobs=plan.jobs, backend=plan.backend)
     trees = [each[0] for each in watched(results, total=len(calls), text="crossing")]
-    log_odds = np.full(len(rows), np.nan)
-    for classifier, some in zip(trees, of_part, strict=True):
-        log_odds[some] = classifier.decision_function(rows[some])
-    crossed = part >= 0
-    calibration = fit.calibrate(log_odds[crossed], labels[crossed])
-    slope, intercept = calibration
 
-    def offsets_of(classifier: HistGradientBoostingClassifier, some: NDArray[np.intp]) -> Matrix:
-        def calibrated(of: Matrix) -> Matrix:
-            found: Matrix = slope * classifier.decision_function(of) + intercept
-            return found
+    def log_odds(numbered: Matrix) -> Matrix:
+        """Each row by the model of its part, which is in its last column; NaN without one."""
+        found = np.full(len(numbered), np.nan)
+        for k, classifier in enumerate(trees):
+            of = numbered[:, -1] == k
+            if of.any():
+                found[of] = classifier.decision_function(numbered[of, :-1])
+        return found
 
-        return neutral.offsets(calibrated, rows[some[labels[some] == 0]], places)
-
-    offsets = np.mean([offsets_of(*each) for each in zip(trees, of_part, strict=True)], axis=0)
+    numbered = np.column_stack([rows, part])
+    raw, some = log_odds(numbered), np.flatnonzero(part >= 0)
+    slope, intercept = calibration = fit.calibrate(raw[some], labels[some])
+    newest = some[some >= (1 - NEWEST) * len(rows)]
+    honest = numbered[newest[labels[newest] == 0]]
+    offsets = neutral.offsets(lambda of: slope * log_odds(of) + intercept, honest, places)
     last, usual = _taught(settings, rows, labels, places, plan.drop_share, plan.seed)
     onnx = fit.export(last, rows.shape[1], calibration, offsets, neutral.groups(places))
-    shifts = offsets[neutral.patterns(rows, places)]
-    some = np.flatnonzero(crossed)
-    expected = slope * last.decision_function(rows[some]) + intercept + shifts[some]
+    shifts = offsets[neutral.patterns(rows[some], places)]
+    expected = slope * last.decision_function(rows[some]) + intercept + shifts
     return Refitted(
         onnx=onnx,
         calibration=calibration,
         offsets=[round(float(offset), 6) for offset in offsets],
         agreement=fit.agreement(onnx, expected, rows[some]),
         usual=fit.named(usual, places),
-        crossed=1 / (1 + np.exp(-(slope * log_odds + intercept + shifts))),
     )
 
 
