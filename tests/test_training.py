@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from sectionfour import simulate
 from sectionfour.bootstrap import open_parts, trusted_keys
 from sectionfour.cli import main
-from sectionfour.commands.learning import _say_judged
+from sectionfour.commands.learning import _doubts, _say_judged
 from sectionfour.commands.opened import DATE
 from sectionfour.decisions import policy
 from sectionfour.domain import DAY
@@ -354,6 +354,33 @@ def test_a_gap_is_told_and_named_where_it_breaks_the_split() -> None:
     rows = np.ones(len(torn), dtype=bool)
     with pytest.raises(HistoryError, match="1 gap, the longest of 31 days, from 2024-10-24"):
         dataset.split(torn, labels, rows, delay_days=7, test_days=21)
+
+
+def test_a_split_that_cannot_be_names_the_model_and_what_is_known_at_all() -> None:
+    events = a_history(days=120)
+    at = events["at"].to_numpy()
+    rows = np.ones(len(events), dtype=bool)
+    given: dict[str, Any] = {"delay_days": 7, "test_days": 21, "name": "account"}
+    with pytest.raises(
+        HistoryError, match=r"^account: .* No fraud is known at all: without labels"
+    ):
+        dataset.split(events, labels_of(), rows, **given)
+    late = labels_of(*[(int(at[-1]), f"e{n}", "chargeback") for n in range(0, 2300, 9)])
+    with pytest.raises(HistoryError, match="In all 256 frauds are known, 0 of them by 20"):
+        dataset.split(events, late, rows, **given)
+
+
+def test_figures_that_say_little_are_doubted_in_words() -> None:
+    card: dict[str, Any] = {
+        "metrics": {"auc": {"low": 0.6}},
+        "intervals": {"members_with_fraud": 10},
+    }
+    assert list(_doubts(card)) == []
+    card["intervals"]["members_with_fraud"] = 1
+    card["metrics"]["auc"]["low"] = 0.22
+    few, chance = _doubts(card)
+    assert "frauds of 1 member alone" in few
+    assert "not seen to rank better than chance (AUC from 0.22 on)" in chance
 
 
 def test_no_row_is_learnt_from_or_tested_on_before_its_label_can_be_known() -> None:
