@@ -450,8 +450,9 @@ def models(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             onnx = fit.export(model.fit(rows, target), width, (1.0, 0.0))
-        card = {**registry.feature_list(name), "usual": {}}
-        registry.write(folder, name, "v1", onnx, card, ring.signing("models"))
+        card = {**registry.feature_list(name), "name": name, "version": "v1", "usual": {}}
+        beside = {registry.MANIFEST: {}, registry.HISTOGRAMS: {}, registry.JUDGED: onnx}
+        registry.write(folder, name, "v1", onnx, card, ring.signing("models"), beside=beside)
         registry.promote(folder, name, "v1", bootstrap.trusted_keys(ring))
     return folder
 

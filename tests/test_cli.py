@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ from sectionfour import simulate
 from sectionfour.cli import main
 from sectionfour.commands.opened import address
 from sectionfour.jobs.upkeep import alone
+from sectionfour.learning import registry
 from sectionfour.stores import open_ledger
 from sectionfour.trial.demo import MARKER
 from sectionfour.web.keys import list_keys
@@ -170,3 +173,57 @@ def test_who_promotes_and_what_is_looked_at_before_anything_is_measured(monkeypa
     status, output = said(*promote, "--by", key_id)
     assert status == 1
     assert output.startswith("Error: model transaction/none is not there")
+
+
+@pytest.fixture
+def registry_of(tmp_path, monkeypatch):
+    """A copy of the models that come along, and the version of each that is served."""
+    folder = tmp_path / "models"
+    shutil.copytree(Path(__file__).parents[1] / "models", folder)
+    monkeypatch.setenv("SECTIONFOUR_MODELS", str(folder))
+    return folder, {name: registry.current(folder, name) for name in registry.NAMES}
+
+
+@pytest.mark.parametrize("file", ["model.onnx", "card.json", "manifest.json"])
+def test_a_model_that_was_changed_is_listed_as_such_and_its_card_not_shown(registry_of, file):
+    folder, served = registry_of
+    version = served["transaction"]
+    status, output = said("models", "list")
+    assert (status, "cannot be opened" in output) == (0, False)
+    assert json.loads(said("models", "card", "transaction")[1])["version"] == version
+    path = folder / "transaction" / version / file
+    path.write_bytes(path.read_bytes()[:-1] + b" ")
+    status, output = said("models", "list")
+    assert status == 0
+    [line] = [line for line in output.splitlines() if version in line]
+    assert line.startswith(f"* transaction {version}: cannot be opened, ")
+    assert "changed" in line
+    assert f"* account {served['account']}\n" in output
+    status, output = said("models", "card", "transaction")
+    assert status == 1
+    assert output.startswith("Error: model transaction/")
+    assert output.count("\n") == 1
+
+
+def test_what_is_served_and_gone_or_unreadable_is_listed(registry_of, a_home):
+    folder, served = registry_of
+    shutil.rmtree(folder / "account" / served["account"])
+    (folder / "transaction" / "CURRENT").write_bytes(b"\n")
+    status, output = said("models", "list")
+    assert status == 0
+    assert "! transaction: models/transaction/CURRENT is empty; promote a version" in output
+    assert f"\n  transaction {served['transaction']}\n" in output
+    assert f"* account {served['account']}: cannot be opened, model account/" in output
+    assert not a_home.exists()  # to look makes no home
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("card",), ("compare",), ("challenge", "v"), ("dismiss", "v"), ("promote", "v", "--by", "k"),
+     ("rollback", "--by", "k")],
+)  # fmt: skip
+def test_a_model_that_there_is_none_of_is_a_typo(words, a_home):
+    status, output = said("models", words[0], "transactions", *words[1:])
+    assert status == 2
+    assert "there is no such model; there are transaction, account" in output
+    assert not a_home.exists()

@@ -10,12 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sectionfour.domain import DAY
 from sectionfour.features.catalog import NAMES, columns
 from sectionfour.learning import drift
 from sectionfour.reports import drifting
 from sectionfour.web.metrics import Metrics
 
 counts = st.lists(st.integers(0, 500), min_size=2, max_size=11).filter(lambda c: sum(c) > 0)
+
+
+#: Instants of rows that are spread over four months.
+AT = np.random.default_rng(6).integers(0, 120 * DAY, 2000)
 
 
 def of_counts(counts: list[int]) -> dict[str, list[int]]:
@@ -94,15 +99,15 @@ def test_what_moved_is_named_and_what_did_not_is_not() -> None:
     rng = np.random.default_rng(1)
     places = columns("transaction")
     rows = rng.normal(size=(4000, len(places)))
-    before = drift.reference(rows[:2000], places, alone(2000), rng.random(2000), alone(2000))
+    before = drift.reference(rows[:2000], places, alone(2000), rng.random(2000), AT[:2000])
     moved = rows[2000:].copy()
     place = [NAMES[i] for i in places].index("page_views")
     moved[:, place] += 2
     found = drift.measure(before, moved, places, alone(2000), rng.random(2000))
     log = found["categories"]["log"]
     assert log["worst"] == "page_views"
-    assert drift.verdict(log["psi"], log["features"]["page_views"]["chance"]) == "much"
-    assert drift.verdict(found["scores"]["psi"], found["scores"]["chance"]) == "none"
+    assert drift.verdict(log["features"]["page_views"]) == "much"
+    assert drift.verdict(found["scores"]) == "none"
     assert found["categories"]["payment"]["psi"] < drift.SOME
 
 
@@ -111,7 +116,7 @@ def test_what_fills_by_itself_is_no_drift() -> None:
     rng = np.random.default_rng(4)
     places = columns("transaction")
     rows = rng.normal(size=(1000, len(places)))
-    before = drift.reference(rows, places, alone(1000), rng.random(1000), alone(1000))
+    before = drift.reference(rows, places, alone(1000), rng.random(1000), AT[:1000])
     grown = rows.copy()
     names = [NAMES[i] for i in places]
     for name in ("member_purchases_1y", "payee_fraud_run_age", "device_age"):
@@ -121,11 +126,36 @@ def test_what_fills_by_itself_is_no_drift() -> None:
     assert found["member.required"]["features"]["member_purchases_1y"]["psi"] > drift.MUCH
 
 
+def test_what_moved_as_much_before_is_no_news_and_what_moves_on_is() -> None:
+    """A window that fills while a model is trained, a market that grows: the newest month of the
+    training period is as far from the whole as the month after it."""
+    rng = np.random.default_rng(5)
+    places = columns("transaction")
+    names = [NAMES[i] for i in places]
+    filling, jumping = names.index("payee_purchases_37d"), names.index("amount")
+    rows = rng.normal(size=(6000, len(places)))
+    months = np.repeat(np.arange(6), 1000)
+    rows[:, filling] += 3 * np.minimum(months, 3)  # full from the fourth month on
+    rows[:, jumping] += 3 * (months == 5)
+    at = 30 * DAY * months + 1
+    then, now = months < 4, months == 4
+    given = (places, alone(1000), rng.random(1000))
+    before = drift.reference(rows[then], places, alone(4000), rng.random(4000), at[then])
+    quiet = drift.measure(before, rows[now], *given)["categories"]["order"]
+    filled = quiet["features"]["payee_purchases_37d"]
+    assert filled["psi"] > drift.MUCH
+    assert filled["usual"] == pytest.approx(filled["psi"], abs=0.1)
+    assert drift.verdict(quiet["features"][quiet["worst"]]) == "none"
+    loud = drift.measure(before, rows[months == 5], *given)["categories"]["order"]
+    assert loud["worst"] == "amount"
+    assert drift.verdict(loud["features"]["amount"]) == "much"
+
+
 def test_a_category_that_everybody_refuses_is_drift() -> None:
     rng = np.random.default_rng(2)
     places = columns("transaction")
     rows = rng.normal(size=(1000, len(places)))
-    before = drift.reference(rows, places, alone(1000), rng.random(1000), alone(1000))
+    before = drift.reference(rows, places, alone(1000), rng.random(1000), AT[:1000])
     refused = rows.copy()
     refused[:, [NAMES[i] for i in places].index("page_views")] = np.nan
     found = drift.measure(before, refused, places, alone(1000), rng.random(1000))

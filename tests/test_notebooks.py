@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sectionfour import notebook
+from sectionfour import notebook, simulate
 from sectionfour.bootstrap import open_parts
 from sectionfour.decisions import policy
 from sectionfour.domain import DAY
@@ -184,6 +184,37 @@ def test_who_has_withdrawn_is_not_shown_but_still_forms_the_windows_of_others(
         after.features().reset_index(drop=True),
         before.features()[~gone].reset_index(drop=True),
     )
+
+
+def test_of_what_no_score_can_do_without_there_is_none_where_that_was_withdrawn(
+    a_copy: Settings,
+) -> None:
+    before = notebook.open_home(a_copy.home, a_copy.models)
+    events = pd.read_parquet(MARKET / "events.parquet").set_index("event_id")
+    consents = pd.read_parquet(MARKET / "consents.parquet")
+    kept = before._past.events["event_id"][before._permitted]
+    shown = consents[consents["categories"].fillna("").str.startswith("identity.document")]
+    given = shown[shown["action"] == "given"]["member_id"]
+    busiest = events.loc[kept, "member_id"].value_counts().index
+    who = next(member for member in busiest if member in set(given))
+    [first, *_] = consents[
+        (consents["member_id"] == who) & consents["categories"].str.contains("member.required")
+    ].itertuples()
+    parts = open_parts(a_copy)
+    at = int(before._past.events["at"].max()) + DAY
+    withdrawn = Consent(at, who, first.consent_ref, False, "security", ("order",))
+    replay(iter([withdrawn]), parts, notice=imports.MARKET_NOTICE)
+    parts.close()
+
+    after = notebook.open_home(a_copy.home, a_copy.models)
+    left = after._past.events["event_id"][after._permitted]
+    theirs = (events.loc[left, "member_id"] == who).to_numpy()
+    assert theirs.any()  # the document's consent stands
+    assert after.events()[theirs]["member"].isna().all()
+    for name in ("transaction", "account"):
+        scored = after.scores(name).index
+        assert len(scored)
+        assert not scored.isin(after.events().index[theirs]).any()
 
 
 def test_the_account_of_each_event_is_the_one_that_the_checkout_would_get(
@@ -407,6 +438,23 @@ def test_the_period_that_is_judged_is_the_one_on_the_card(run: Callable[[Path], 
     said = last_words(run(ROOT / "notebooks" / "quality_and_costs.ipynb"))
     for name, (here, on_card) in said.items():
         assert here == pytest.approx(on_card, abs=1e-5), name
+
+
+def test_who_meets_the_device_of_a_ring_later_is_not_of_it(tmp_path: Path) -> None:
+    simulate.write(simulate.simulate(seed=71, events=20_000), tmp_path / "market")
+    book = source(ROOT / "notebooks" / "a_ring_through_a_week.ipynb")
+    code = ["".join(c["source"]) for c in book["cells"] if c["cell_type"] == "code"]
+    kept = "\n".join([*code[:3], *code[-1:]])  # how the ring is found, and what it was
+    for old, new in (
+        ('"../data_samples/market"', repr(str(tmp_path / "market"))),
+        ('"../models"', repr(str(ROOT / "models"))),
+    ):
+        assert old in kept
+        kept = kept.replace(old, new)
+    there: dict[str, Any] = {}
+    exec(kept, there)
+    assert there["found"] == there["of_ring"]
+    assert len(there["found"]) > 3
 
 
 def test_the_ring_that_is_followed_is_one_and_nobody_is_wronged(

@@ -198,7 +198,7 @@ def test_promotion_and_rollback_hold_for_the_next_call_without_a_restart(
         registry.promote(folder, NAME, f"v{number}", TRUSTED)
         assert [worker.get(NAME).version for worker in workers] == [f"v{number}"] * 2
     for version in ("v2", "v3", "v2"):
-        assert registry.rollback(folder, NAME) == version
+        assert registry.rollback(folder, NAME, TRUSTED) == version
         assert [worker.get(NAME).version for worker in workers] == [version] * 2
 
 
@@ -223,7 +223,14 @@ def test_nothing_is_promoted_that_a_worker_would_refuse(
             registry.promote(folder, NAME, version, TRUSTED)
     assert worker.get(NAME).version == "v1"
     with pytest.raises(RegistryError, match="no earlier"):
-        registry.rollback(folder, NAME)
+        registry.rollback(folder, NAME, TRUSTED)
+    write("v3")
+    registry.promote(folder, NAME, "v3", TRUSTED)
+    card = folder / NAME / "v1" / "card.json"
+    card.write_bytes(card.read_bytes().replace(b"usual", b"unusual"))
+    with pytest.raises(RegistryError, match="v1 is not what was signed"):
+        registry.rollback(folder, NAME, TRUSTED)
+    assert worker.get(NAME).version == "v3"
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\xff", b"absent\n", b"../../elsewhere\n"])
@@ -269,7 +276,7 @@ def test_promotions_at_once_leave_a_version_served_and_one_to_go_back_to(
     history = (folder / NAME / "CURRENT").read_text().split()
     assert len(history) == len(set(history)) == 2
     assert reader.get(NAME).version == history[0]
-    assert registry.rollback(folder, NAME) == history[1] == reader.get(NAME).version
+    assert registry.rollback(folder, NAME, TRUSTED) == history[1] == reader.get(NAME).version
     assert not [path for path in (folder / NAME).iterdir() if path.name.startswith(".")]
 
 

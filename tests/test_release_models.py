@@ -47,6 +47,7 @@ def test_t16_the_cards_of_the_models_that_come_along_say_what_these_betray(
         assert {key: said["limit"] for key, said in found["limits"].items()} == membership.LIMITS
         for key, said in found["limits"].items():
             assert said["holds"] == (said["value"] <= said["limit"])
-            assert (f"{key} is " in found["says"]) == (not said["holds"])
+            words = f"{key} is {said['value']:.4g}, above {said['limit']}"  # not ".003, above .003"
+            assert (words in found["says"]) == (not said["holds"])
             record_property(f"{name} {key}", round(said["value"], 3))
         assert found["holds"] == all(said["holds"] for said in found["limits"].values())

@@ -280,7 +280,7 @@ def test_a_promotion_takes_a_persons_key_and_is_in_the_log(with_v2: Parts) -> No
     challengers.promote(*given, by=trainer, grounds={"metric": "auc", "value": "0.02"})
     assert registry.current(folder, NAME) == "v2"
     assert registry.challengers(folder, NAME) == []
-    assert challengers.rollback(parts, folder, NAME, by=trainer) == "v1"
+    assert challengers.rollback(parts, folder, NAME, given[-1], by=trainer) == "v1"
     said = [
         msgspec.json.decode(row[0])
         for row in parts.ledger.rows("SELECT leaf FROM log WHERE kind = 'promotion' ORDER BY idx")

@@ -5,8 +5,12 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import math
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +27,7 @@ from hypothesis import strategies as st
 from sectionfour import simulate
 from sectionfour.bootstrap import open_parts, trusted_keys
 from sectionfour.cli import main
-from sectionfour.commands.learning import _say_judged
+from sectionfour.commands.learning import _doubts, _say_judged
 from sectionfour.commands.opened import DATE
 from sectionfour.decisions import policy
 from sectionfour.domain import DAY
@@ -79,7 +83,8 @@ def test_the_same_history_and_seed_give_the_same_bytes_whatever_the_backend(
         found.append(digests(tmp_path / str(number)))
     assert found[0] == found[1]
     assert {name.rpartition("/")[2] for name in found[0]} == {
-        "CURRENT", "card.json", "histograms.json", "manifest.json", "model.onnx", "signature",
+        "CURRENT", "card.json", "histograms.json", "judged.onnx", "manifest.json", "model.onnx",
+        "signature",
     }  # fmt: skip
     other = run(kept, replace(PLAN, seed=5), tmp_path / "0")
     assert other[0].version not in str(found[0])
@@ -95,7 +100,8 @@ def test_the_same_history_and_seed_give_the_same_bytes_whatever_the_backend(
     assert manifest["events"] == len(events)
     assert manifest["plan"]["seed"] == 4
     assert sum(manifest["rows"].values()) < of_model
-    assert manifest["left_out"].keys() >= {"no_basis", "too_young", "label_delay", "other_model"}
+    assert manifest["rows"].keys() == {"learn", "choose", "delay", "test"}
+    assert manifest["left_out"].keys() >= {"no_basis", "too_young", "other_model"}
     used_or_not = (*manifest["rows"].values(), *manifest["left_out"].values())
     assert sum(used_or_not) == manifest["events"]
     assert manifest["labels"]["labels"] > 0
@@ -177,8 +183,10 @@ def test_a_period_that_the_model_has_learnt_from_is_told_as_such(
     for unseen, told in ((int(of.at[0]), 0), (int(of.at[100]), 100)):
         said = period.judged(*given, unseen=unseen)
         assert said["before_its_test"] == told
-        _say_judged({"version": "v1", **said})
-        assert (f"{told:,} of these events are older" in capsys.readouterr().out) == (told > 0)
+        _say_judged({"version": "v1", "fitted_anew": True, **said})
+        assert (
+            f"{told:,} of these events are from the model's own" in capsys.readouterr().out
+        ) == (told > 0)
 
 
 # --- the command -----------------------------------------------------------------------------
@@ -212,6 +220,52 @@ def test_the_exit_status_says_what_happened(command: Any, tmp_path: Path) -> Non
         assert "'yesterday' is no date" in wrong.output
     young = command("evaluate", "account", "--since", "2026-01-01", "--delay-days", "nan")
     assert young.exit_code == 1
+
+
+def _children(of: int) -> set[int]:
+    found = {
+        int(path.parent.name) for path in Path("/proc").glob("[0-9]*/stat") if _parent(path) == of
+    }
+    return found.union(*map(_children, found))
+
+
+def _parent(stat: Path) -> int | None:
+    try:
+        return int(stat.read_text().rpartition(")")[2].split()[1])
+    except (FileNotFoundError, ProcessLookupError):  # it has ended since
+        return None
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
+def test_who_is_told_to_end_takes_its_workers_along_and_leaves_no_rows(tmp_path: Path) -> None:
+    simulate.write(simulate.simulate(seed=9, events=12_000), tmp_path / "market")
+    environment = os.environ | {
+        "SECTIONFOUR_HOME": str(tmp_path / "home"),
+        "SECTIONFOUR_MODELS": str(tmp_path / "models"),
+        "JOBLIB_TEMP_FOLDER": str(tmp_path / "shared"),
+    }
+    (tmp_path / "shared").mkdir()
+    ours = (sys.executable, "-m", "sectionfour.cli")
+    subprocess.run(
+        [*ours, "import", "events", str(tmp_path / "market")], env=environment, check=True
+    )
+    job = subprocess.Popen([*ours, "train", "--candidates", "64"], env=environment)
+    workers: set[int] = set()
+    while job.poll() is None and not list((tmp_path / "shared").rglob("*.pkl")):
+        time.sleep(0.05)
+    workers = _children(job.pid)
+    assert job.poll() is None
+    assert len(workers) >= 2
+    job.terminate()
+    assert job.wait(timeout=60) == 143
+    for _ in range(100):
+        left = {pid for pid in workers if Path(f"/proc/{pid}").exists()}
+        if not left:
+            break
+        time.sleep(0.1)
+    assert not left
+    assert not list((tmp_path / "shared").rglob("*.pkl"))
+    assert not list((tmp_path / "models").rglob("*.onnx"))
 
 
 def test_a_date_is_of_the_zone_that_it_names_and_else_of_utc() -> None:
@@ -302,6 +356,33 @@ def test_a_gap_is_told_and_named_where_it_breaks_the_split() -> None:
         dataset.split(torn, labels, rows, delay_days=7, test_days=21)
 
 
+def test_a_split_that_cannot_be_names_the_model_and_what_is_known_at_all() -> None:
+    events = a_history(days=120)
+    at = events["at"].to_numpy()
+    rows = np.ones(len(events), dtype=bool)
+    given: dict[str, Any] = {"delay_days": 7, "test_days": 21, "name": "account"}
+    with pytest.raises(
+        HistoryError, match=r"^account: .* No fraud is known at all: without labels"
+    ):
+        dataset.split(events, labels_of(), rows, **given)
+    late = labels_of(*[(int(at[-1]), f"e{n}", "chargeback") for n in range(0, 2300, 9)])
+    with pytest.raises(HistoryError, match="In all 256 frauds are known, 0 of them by 20"):
+        dataset.split(events, late, rows, **given)
+
+
+def test_figures_that_say_little_are_doubted_in_words() -> None:
+    card: dict[str, Any] = {
+        "metrics": {"auc": {"low": 0.6}},
+        "intervals": {"members_with_fraud": 10},
+    }
+    assert list(_doubts(card)) == []
+    card["intervals"]["members_with_fraud"] = 1
+    card["metrics"]["auc"]["low"] = 0.22
+    few, chance = _doubts(card)
+    assert "frauds of 1 member alone" in few
+    assert "not seen to rank better than chance (AUC from 0.22 on)" in chance
+
+
 def test_no_row_is_learnt_from_or_tested_on_before_its_label_can_be_known() -> None:
     events = a_history(days=120)
     at = events["at"].to_numpy()
@@ -317,15 +398,20 @@ def test_no_row_is_learnt_from_or_tested_on_before_its_label_can_be_known() -> N
     assert at[found.choose].max() < found.cut - 7 * DAY
     assert found.cut <= at[found.test].min()
     assert at[found.test].max() < end - 7 * DAY
-    used = len(found.learn) + len(found.choose) + len(found.test)
+    used = len(found.learn) + len(found.choose) + len(found.delay) + len(found.test)
     assert used + sum(found.left_out.values()) == len(events)
-    assert found.left_out["label_delay"] == found.left_out["too_young"] == 7 * 20
+    assert len(found.delay) == found.left_out["too_young"] == 7 * 20
+    assert at[found.choose].max() < at[found.delay].min()
+    assert at[found.delay].max() < at[found.test].min()
+    assert at[found.test].max() < found.matured <= at[-1] + 1
     # What became known once the test had begun tells nothing of the rows before it.
     learnt = np.concatenate([found.learn, found.choose])
     late = labels_of(*[(found.cut, f"e{n}", "chargeback") for n in learnt[::2]])
     again = split(pd.concat([known, late]).sort_values("at"))
     assert again.cut == found.cut
     assert (again.labels[learnt] == found.labels[learnt]).all()
+    # The last fit knows it.
+    assert (again.known[learnt[::2]] == 1).all()
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 0.5, "many", b"1"])

@@ -76,10 +76,13 @@ def home_of(ring: Keyring) -> bytes:
 
 def trusted_keys(ring: Keyring) -> frozenset[bytes]:
     """Return the public keys whose models are served: this home's, and that of the shipped ones."""
+    return frozenset({ring.signing("models").public_key().public_bytes_raw(), shipped_key()})
+
+
+def shipped_key() -> bytes:
+    """Return the public key that the models which come along are signed by."""
     shipped = (resources.files("sectionfour.learning") / "release.pub").read_text("ascii")
-    return frozenset(
-        {ring.signing("models").public_key().public_bytes_raw(), base64.b64decode(shipped)}
-    )
+    return base64.b64decode(shipped)
 
 
 def open_notary(settings: Settings, parts: Parts) -> Notary:

@@ -16,9 +16,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from sectionfour.domain import DAY, EVER, MINUTE, read_instant
+from sectionfour.domain import DAY, EVER, MINUTE
 from sectionfour.errors import HistoryError, RegistryError
-from sectionfour.features.catalog import ENTITIES, FEATURES, INPUTS, NAMES
+from sectionfour.features.catalog import ENTITIES, FEATURES, INPUTS, NAMES, columns, needed
 from sectionfour.settings import Settings, from_environment
 
 if TYPE_CHECKING:
@@ -243,18 +243,19 @@ class Reader:
 
     # --- what is made of it
 
-    def scores(self, name: str) -> pd.DataFrame:
+    def scores(self, name: str, *, judged: bool = False) -> pd.DataFrame:
         """Return, of each event of a model, the probability of fraud, the level and the outcome.
 
         By the model, the costs and the rules of today, whatever was answered at the time. Of most
-        events the model has learnt: to judge it, take `tested`.
+        events the model has learnt: to judge it, take `tested`. `judged`: by the model that its
+        card's figures are of, of the same settings, which has seen nothing from `fresh_from` on.
         """
         import numpy as np
         import pandas as pd
 
         rows = np.flatnonzero(self._of_model(name)[self._permitted])
         matrix = self._matrix[self._permitted][rows]
-        scores = self._model(name)[0].score(matrix)
+        scores = self._model(name, judged)[0].score(matrix)
         limits = self.thresholds(name)
         outcomes = [
             self._rules.applied(name, row, limits.outcome(score))
@@ -272,34 +273,39 @@ class Reader:
     def tested(self, name: str) -> pd.DataFrame:
         """Return `scores` of the events that the model was tested on, with `at` and `fraud`.
 
-        They are of the period that its card names, which it was neither fitted on nor chosen by;
-        `fraud` is 1 where a fraud is known by now, else 0. There are fewer than on the card where
-        consents have been withdrawn since. Raises HistoryError for a ledger that has none of them.
+        They are of the period that its card names, and by the model that the card's figures are of,
+        which was neither fitted on them nor chosen by them; `fraud` is 1 where a fraud is known by
+        now, else 0. There are fewer than on the card where consents have been withdrawn since.
+        Raises HistoryError for a ledger that has none of them.
         """
-        from sectionfour.learning import dataset
+        from sectionfour.learning import dataset, registry
 
         card = self.card(name)
-        first, last = (read_instant(card["data"][key]) for key in ("labels_known_by", "to"))
+        first, last = registry.tested(card)
         events = self._past.events
         at = events["at"].to_numpy()
         rows = self._permitted & self._of_model(name) & (at >= first) & (at <= last)
         if not rows.any():
             raise HistoryError(f"the ledger holds nothing of the period that {name} was tested on")
-        table = self.scores(name).loc[self._places[rows]]
+        table = self.scores(name, judged=True).loc[self._places[rows]]
         table.insert(0, "at", _minutes(events["at"][rows]))
         table["fraud"] = dataset.labels_at(events, self._past.labels, EVER)[rows]
         return table
 
     def fresh_from(self, name: str) -> pd.Timestamp:
-        """Return the instant after which a model has seen nothing: neither events nor labels."""
-        data, plan = self.card(name)["data"], self.card(name)["plan"]
-        border = read_instant(data["labels_known_by"]) - int(plan["delay_days"] * DAY)
+        """Return the instant after which a model, as it was judged, has seen nothing: neither
+        events nor labels."""
+        from sectionfour.learning import registry
+
+        card = self.card(name)
+        border = registry.tested(card)[0] - int(card["plan"]["delay_days"] * DAY)
         return _minutes([border + MINUTE])[0]
 
-    def reasons(self, events: Iterable[int]) -> pd.DataFrame:
+    def reasons(self, events: Iterable[int], *, judged: bool = False) -> pd.DataFrame:
         """Return the reasons that the checkout would get for these events, heaviest first.
 
-        `contribution` is in log-odds. An event that no model rates has none.
+        `contribution` is in log-odds. An event that no model rates has none. `judged` as in
+        `scores`.
         """
         import numpy as np
         import pandas as pd
@@ -308,7 +314,7 @@ class Reader:
         wanted = np.isin(self._places, list(events)) & self._permitted
         for name in sorted(set(filter(None, self._scored_by.values()))):
             for place in np.flatnonzero(wanted & self._of_model(name)):
-                rating = self._model(name)[0].rate(self._matrix[place])
+                rating = self._model(name, judged)[0].rate(self._matrix[place])
                 found += [
                     (int(self._places[place]), r.code, r.reason, r.contribution)
                     for r in rating.reasons
@@ -360,7 +366,7 @@ class Reader:
         return matrix
 
     @cached_property
-    def _opened(self) -> dict[str, tuple[Model, Card]]:
+    def _opened(self) -> dict[tuple[str, bool], tuple[Model, Card]]:
         return {}
 
     @property
@@ -368,19 +374,26 @@ class Reader:
         return {purpose: rule.scores for purpose, rule in self._regime.purposes.items()}
 
     def _of_model(self, name: str) -> NDArray[np.bool_]:
+        """Which events a model rates: not those of which something may be shown, but nothing of
+        what no score can do without."""
         from sectionfour.learning import dataset
 
-        return dataset.model_rows(self._past.events, name, self._scored_by)
+        found = dataset.model_rows(self._past.events, name, self._scored_by)
+        for category in needed(columns(name)) - set(dataset.MASKABLE):
+            if category in self._masked:
+                found = found & ~self._masked[category]
+        return found
 
-    def _model(self, name: str) -> tuple[Model, Card]:
+    def _model(self, name: str, judged: bool = False) -> tuple[Model, Card]:
         from sectionfour.learning import registry
 
-        if name not in self._opened:
+        if (name, judged) not in self._opened:
             version = registry.current(self._models, name)
             if version is None:
                 raise RegistryError(f"no {name} model has been promoted in {self._models}")
-            self._opened[name] = registry.load(self._models, name, version, self._trusted)
-        return self._opened[name]
+            opened_by = registry.judged if judged else registry.load
+            self._opened[name, judged] = opened_by(self._models, name, version, self._trusted)
+        return self._opened[name, judged]
 
     def _indexed(self, table: pd.DataFrame) -> pd.DataFrame:
         table = table[self._permitted]

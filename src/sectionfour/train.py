@@ -1,5 +1,5 @@
 """FLOW 2: history -> gate (again, for training) -> features as of each event -> fit -> evaluate ->
-register.
+fit once more, on all that is known -> register.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from sectionfour.learning import (
     cards,
     challengers,
     dataset,
-    drift,
     fit,
     material,
     past,
+    refit,
     registry,
 )
 from sectionfour.learning.material import Material
@@ -34,11 +34,15 @@ from sectionfour.learning.plan import Plan
 from sectionfour.learning.progress import Stages, steps_watched
 from sectionfour.parts import Parts
 
+#: What is done for each model.
+STEPS = ("fit", "judge", "fit anew")
+
 
 @dataclass(frozen=True, slots=True)
 class Trained:
     """One model's outcome: its version, whether it was new, and whether it is now served, or
-    scores in shadow beside the one that is."""
+    scores in shadow beside the one that is. `metrics` are those of the card: of the same settings
+    fitted on the older part of the past."""
 
     name: str
     version: str
@@ -56,7 +60,7 @@ def train(
     Safe to run again, also after a run that was killed: what is registered stays, the rest is
     made. Everything that may be wrong with the history is found before anything is registered.
     """
-    steps = [f"{name}: {step}" for name in plan.names for step in ("fit", "judge")]
+    steps = [f"{name}: {step}" for name in plan.names for step in STEPS]
     with Stages("history", "labels", "gate", "features", *steps) as stages:
         stages.next()
         log_size = parts.ledger.size()  # before the events: whoever was erased by then is not there
@@ -111,27 +115,14 @@ def _one(
     trusted: Collection[bytes],
     stages: Stages,
 ) -> Trained:
-    """Fit, judge and register one model, unless it is there."""
+    """Make and register one model, unless it is there."""
     new = of.version not in registry.versions(models, of.name)
-    stages.next()
     if new:
-        learn, choose, test = of.parted(of.rows)
-        y_learn, y_choose, _ = of.parted(of.labels)
-        fitted = fit.search(learn, y_learn, choose, y_choose, of.places, plan)
-    stages.next()
-    if new:
-        model = Model(of.name, of.version, "", session(fitted.onnx), fitted.usual)
-        scores = model.score_rows(test)
-        manifest = material.manifest(of, found, data, plan)
-        card = cards.card(of, model, fitted, manifest, data, plan, parts)
-        whose = of.parted(of.clusters)
-        before = drift.reference(
-            np.concatenate([learn, choose]), of.places, np.concatenate(whose[:2]), scores, whose[2]
-        )
-        files = {registry.MANIFEST: manifest, registry.HISTOGRAMS: before}
-        registry.write(models, of.name, of.version, fitted.onnx, card, key, beside=files)
+        _make(of, found, data, plan, parts, models, key, stages)
     else:
-        card = registry.load(models, of.name, of.version, trusted)[1]
+        for _ in STEPS:
+            stages.next()
+    card = registry.load(models, of.name, of.version, trusted)[1]
     served = registry.current(models, of.name)
     if served is None:  # the first of its name; every later one takes a person's word
         challengers.promote(parts, models, of.name, of.version, trusted)
@@ -140,6 +131,38 @@ def _one(
     if plan.challenge and served != of.version and not shadowing:
         shadowing = of.version in registry.challenge(models, of.name, of.version, trusted)
     return Trained(of.name, of.version, new, served == of.version, card["metrics"], shadowing)
+
+
+def _make(
+    of: Material,
+    found: past.Past,
+    data: dict[str, Any],
+    plan: Plan,
+    parts: Parts,
+    models: Path,
+    key: Ed25519PrivateKey,
+    stages: Stages,
+) -> None:
+    """Choose settings on the older part of the past, judge them on the newer, fit them on all of
+    it, and write the outcome."""
+    stages.next()
+    learn, choose, *_ = of.parted(of.rows)
+    y_learn, y_choose, *_ = of.parted(of.labels)
+    fitted = fit.search(learn, y_learn, choose, y_choose, of.places, plan)
+    stages.next()
+    judged = Model(of.name, of.version, "", session(fitted.onnx), fitted.usual)
+    figures = cards.figures(of, judged, data, plan, parts)
+    stages.next()
+    last = refit.refit(of.rows, of.known, of.clusters, of.places, fitted.settings, plan)
+    served = Model(of.name, of.version, "", session(last.onnx), last.usual)
+    manifest = material.manifest(of, found, data, plan)
+    card = cards.card(of, fitted, last, figures, manifest, plan, parts)
+    beside = {
+        registry.MANIFEST: manifest,
+        registry.HISTOGRAMS: material.histograms(of, found, served),
+        registry.JUDGED: fitted.onnx,
+    }
+    registry.write(models, of.name, of.version, last.onnx, card, key, beside=beside)
 
 
 def _split(
@@ -158,6 +181,7 @@ def _split(
         permitted & of_model,
         delay_days=plan.delay_days,
         test_days=plan.test_days,
+        name=name,
     )
     others = int((permitted & ~of_model).sum())
     return replace(split, left_out={"other_model": others, **split.left_out})

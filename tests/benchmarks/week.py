@@ -6,9 +6,8 @@ Everything before the week is imported, with the labels that were known by then;
 on it and served. Then the service's clock is moved from transaction to transaction: each is sent as
 a checkout would, each label when it became known. What the service answered is judged by the
 published protocol, and beside it, on the same rows: the served model on the vectors that history
-computes; the benchmark's settings on the rows that `train` learnt from; and the figures of
-`benchmark handbook`. These learn from newer rows than `train`, which keeps the newest to choose
-settings by and to judge.
+computes; the benchmark's settings on all rows that `train` learnt from, and on the older part of
+them, which the model has learnt that was judged; and the figures of `benchmark handbook`.
 """
 
 from __future__ import annotations
@@ -134,11 +133,15 @@ def recomputed(parts: Parts) -> tuple[int, int, dict[int, float]]:
     return len(kept), equal, dict(zip(rows, score.tolist(), strict=True))
 
 
-def learnt_until(models: Path) -> int:
-    """Return the instant of the last row that the transaction model of now learnt from."""
+def learnt_until(models: Path) -> dict[str, int]:
+    """Return the instant of the last row that the transaction model of now learnt from, as it is
+    served and as it was judged."""
     version = registry.current(models, "transaction")
     manifest = json.loads((models / "transaction" / str(version) / registry.MANIFEST).read_text())
-    return micros(datetime.fromisoformat(manifest["periods"]["learn"]["to"]))
+    return {
+        what: micros(datetime.fromisoformat(manifest["periods"][part]["to"]))
+        for what, part in (("is served", "test"), ("was judged", "learn"))
+    }
 
 
 def main() -> None:
@@ -215,10 +218,12 @@ def beside(table: pd.DataFrame, scores: dict[int, float], first: datetime, model
     say("served", np.array([scores[row] for row in table.index[test]]))
     say("the same model on history's vectors", np.array([again[row] for row in table.index[test]]))
     matrix = handbook.features(table)
-    until = learnt_until(models)
-    learn = handbook.Fold(np.flatnonzero(at <= until), test)
-    name = f"benchmark's settings on what `train` learnt from, to {instant(until)[:10]}"
-    say(name, handbook.learnt(matrix, fraud, learn, "all"))
+    for what, until in learnt_until(models).items():
+        learn = handbook.Fold(np.flatnonzero(at <= until), test)
+        name = (
+            f"benchmark's settings on what the model learnt that {what}, to {instant(until)[:10]}"
+        )
+        say(name, handbook.learnt(matrix, fraud, learn, "all"))
     for regime, rows in folds.items():
         until = int(at[rows.train[-1]])
         rows = handbook.Fold(rows.train, test)

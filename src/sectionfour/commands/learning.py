@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import resource
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -38,6 +39,21 @@ def _alone(settings: Settings, name: str = "train", does: str = "trains") -> Ite
         except BlockingIOError as error:
             raise _Ended(BUSY, f"another run {does} in this home; nothing was done") from error
         yield
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Let SIGTERM unwind what runs: the search's workers, and the rows that they share in memory,
+    would else outlive it by minutes. The status is the one that a shell gives it."""
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _peak() -> str:
@@ -90,8 +106,8 @@ def train(
 
     Safe to run again, also after a run that was killed. Ends with status 0 when every model is
     registered (also when it was there already), 65 when the history cannot be learnt from, 75 when
-    another run is at work, 1 when something else failed, 2 for a wrong option. Unless it ends with
-    0, what is served has not changed but for a first model.
+    another run is at work, 143 when it was told to end (SIGTERM), 1 when something else failed, 2
+    for a wrong option. Unless it ends with 0, what is served has not changed but for a first model.
 
     Example: sectionfour train --candidates 12 --challenge
     """
@@ -113,7 +129,7 @@ def train(
         challenge=challenge,
     )
     settings = from_environment()
-    with _alone(settings), opened() as parts:
+    with _ending_in_order(), _alone(settings), opened() as parts:
         for name in plan.names:
             registry.sweep(settings.models, name)
         ring = parts.keys.ring
@@ -126,9 +142,10 @@ def train(
             served = "served" if one.promoted else "not promoted"
             shadow = ", scores in shadow" if one.challenges else ""
             click.echo(f"{one.name} {one.version}: {state}, {served}{shadow}")
+            click.echo("  the same settings, before the newest weeks were learnt from, on these:")
             say_metrics(one.metrics)
             card = registry.load(settings.models, one.name, one.version, trusted_keys(ring))[1]
-            for text in _oddities(card["data"]):
+            for text in (*_oddities(card["data"]), *_doubts(card)):
                 click.echo(f"  note: {text}")
     click.echo(f"peak memory: {_peak()}", err=True)
 
@@ -148,6 +165,20 @@ def _oddities(data: dict[str, Any]) -> Iterator[str]:
     ):
         if labels.get(reason):
             yield f"{labels[reason]} labels {text}"
+
+
+def _doubts(card: dict[str, Any]) -> Iterator[str]:
+    """Yield why a model's figures say little, in words."""
+    from sectionfour.learning.challengers import LEAST_MEMBERS
+
+    auc, members = card["metrics"]["auc"], card["intervals"]["members_with_fraud"]
+    if members < LEAST_MEMBERS:
+        yield (
+            f"the test has frauds of {members} member{'s' if members > 1 else ''} alone; the"
+            " intervals say less than the truth, and no promotion can rest on them"
+        )
+    if auc["low"] <= 0.5:
+        yield f"it was not seen to rank better than chance (AUC from {auc['low']:.2f} on)"
 
 
 @click.command()
@@ -207,27 +238,29 @@ def evaluate(
 ) -> None:
     """Judge a model on a period: metrics with intervals, and what its thresholds would have cost.
 
-    Events younger than the label delay are not called honest: they count for the mix of outcomes
-    and the review load alone. A missed fraud costs its own amount, where it has one. A period that
-    the model has learnt from is told as such.
+    Without a period it is that of the card, judged by the model that the card's figures are of:
+    what is served has learnt from it since. Events younger than the label delay are not called
+    honest: they count for the mix of outcomes and the review load alone. A missed fraud costs its
+    own amount, where it has one. A period that the model has learnt from is told as such.
 
     Example: sectionfour evaluate transaction --since 2026-06-01 --costs costs.toml
     """
     import msgspec
 
     from sectionfour.decisions import policy
-    from sectionfour.domain import read_instant
+    from sectionfour.learning import registry
     from sectionfour.reports import period
 
     priced = policy.load(costs) if costs else None
     with opened() as parts:
-        model, card = _model(name, version, parts)
-        unseen = read_instant(card["data"]["labels_known_by"])
-        begin = unseen if since is None and until is None else since
+        of_card = since is None and until is None
+        model, card = _model(name, version, parts, judged=of_card)
+        unseen = registry.tested(card)[0] if of_card else registry.unseen_from(card)
+        begin = unseen if of_card else since
         found = period.read(parts, [name], since=begin, until=until, delay_days=delay_days)[name]
         stated = (priced or parts.policy).of(name)
         said = period.judged(found, model.score(found.rows), stated, unseen=unseen)
-    said = {"version": model.version, **said}
+    said = {"version": model.version, "fitted_anew": not of_card, **said}
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(said), indent=1))
         return
@@ -240,9 +273,11 @@ def _say_judged(said: dict[str, Any]) -> None:
         f"  {said['rows']:,} events of {said['members']:,} members, {said['too_young']:,} too young"
         f" to judge by; {said['frauds']:,} known frauds of {said['members_with_fraud']:,} members"
     )
+    if not said["fitted_anew"]:
+        click.echo("  by the model that its card's figures are of, which had not seen these events")
     if said["before_its_test"]:
         click.echo(
-            f"  note: {said['before_its_test']:,} of these events are older than the model's test;"
+            f"  note: {said['before_its_test']:,} of these events are from the model's own past;"
             " it has learnt from or was chosen on most of them, and looks better than it is"
         )
     say_metrics(said["metrics"])
@@ -281,8 +316,11 @@ def _say_judged(said: dict[str, Any]) -> None:
     click.echo(f"outcomes of the last {said['outcomes']['days']:.0f} days: {mix}")
 
 
-def _model(name: str, version: str | None, parts: Any) -> Any:
-    """Open a version of a model with its card; the one that is served without a version."""
+def _model(name: str, version: str | None, parts: Any, *, judged: bool) -> Any:
+    """Open a version of a model with its card; the one that is served without a version.
+
+    `judged`: not what is served of it, but the model that its card's figures are of.
+    """
     from sectionfour.errors import RegistryError
     from sectionfour.learning import registry
 
@@ -292,7 +330,8 @@ def _model(name: str, version: str | None, parts: Any) -> Any:
     version = version or registry.current(models.folder, name)
     if version is None:
         raise RegistryError(f"no {name} model has been promoted")
-    return registry.load(models.folder, name, version, models.trusted)
+    opened_by = registry.judged if judged else registry.load
+    return opened_by(models.folder, name, version, models.trusted)
 
 
 @click.command()

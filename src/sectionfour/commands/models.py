@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,6 +10,20 @@ from sectionfour.commands.learning import say_metrics
 from sectionfour.commands.opened import DELAY, opened
 from sectionfour.settings import from_environment
 
+if TYPE_CHECKING:
+    from sectionfour.settings import Settings
+
+
+def _known(context: click.Context, parameter: click.Parameter, name: str) -> str:
+    """Refuse a model that there is none of, before anything is opened."""
+    from sectionfour.learning.registry import NAMES
+
+    if name not in NAMES:
+        raise click.BadParameter(f"there is no such model; there are {', '.join(NAMES)}")
+    return name
+
+
+NAME = click.argument("name", callback=_known)
 BY = click.option("--by", required=True, help="Id of your key (trainer or admin).")
 METRIC = click.option("--metric", default="average_precision", show_default=True)
 
@@ -23,21 +37,44 @@ def models() -> None:
 def models_list() -> None:
     """List models and their versions; a star marks the one that is served, a plus challengers.
 
+    Of one that no worker would open it says why: a file that was changed, a foreign signature.
+
     Example: sectionfour models list
     """
+    from sectionfour.errors import RegistryError
     from sectionfour.learning import registry
 
-    folder = from_environment().models
+    settings = from_environment()
+    folder, trusted = settings.models, _trusted(settings)
     for name in registry.NAMES:
-        shadow = registry.challengers(folder, name)
-        for version in registry.versions(folder, name):
-            served = version == registry.current(folder, name)
-            mark = "*" if served else "+" if version in shadow else " "
-            click.echo(f"{mark} {name} {version}")
+        served, shadow = None, registry.challengers(folder, name)
+        try:
+            served = registry.current(folder, name)
+        except RegistryError as error:
+            click.echo(f"! {name}: {error.detail}")
+        found = registry.versions(folder, name)
+        for version in found if served in (None, *found) else [*found, str(served)]:
+            mark = "*" if version == served else "+" if version in shadow else " "
+            try:
+                registry.checked(folder, name, version, trusted)
+                click.echo(f"{mark} {name} {version}")
+            except RegistryError as error:
+                click.echo(f"{mark} {name} {version}: cannot be opened, {error.detail}")
+
+
+def _trusted(settings: Settings) -> frozenset[bytes]:
+    """Return whose models are believed, without making a home where there is none."""
+    from sectionfour.bootstrap import shipped_key, trusted_keys
+    from sectionfour.privacy.kek import load_kek
+    from sectionfour.privacy.keys import Keyring
+
+    if not (settings.home / "keys" / "ring.json").exists():
+        return frozenset({shipped_key()})
+    return trusted_keys(Keyring(settings.home / "keys", load_kek(settings.home)))
 
 
 @models.command(name="challenge")
-@click.argument("name")
+@NAME
 @click.argument("version")
 def models_challenge(name: str, version: str) -> None:
     """Let a version score in shadow what is answered from now on. Nobody waits for it.
@@ -55,7 +92,7 @@ def models_challenge(name: str, version: str) -> None:
 
 
 @models.command(name="dismiss")
-@click.argument("name")
+@NAME
 @click.argument("version")
 def models_dismiss(name: str, version: str) -> None:
     """Let a version score in shadow no more; what it said stays.
@@ -69,7 +106,7 @@ def models_dismiss(name: str, version: str) -> None:
 
 
 @models.command(name="compare")
-@click.argument("name")
+@NAME
 @DELAY
 @click.option("--json", "as_json", is_flag=True)
 def models_compare(name: str, delay_days: float, as_json: bool) -> None:
@@ -117,7 +154,7 @@ def models_compare(name: str, delay_days: float, as_json: bool) -> None:
 
 
 @models.command(name="promote")
-@click.argument("name")
+@NAME
 @click.argument("version")
 @BY
 @METRIC
@@ -173,7 +210,7 @@ def models_promote(
 
 
 @models.command(name="rollback")
-@click.argument("name")
+@NAME
 @BY
 def models_rollback(name: str, by: str) -> None:
     """Serve the version before the current one again. Needs no gain; goes into the log.
@@ -183,27 +220,32 @@ def models_rollback(name: str, by: str) -> None:
     from sectionfour.learning import challengers
 
     with opened() as parts:
-        version = challengers.rollback(parts, parts.models.folder, name, by=by)
+        folder, trusted = parts.models.folder, parts.models.trusted
+        version = challengers.rollback(parts, folder, name, trusted, by=by)
     click.echo(f"{name} {version} is served")
 
 
 @models.command(name="card")
-@click.argument("name")
+@NAME
 @click.argument("version", required=False)
 def models_card(name: str, version: str | None) -> None:
     """Print a model's card (JSON): data, metrics, calibration, thresholds, refusal penalties.
 
+    One that was changed after it was signed is refused.
+
     Example: sectionfour models card transaction
     """
+    import msgspec
+
     from sectionfour.errors import RegistryError
     from sectionfour.learning import registry
 
-    folder = from_environment().models
-    version = version or registry.current(folder, name)
-    card = folder / name / (version or "") / "card.json"
-    if version is None or not card.is_file():
-        raise RegistryError(f"model {name} has no such version; `sectionfour models list`")
-    click.echo(card.read_text("utf-8"))
+    settings = from_environment()
+    version = version or registry.current(settings.models, name)
+    if version is None:
+        raise RegistryError(f"no {name} model has been promoted; `sectionfour models list`")
+    card = registry.signed(settings.models, name, version, _trusted(settings))[1]
+    click.echo(msgspec.json.format(msgspec.json.encode(card), indent=1))
 
 
 COMMANDS = (models,)

@@ -35,7 +35,9 @@ def rules_check(file: Path) -> None:
 
 @rules.command(name="try")
 @click.argument("file", type=FILE)
-@click.option("--since", type=DATE, help="From this date on (UTC); everything without it.")
+@click.option(
+    "--since", type=DATE, help="From this date on (UTC); without it what the models were judged on."
+)
 @click.option("--until", type=DATE, help="Nothing from this date on.")
 @DELAY
 def rules_try(file: Path, since: int | None, until: int | None, delay_days: float) -> None:

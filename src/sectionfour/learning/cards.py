@@ -16,6 +16,7 @@ from sectionfour.learning import (
     fit,
     membership,
     paying,
+    refit,
     refusing,
     registry,
 )
@@ -28,36 +29,24 @@ if TYPE_CHECKING:
     from sectionfour.parts import Parts
 
 
-def card(
-    of: Material,
-    model: Model,
-    fitted: fit.Fitted,
-    manifest: dict[str, Any],
-    data: dict[str, Any],
-    plan: Plan,
-    parts: Parts,
-) -> registry.Card:
-    """Return what is said of a model: what it was made from, and how good it is."""
-    test, labels = of.parted(of.rows)[2], of.parted(of.labels)[2]
-    clusters = np.unique(of.parted(of.clusters)[2], return_inverse=True)[1]
+#: What a card's figures are of.
+JUDGED = (
+    "The figures are of these settings fitted on `learn` alone, calibrated on `choose`, and judged"
+    " on `test`, of which that model had seen nothing (judged.onnx). What is served was fitted once"
+    " more, on all of `rows`, so that nothing is left to judge it by; its membership figures,"
+    " calibration and offsets are its own."
+)
+
+
+def figures(
+    of: Material, model: Model, data: dict[str, Any], plan: Plan, parts: Parts
+) -> dict[str, Any]:
+    """Return how good a model is on the test, of which it has seen nothing."""
+    test, labels = of.parted(of.rows)[-1], of.parted(of.labels)[-1]
+    clusters = np.unique(of.parted(of.clusters)[-1], return_inverse=True)[1]
     scores, limits = model.score_rows(test), parts.policy.thresholds(of.name)
     drawn: dict[str, Any] = {"clusters": clusters, "seed": plan.seed}
     return {
-        "name": of.name,
-        "version": of.version,
-        **feature_list(of.name),
-        "purpose": PURPOSE,
-        "data": {
-            "from": manifest["periods"]["learn"]["from"],
-            "to": manifest["periods"]["test"]["to"],
-            **{name: manifest[name] for name in ("labels_known_by", "rows", "frauds", "left_out")},
-            **{name: manifest[name] for name in ("labels", "gaps", "missing_throughout")},
-        },
-        "plan": plan.settings,
-        "settings": fitted.settings,
-        "tried": fitted.tried,
-        "calibration": {"slope": fitted.calibration[0], "intercept": fitted.calibration[1]},
-        "agreement": fitted.agreement,
         "intervals": {
             "percent": 95,
             "drawn": "members",
@@ -70,18 +59,57 @@ def card(
         "calibration_by_pattern": evaluate.calibration_by_pattern(
             labels, scores, dataset.pattern(test, of.places), **drawn
         ),
-        "costs": msgspec.structs.asdict(parts.policy.of(of.name)),
-        "thresholds": asdict(limits),
         "outcomes": paying.outcome_mix(limits, scores),
         "refusal_penalty": refusing.refusal_penalties(
             model.score_rows, test, labels, of.places, **drawn
         ),
         "without": refusing.without(model.score_rows, test, labels, of.places, limits, **drawn),
+        "fairness": fairness.false_positives(
+            labels,
+            np.array([limits.outcome(float(score)).action != "allow" for score in scores]),
+            data["members"][of.split.test],
+            {group: values[of.split.test] for group, values in data["audited"].items()},
+            seed=plan.seed,
+        ),
+    }
+
+
+def card(
+    of: Material,
+    fitted: fit.Fitted,
+    last: refit.Refitted,
+    judged: dict[str, Any],
+    manifest: dict[str, Any],
+    plan: Plan,
+    parts: Parts,
+) -> registry.Card:
+    """Return what is said of a model: what it was made from, and how good its predecessor is."""
+    counted = ("labels_known_by", "unseen_from", "rows", "frauds", "frauds_known", "left_out")
+    return {
+        "name": of.name,
+        "version": of.version,
+        **feature_list(of.name),
+        "purpose": PURPOSE,
+        "data": {
+            "from": manifest["periods"]["learn"]["from"],
+            "to": manifest["periods"]["test"]["to"],
+            **{name: manifest[name] for name in counted},
+            **{name: manifest[name] for name in ("labels", "gaps", "missing_throughout")},
+        },
+        "plan": plan.settings,
+        "settings": fitted.settings,
+        "tried": fitted.tried,
+        "calibration": {"slope": last.calibration[0], "intercept": last.calibration[1]},
+        "agreement": max(fitted.agreement, last.agreement),
+        "judged": JUDGED,
+        **judged,
+        "costs": msgspec.structs.asdict(parts.policy.of(of.name)),
+        "thresholds": asdict(parts.policy.thresholds(of.name)),
         "never_used": sorted(set(parts.regime.categories) - set(needed(of.places))),
-        "offsets": fitted.offsets,
+        "offsets": last.offsets,
         "membership": membership.of_card(
-            of.parted(of.rows)[0],
-            of.parted(of.labels)[0],
+            of.rows,
+            of.known,
             of.places,
             fitted.settings,
             count=plan.shadows,
@@ -90,13 +118,6 @@ def card(
             jobs=plan.jobs,
             backend=plan.backend,
         ),
-        "fairness": fairness.false_positives(
-            labels,
-            np.array([limits.outcome(float(score)).action != "allow" for score in scores]),
-            data["members"][of.split.test],
-            {group: values[of.split.test] for group, values in data["audited"].items()},
-            seed=plan.seed,
-        ),
-        "usual": fitted.usual,
+        "usual": last.usual,
         "libraries": fit.libraries(),
     }

@@ -160,16 +160,18 @@ def promote(
     registry.promote(models, name, version, trusted)
 
 
-def rollback(parts: Parts, models: Path, name: str, *, by: str) -> str:
-    """Serve the version before the current one again, and log it; returns it.
+def rollback(parts: Parts, models: Path, name: str, trusted: Collection[bytes], *, by: str) -> str:
+    """Serve the version before the current one again, and log it: first the entry, then the
+    pointer. Returns it.
 
-    No gain is asked for: going back must be possible at once.
+    No gain is asked for: going back must be possible at once. RegistryError where that version
+    can no longer be opened: every call would then go without a score.
     """
     known(parts, by)
-    before = registry.current(models, name)
-    version = registry.rollback(models, name)
+    before, version = registry.current(models, name), registry.earlier(models, name)
+    registry.load(models, name, version, trusted)
     _log(parts, "rolled_back", name, version, before, by, {})
-    return version
+    return registry.rollback(models, name, trusted)
 
 
 def known(parts: Parts, by: str) -> None:

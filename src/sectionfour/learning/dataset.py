@@ -47,15 +47,19 @@ GAP_DAYS = 2
 class Split:
     """Row positions, in order of time. `learn` and `choose` know labels up to `cut` alone.
 
-    `left_out` counts the rows in none of the parts: `label_delay` lies between choosing and
-    testing, `too_young` is younger than the delay at the end.
+    `delay` lies between choosing and testing: by `cut` nothing could be known of it yet. The last
+    fit learns from all four parts, by `known`. `left_out` counts the rows in none of them:
+    `too_young` is younger than the delay at the end, `matured`.
     """
 
     learn: NDArray[np.intp]
     choose: NDArray[np.intp]
+    delay: NDArray[np.intp]
     test: NDArray[np.intp]
     labels: NDArray[np.int8]  # of every row; what was known by `cut`, and for the test by the end
+    known: NDArray[np.int8]  # of every row, by the end
     cut: int
+    matured: int
     left_out: dict[str, int]
 
 
@@ -194,11 +198,12 @@ def split(
     delay_days: float,
     test_days: float,
     choose_share: float = 0.2,
+    name: str = "",
 ) -> Split:
     """Split in time, with the delay of labels: learn | choose | delay | test | delay.
 
-    Raises HistoryError where a part would be empty or of a single class, naming the gaps in the
-    history where it has some.
+    Raises HistoryError where a part would be empty or of a single class, naming the model, what is
+    known at all, and the gaps in the history where it has some.
     """
     at = events["at"].to_numpy()
     end = int(max(at[-1], labels["at"].max() if len(labels) else 0)) + 1 if len(at) else 0
@@ -209,6 +214,7 @@ def split(
     old_enough = at < cut - delay
     # A fraud that became known sooner is left out all the same: of the honest rows of its age
     # nothing is known yet, and with the frauds alone the newest days would look all bad.
+    waiting = np.flatnonzero(rows & ~old_enough & (at < cut))
     learnable = np.flatnonzero(rows & old_enough)
     tested = np.flatnonzero(rows & (at >= cut) & (at < matured))
     border = int(len(learnable) * (1 - choose_share))
@@ -218,15 +224,21 @@ def split(
         found = np.unique(chosen[places])
         if len(found) < 2:
             raise HistoryError(
-                f"the rows for {part} hold {len(places)} events and"
+                f"{name and f'{name}: '}the rows for {part} hold {len(places)} events and"
                 f" {int(chosen[places].sum())} known frauds; both classes are needed."
-                f"{_told(gaps(at))} A longer history, or a shorter delay or test, may help"
+                f"{_told(gaps(at))} {_known(int(early[rows].sum()), int(late[rows].sum()), cut)}"
             )
-    left_out = {
-        "label_delay": int((rows & (at < cut) & ~old_enough).sum()),
-        "too_young": int((rows & (at >= matured)).sum()),
-    }
-    return Split(learn, choose, tested, chosen, cut, left_out)
+    left_out = {"too_young": int((rows & (at >= matured)).sum())}
+    return Split(learn, choose, waiting, tested, chosen, late, cut, matured, left_out)
+
+
+def _known(early: int, late: int, cut: int) -> str:
+    if not late:
+        return "No fraud is known at all: without labels nothing can be learnt"
+    return (
+        f"In all {late} frauds are known, {early} of them by {instant(cut)[:10]}, when learning and"
+        " choosing end. A longer history, or a shorter delay or test, may help"
+    )
 
 
 def _told(found: Sequence[Mapping[str, str | int]]) -> str:

@@ -101,13 +101,8 @@ def search(
     Rows are learnt from with categories dropped at random and weights that make every pattern of
     missing categories equally fraudulent: refusing must not be held against anyone.
     """
-    rng = np.random.default_rng(plan.seed)
-    # In float32, as ONNX will see them: a threshold must not fall between a value and its rounding.
-    rows = dataset.fill_empty(dataset.drop_at_random(_rounded(learn), places, plan.drop_share, rng))
-    held_out = _rounded(choose)
-    weights = dataset.even_weights(rows, y_learn, places)
-    usual = _percentile(rows, 95)
-    rows = dataset.levelled(rows, y_learn)
+    held_out = rounded(choose)
+    rows, weights, usual = prepared(rounded(learn), y_learn, places, plan.drop_share, plan.seed)
     some = sampled(y_learn, TRIED_ON, np.random.default_rng(plan.seed))
     drawn = ParameterSampler(SPACE, plan.candidates, random_state=plan.seed)
     candidates = [FIRST, *(each for each in drawn if each != FIRST)][: plan.candidates]
@@ -124,7 +119,7 @@ def search(
     results = backends.run(calls, jobs=plan.jobs, backend=plan.backend)
     tried = list(watched(results, total=len(candidates), text="search"))
     bad = np.flatnonzero(y_learn) if some is None else some[y_learn[some] == 1]
-    learnt, unseen = _rounded(learn[bad]), held_out[y_choose == 1]
+    learnt, unseen = rounded(learn[bad]), held_out[y_choose == 1]
     precisions = [each[0] for each in tried]
     tells = [told(classifier, learnt, unseen) for _, classifier in tried]
     best = taken(precisions, tells)
@@ -157,13 +152,29 @@ def search(
         ],
         calibration=calibration,
         offsets=[round(float(offset), 6) for offset in offsets],
-        agreement=_agreement(onnx_bytes, expected, held_out),
-        usual={
-            NAMES[place]: float(value)
-            for place, value in zip(places, usual, strict=True)
-            if np.isfinite(value)
-        },
+        agreement=agreement(onnx_bytes, expected, held_out),
+        usual=named(usual, places),
     )
+
+
+def prepared(
+    rows: Matrix, labels: NDArray[np.int8], places: Sequence[int], drop_share: float, seed: int
+) -> tuple[Matrix, Matrix, Matrix]:
+    """Return what trees learn from, `rows` with categories dropped and on levels; the weights of
+    the rows; and what 95 % of them stay below, a column."""
+    rng = np.random.default_rng(seed)
+    rows = dataset.fill_empty(dataset.drop_at_random(rows, places, drop_share, rng))
+    weights = dataset.even_weights(rows, labels, places)
+    return dataset.levelled(rows, labels), weights, _percentile(rows, 95)
+
+
+def named(usual: Matrix, places: Sequence[int]) -> dict[str, float]:
+    """Return what is usual of each feature, by its name, as far as it is known."""
+    return {
+        NAMES[place]: float(value)
+        for place, value in zip(places, usual, strict=True)
+        if np.isfinite(value)
+    }
 
 
 def sampled(
@@ -253,7 +264,9 @@ def round_down(classifier: HistGradientBoostingClassifier) -> None:
         tree.nodes["num_threshold"] = np.where(near > exact, below, near)
 
 
-def _rounded(matrix: Matrix) -> Matrix:
+def rounded(matrix: Matrix) -> Matrix:
+    """Return rows in float32's values, as ONNX will see them: a threshold must not fall between a
+    value and its rounding."""
     return matrix.astype(np.float32).astype(np.float64)
 
 
@@ -264,7 +277,7 @@ def _percentile(rows: Matrix, percent: float) -> Matrix:
     return found
 
 
-def _agreement(onnx_bytes: bytes, expected: Matrix, rows: Matrix) -> float:
+def agreement(onnx_bytes: bytes, expected: Matrix, rows: Matrix) -> float:
     """Return the largest difference in probability; raises HistoryError beyond AGREEMENT."""
     ours = 1 / (1 + np.exp(-expected))
     theirs = session(onnx_bytes).run(["probability"], {"X": rows.astype(np.float32)})[0][:, 0]

@@ -244,7 +244,7 @@ def of_card(
     figures = attacks(made, labels)
     limits = verdict(figures)
     above = [
-        f"{name} is {each['value']:.3f}, above {each['limit']}"
+        f"{name} is {each['value']:.4g}, above {each['limit']}"
         for name, each in limits.items()
         if not each["holds"]
     ]

@@ -1,7 +1,7 @@
 """Models on disk: `models/NAME/VERSION/` with model.onnx, card.json and a signature.
 
-Files beside them (the manifest of the data, the histograms of the training period) are named in the
-card with their digests, so the signature covers them too.
+Files beside them (the manifest of the data, the histograms of the training period, the model that
+the card's figures are of) are named in the card with their digests, so the signature covers them.
 
 `models/NAME/CURRENT` names the version that is served; promoting and rolling back replace that one
 small file, and workers see it at their next call. `models/NAME/CHALLENGERS` names those that score
@@ -27,13 +27,15 @@ import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from sectionfour.domain import MODELS
+from sectionfour.domain import MODELS, read_instant
 from sectionfour.errors import RegistryError
 from sectionfour.learning.model import Model, feature_list, session
 
 Card = dict[str, Any]
 NAMES: tuple[str, ...] = MODELS
 MANIFEST, HISTOGRAMS = "manifest.json", "histograms.json"
+#: The model that a card's figures are of, where another one of its settings is served.
+JUDGED = "judged.onnx"
 #: So many score in shadow beside one that is served; one more, and the oldest makes way.
 MOST_CHALLENGERS = 3
 
@@ -66,12 +68,15 @@ def write(
 ) -> Path:
     """Write a version; what is there already under that version stays. Returns its folder.
 
-    `beside` are further files by name, JSON-ready; the card names their digests.
+    `beside` are further files by name, bytes or JSON-ready; the card names their digests.
     """
     target = models / name / version
     if target.exists():
         return target
-    files = {file: _json(said) for file, said in (beside or {}).items()}
+    files = {
+        file: said if isinstance(said, bytes) else _json(said)
+        for file, said in (beside or {}).items()
+    }
     if files:
         card = card | {"files": {file: _sha256(data) for file, data in files.items()}}
     card_bytes = _json(card)
@@ -113,6 +118,44 @@ def sweep(models: Path, name: str) -> int:
 
 def load(models: Path, name: str, version: str, trusted: Collection[bytes]) -> tuple[Model, Card]:
     """Open a version, or raise RegistryError saying why it cannot be trusted."""
+    onnx, card = checked(models, name, version, trusted)
+    return Model(name, version, _sha256(onnx), session(onnx), card["usual"]), card
+
+
+def judged(models: Path, name: str, version: str, trusted: Collection[bytes]) -> tuple[Model, Card]:
+    """Open the model that a version's figures are of: fitted on the older part of its past alone,
+    or the one that is served where it was not fitted anew. Errors as in `load`."""
+    onnx, card = checked(models, name, version, trusted)
+    if JUDGED in card.get("files", {}):
+        onnx = _beside(models, card, JUDGED)
+    return Model(name, version, _sha256(onnx), session(onnx), card["usual"]), card
+
+
+def judged_now(served: Served, name: str) -> tuple[Model, Card]:
+    """Open as `judged` the version that is served now; RegistryError without one."""
+    version = served.current(name)
+    if version is None:
+        raise RegistryError(f"no {name} model has been promoted")
+    return judged(served.folder, name, version, served.trusted)
+
+
+def checked(
+    models: Path, name: str, version: str, trusted: Collection[bytes]
+) -> tuple[bytes, Card]:
+    """Return what `signed` does of a version that this code can use; else RegistryError."""
+    onnx, card = signed(models, name, version, trusted)
+    ours = feature_list(name)
+    if {key: card.get(key) for key in ours} != ours:
+        raise RegistryError(
+            f"model {name}/{version} was fitted on other features than this code defines"
+            f" (its catalog {card.get('catalog')}, ours {ours['catalog']}); retrain it,"
+            " or run the code that made it"
+        )
+    return onnx, card
+
+
+def signed(models: Path, name: str, version: str, trusted: Collection[bytes]) -> tuple[bytes, Card]:
+    """Return a version's ONNX and card as they were signed; RegistryError where they are not."""
     folder = models / name / version
     where = f"{name}/{version}"
     try:
@@ -121,12 +164,14 @@ def load(models: Path, name: str, version: str, trusted: Collection[bytes]) -> t
         raise RegistryError(f"model {where} is not there; `sectionfour models list`") from error
     try:
         signature = _decode_signature((folder / "signature").read_bytes())
-        public, signed = (
+        public, signature_bytes = (
             base64.b64decode(text) for text in (signature.public_key, signature.signature)
         )
         if public not in trusted:
             raise RegistryError(f"model {where} is signed by a key that is not trusted here")
-        Ed25519PublicKey.from_public_bytes(public).verify(signed, signed_text(onnx, card_bytes))
+        Ed25519PublicKey.from_public_bytes(public).verify(
+            signature_bytes, signed_text(onnx, card_bytes)
+        )
     except FileNotFoundError as error:
         raise RegistryError(f"model {where} is not signed") from error
     except (InvalidSignature, ValueError) as error:
@@ -137,31 +182,40 @@ def load(models: Path, name: str, version: str, trusted: Collection[bytes]) -> t
         "version": card.get("version", version),
     }:
         raise RegistryError(f"model {where} says in its card that it is another one")
-    ours = feature_list(name)
-    if {key: card.get(key) for key in ours} != ours:
-        raise RegistryError(
-            f"model {where} was fitted on other features than this code defines"
-            f" (its catalog {card.get('catalog')}, ours {ours['catalog']}); retrain it,"
-            " or run the code that made it"
-        )
     for file in card.get("files", {}):
-        beside(models, card, file)
-    return Model(name, version, _sha256(onnx), session(onnx), card["usual"]), card
+        _beside(models, card, file)
+    return onnx, card
 
 
 def beside(models: Path, card: Card, file: str) -> Any:
     """Return what a file beside a card says; RegistryError where it is not what was signed for."""
+    return msgspec.json.decode(_beside(models, card, file))
+
+
+def _beside(models: Path, card: Card, file: str) -> bytes:
     where = f"{card['name']}/{card['version']}"
     digest = card.get("files", {}).get(file)
     if digest is None:
         raise RegistryError(f"model {where} has no {file}; train it anew")
     try:
-        data = (models / card["name"] / card["version"] / file).read_bytes()
+        data = Path(models, card["name"], card["version"], file).read_bytes()
     except FileNotFoundError as error:
         raise RegistryError(f"model {where} lacks its {file}") from error
     if _sha256(data) != digest:
         raise RegistryError(f"model {where} is not what was signed: {file} was changed")
-    return msgspec.json.decode(data)
+    return data
+
+
+def tested(card: Card) -> tuple[int, int]:
+    """Return the first and last microsecond of the period that a card's figures are of."""
+    first, last = (read_instant(card["data"][name]) for name in ("labels_known_by", "to"))
+    return first, last
+
+
+def unseen_from(card: Card) -> int:
+    """Return the microsecond from which on the model that is served has learnt nothing."""
+    data = card["data"]  # without a last fit the model itself was tested
+    return read_instant(data.get("unseen_from", data["labels_known_by"]))
 
 
 def versions(models: Path, name: str) -> list[str]:
@@ -204,16 +258,22 @@ def promote(models: Path, name: str, version: str, trusted: Collection[bytes]) -
         _challenge(models, name, [v for v in challengers(models, name) if v != version])
 
 
-def rollback(models: Path, name: str) -> str:
-    """Serve the version before the current one again; returns it. RegistryError of the first."""
-    if current(models, name) is None:
+def earlier(models: Path, name: str) -> str:
+    """Return the version that was served before the current one; RegistryError without one."""
+    history = _history(models, name)
+    if len(history) < 2:
         raise RegistryError(f"model {name} has no earlier version to roll back to")
+    return history[1]
+
+
+def rollback(models: Path, name: str, trusted: Collection[bytes]) -> str:
+    """Serve the version before the current one again; returns it."""
+    earlier(models, name)
     with _turn(models / name):
-        history = _history(models, name)
-        if len(history) < 2:
-            raise RegistryError(f"model {name} has no earlier version to roll back to")
-        _point(models, name, [history[1], history[0]])
-        return history[1]
+        now, before = _history(models, name)[:2]
+        load(models, name, before, trusted)  # as in `promote`
+        _point(models, name, [before, now])
+        return before
 
 
 def challengers(models: Path, name: str) -> list[str]:

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from sectionfour.domain import DAY, WEEK, instant, read_instant
+from sectionfour.domain import DAY, WEEK, instant
 from sectionfour.errors import HistoryError, SettingsError
 from sectionfour.learning import drift, evaluate, registry
 from sectionfour.learning.challengers import enough
@@ -26,7 +26,7 @@ from sectionfour.reports import period
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 FILE = "drift.json"
-RECENT_DAYS = 30
+RECENT_DAYS = drift.NEWEST_DAYS
 
 
 def measure(
@@ -67,8 +67,7 @@ def measure(
             recent.clusters,
             model.score(recent.rows),
         )
-        # From where its test begins on, the model has learnt nothing.
-        unseen = read_instant(card["data"]["labels_known_by"])
+        unseen = registry.unseen_from(card)
         fresh = whole.of(whole.at >= unseen)
         scores = model.score(fresh.rows) if len(fresh.at) else np.empty(0)
         found[name] = {
@@ -85,10 +84,10 @@ def measure(
 
 
 def _worst(said: dict[str, Any]) -> str:
-    words = [drift.verdict(said["scores"]["psi"], said["scores"]["chance"])]
+    words = [drift.verdict(said["scores"])]
     for category in said["categories"].values():
         feature = category["features"][category["worst"]]
-        words.append(drift.verdict(feature["psi"], feature["chance"]))
+        words.append(drift.verdict(feature))
     return max(words, key=("none", "some", "much").index)
 
 
@@ -132,7 +131,7 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     """Yield the report as text."""
     for name, said in found["models"].items():
         yield f"{name} {said['version']}: {said['rows']:,} events, {said['from']} to {said['to']}"
-        yield f"  {'':20} {'PSI':>8} {'by chance':>10}  drift  worst feature"
+        yield f"  {'':20} {'PSI':>8} {'usual':>8} {'by chance':>10}  drift  worst feature"
         scores = said["scores"]
         yield _line("scores", scores, "")
         for category, of in said["categories"].items():
@@ -155,8 +154,8 @@ def _performance(when: str, good: dict[str, Any]) -> str:
 
 
 def _line(what: str, said: dict[str, Any], worst: str) -> str:
-    word = drift.verdict(said["psi"], said["chance"])
-    return f"  {what:20} {said['psi']:8.4f} {said['chance']:10.4f}  {word:5}  {worst}"
+    numbers = f"{said['psi']:8.4f} {said['usual']:8.4f} {said['chance']:10.4f}"
+    return f"  {what:20} {numbers}  {drift.verdict(said):5}  {worst}"
 
 
 def html(found: dict[str, Any]) -> str:

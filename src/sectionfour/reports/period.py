@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sectionfour.decisions.policy import Costs, expected_costs, thresholds
-from sectionfour.domain import ACTIONS, DAY, DELAY_DAYS, instant, read_instant
+from sectionfour.domain import ACTIONS, DAY, DELAY_DAYS, instant
 from sectionfour.errors import HistoryError, RegistryError, SettingsError
 from sectionfour.features import history
 from sectionfour.features.catalog import NAMES, columns
@@ -251,18 +251,16 @@ def on_test(
 ) -> dict[str, Any]:
     """Compare a version with the one that is served, on the version's own test period.
 
-    Where the other has learnt from that period it looks better than it is: the gain that is
-    found is the less for it.
+    Like with like: of both it is the model that was judged, not the one that was fitted anew, which
+    has learnt from that period. Where the other's has, too, it looks better than it is: the gain
+    that is found is the less for it.
     """
     served, models = _served(parts, name), parts.models
-    model, card = registry.load(models.folder, name, version, models.trusted)
-    other = registry.load(models.folder, name, served, models.trusted)[0]
-    since, until = (read_instant(card["data"][k]) for k in _TESTED)
+    model, card = registry.judged(models.folder, name, version, models.trusted)
+    other = registry.judged(models.folder, name, served, models.trusted)[0]
+    since, until = registry.tested(card)
     of = read(parts, [name], since=since, until=until + 1, delay_days=delay_days)[name]
     return _compared(parts, of, model.score(of.rows), other.score(of.rows), served, seed)
-
-
-_TESTED = ("labels_known_by", "to")
 
 
 def _served(parts: Parts, name: str) -> str:

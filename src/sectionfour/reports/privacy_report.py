@@ -64,13 +64,14 @@ def report(parts: Parts, terms: Terms, served: tuple[Model, Card] | None) -> dic
             delay_days=terms.delay_days, test_days=terms.test_days,
         )  # fmt: skip
         places = columns(terms.model)
-        learnt = np.concatenate([split.learn, split.choose])
+        learnt = np.concatenate([split.learn, split.choose, split.delay, split.test])
+        older = np.concatenate([split.learn, split.choose])  # for the curve, judged on the test
 
         def rows(of: NDArray[np.intp]) -> Matrix:
             wide: Matrix = found.matrix[np.ix_(of, np.array(places))]
             return wide.astype(np.float32).astype(np.float64)
 
-        x, y = rows(learnt), split.labels[learnt]
+        x, y = rows(learnt), split.known[learnt]
         model = None if served is None else served[0]
         settings = dict(fit.FIRST if served is None else served[1]["settings"])
         common: dict[str, Any] = {"drop_share": terms.drop_share, "seed": terms.seed}
@@ -85,7 +86,8 @@ def report(parts: Parts, terms: Terms, served: tuple[Model, Card] | None) -> dic
         curve = []
         if terms.curve_shadows:
             curve = membership.trade_off(
-                x, y, rows(split.test), split.labels[split.test], places,
+                rows(older), split.labels[older],
+                rows(split.test), split.labels[split.test], places,
                 [settings | change for change in membership.CURVE],
                 clusters=dataset.clusters(found.past.events["member"].iloc[split.test]),
                 count=terms.curve_shadows, **spread, **common,
