@@ -8,11 +8,13 @@ import json
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from flask.testing import FlaskClient
 
 from sectionfour.domain import CLEARED, FRAUD, Event
 from sectionfour.errors import FailClosed, SettingsError
@@ -279,6 +281,23 @@ def test_a_line_over_the_limit_is_passed_over_and_the_others_go_on(client, a_req
     sent = "\n".join([long, json.dumps(a_request(2)), "x" * 3 * LIMIT, json.dumps(a_request(3))])
     found = lines(client("checkout").post("/v1/assessments/batch", data=sent))
     assert [line["status"] for line in found] == [413, "scored_masked", 413, "scored_masked"]
+
+
+def test_a_batch_goes_no_further_once_its_caller_is_gone(app, client, parts, a_request):
+    """Whatever of it has come by then."""
+
+    def kept() -> int:
+        return int(parts.ledger.rows("SELECT COUNT(*) FROM assessments")[0][0])
+
+    sent = "\n".join(json.dumps(a_request(number)) for number in range(1, 1_001))
+    headers = {"Authorization": f"Bearer {client('checkout').key}"}
+    caller = FlaskClient(app, app.response_class)
+    answer = caller.post("/v1/assessments/batch", data=sent, headers=headers)
+    assert json.loads(next(answer.response))["event_id"] == "evt_0001"
+    answer.close()
+    before = kept()
+    time.sleep(0.5)
+    assert 1 <= kept() <= before + 1 < 1_000
 
 
 def test_a_batch_ends_after_ten_thousand_lines(client, monkeypatch):
