@@ -145,6 +145,7 @@ def test_what_moved_as_much_before_is_no_news_and_what_moves_on_is() -> None:
     filled = quiet["features"]["payee_purchases_37d"]
     assert filled["psi"] > drift.MUCH
     assert filled["usual"] == pytest.approx(filled["psi"], abs=0.1)
+    assert drift.verdict(filled) == "none"
     assert drift.verdict(quiet["features"][quiet["worst"]]) == "none"
     loud = drift.measure(before, rows[months == 5], *given)["categories"]["order"]
     assert loud["worst"] == "amount"

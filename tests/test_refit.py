@@ -17,7 +17,7 @@ from sectionfour.bootstrap import open_parts, trusted_keys
 from sectionfour.domain import instant
 from sectionfour.errors import HistoryError, RegistryError
 from sectionfour.features.catalog import columns
-from sectionfour.learning import evaluate, fit, material, past, refit, registry
+from sectionfour.learning import dataset, evaluate, fit, material, past, refit, registry
 from sectionfour.learning.model import Model, session
 from sectionfour.learning.plan import Plan
 from sectionfour.loading import imports
@@ -122,8 +122,8 @@ def test_frauds_of_one_member_teach_nothing_of_others(
     rows = np.arange(len(found.events))
     labels = (rows % 50 == 0).astype(np.int8)
     quarters = np.array_split(rows, 4)
-    split = material.dataset.Split(*quarters, labels, labels, 0, 0, {})
-    matrix = np.ones((len(rows), len(material.dataset.FEATURES)))
+    split = dataset.Split(*quarters, labels, labels, 0, 0, {})
+    matrix = np.ones((len(rows), len(dataset.FEATURES)))
     with pytest.raises(HistoryError, match=f"{NAME}: all {labels.sum()} known frauds are of one"):
         material.gather(NAME, found, matrix, split, PLAN)
 
@@ -186,3 +186,24 @@ def test_what_is_crossed_means_what_it_says_and_what_was_learnt_does_not() -> No
     assert error < 0.03
     assert evaluate.METRICS["calibration_error"](truth, by_heart) > 2 * error
     assert last.agreement < fit.AGREEMENT
+
+
+def test_refusing_is_neutral_for_those_who_come_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a device told of the older half, it does not tell of the newer."""
+    rng = np.random.default_rng(2)
+    places = dataset.columns_of("device", PLACES)
+    matrix = rng.random((4_000, len(PLACES)))
+    matrix[2_000:, places] *= 0.3
+    labels = (rng.random(4_000) < 0.4 * matrix[:, places[0]] ** 2).astype(np.int8)
+    fresh = rng.random((1_000, len(PLACES)))
+    fresh[:, places] *= 0.3
+    chosen = fit.FIRST | {"max_iter": 30, "learning_rate": 0.2}
+
+    def penalty() -> float:
+        last = refit.refit(matrix, labels, np.arange(4_000), PLACES, chosen, PLAN)
+        score = Model(NAME, "", "", session(last.onnx), last.usual).score_rows
+        return 100 * float((score(dataset.masked(fresh, "device", PLACES)) - score(fresh)).mean())
+
+    assert abs(penalty()) < 1
+    monkeypatch.setattr(refit, "NEWEST", 1.0)
+    assert penalty() > 2
