@@ -23,6 +23,7 @@ from sectionfour.decisions import rules
 from sectionfour.domain import ACTIONS, Outcome
 from sectionfour.errors import SettingsError
 from sectionfour.features.catalog import NAMES, columns
+from sectionfour.learning import registry
 from sectionfour.settings import Settings
 
 SAMPLE = Path(__file__).parents[1] / "data_samples" / "rules.toml"
@@ -356,6 +357,7 @@ def test_a_rehearsal_counts_what_is_there(
 ) -> None:
     """One purchase of 1, known as fraud: what meets it met one fraud of one."""
     imported()
+    monkeypatch.setattr(registry, "tested", lambda card: (0, 1))
     monkeypatch.setattr("sectionfour.commands.rules.opened", lambda: nullcontext(parts))
     written = [a_rule(when="amount == 1", then="block"), a_rule(id="none", when="amount > 1")]
     path = str(file_of(tmp_path, *written))
@@ -391,12 +393,16 @@ def test_a_rehearsal_by_definition(parts, monkeypatch, tmp_path: Path) -> None:
         left_out={},
     )
     monkeypatch.setattr(period, "read", lambda *_, **__: {"transaction": of})
+    monkeypatch.setattr(registry, "tested", lambda card: (50 * DAY, 0))
     written = [
         a_rule(id="one", when="amount > 1 and hour < 4", then="challenge", models=["transaction"]),
         a_rule(id="two", when="amount == hour", then="block", models=["transaction"]),
     ]
     tried = rules.load(file_of(tmp_path, *written))
-    (found,) = rehearsal.rehearse(parts, tried)
+    (found,) = rehearsal.rehearse(parts, tried, since=0)
+    (later,) = rehearsal.rehearse(parts, tried)
+    assert (found["seen"], later["seen"]) == (50, 0)
+    assert (found["rows"], later["rows"]) == (300, 250)
     scores, limits = (
         parts.models.get("transaction").score(rows),
         parts.policy.thresholds("transaction"),
