@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from sectionfour.domain import CLEARED, DAY, EVENT_TYPES, FRAUD, HOUR, KNOWN, MINUTE, SECOND, Event
 from sectionfour.errors import FailClosed, HistoryError
-from sectionfour.features import catalog, definitions, counted, definitions, history, telling
+from sectionfour.features import catalog, counted, definitions, history, telling
 from sectionfour.features.catalog import (
     ENTITIES,
     FEATURES,
@@ -989,6 +989,6 @@ def test_definitions_differ_and_the_fingerprint_is_theirs(monkeypatch):
 
 def test_what_rests_on_a_typical_amount_is_not_told_as_if_somebody_had_spent_it():
     """A first purchase would else be told of as many times what the member spent before."""
-    typical = [f for f in FEATURES if str(catalog.TYPICAL_AMOUNT) in definitions.definition(f)]
+    typical = [f for f in FEATURES if str(catalog.TYPICAL_AMOUNT) in definition(f)]
     assert len(typical) >= 3
     assert not [f.name for f in typical if "spent" in f.says]
