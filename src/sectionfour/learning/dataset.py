@@ -286,8 +286,11 @@ def fill_empty(matrix: Matrix) -> Matrix:
     return matrix
 
 
-def levelled(matrix: Matrix, labels: NDArray[np.int8] | NDArray[np.bool_]) -> Matrix:
-    """Return a copy in which a column has at most LEVELS values, half of them those of frauds.
+def levelled(
+    matrix: Matrix, labels: NDArray[np.int8] | NDArray[np.bool_], *, out: Matrix | None = None
+) -> Matrix:
+    """Return a copy in which a column has at most LEVELS values, half of them those of frauds; or
+    `out`, which may be `matrix` itself, so filled.
 
     Boosted trees split between quantiles of all rows. Where few rows are frauds, all that sets
     these apart is in the last quantile or two, and cannot be told from what borders on it. So the
@@ -296,7 +299,7 @@ def levelled(matrix: Matrix, labels: NDArray[np.int8] | NDArray[np.bool_]) -> Ma
     levels: they score rows as they are. Missing stays missing.
     """
     bad = labels.astype(np.bool_)
-    copy = np.empty_like(matrix)
+    copy = np.empty_like(matrix) if out is None else out
     honest = np.flatnonzero(~bad)
     some = honest[:: max(1, len(honest) // LEVELS_FROM)]
     for place in range(matrix.shape[1]):

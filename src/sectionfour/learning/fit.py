@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Protocol
 
 import numpy as np
 import onnx
-from joblib import delayed
+from joblib import delayed, effective_n_jobs
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from skl2onnx import to_onnx
@@ -126,8 +126,7 @@ def search(
     classifier = tried[best][1]
     if some is not None:
         del tried_on, calls, results
-        whole = _try(candidates[best], rows, y_learn, weights, held_out, y_choose, plan.seed)
-        classifier = whole[1]
+        classifier = fitted(candidates[best], rows, y_learn, weights, plan.seed, jobs=plan.jobs)
     scores = classifier.decision_function(held_out)
     calibration = calibrate(scores, y_choose)
 
@@ -164,8 +163,8 @@ def prepared(
     the rows; and what 95 % of them stay below, a column."""
     rng = np.random.default_rng(seed)
     rows = dataset.fill_empty(dataset.drop_at_random(rows, places, drop_share, rng))
-    weights = dataset.even_weights(rows, labels, places)
-    return dataset.levelled(rows, labels), weights, _percentile(rows, 95)
+    weights, usual = dataset.even_weights(rows, labels, places), _percentile(rows, 95)
+    return dataset.levelled(rows, labels, out=rows), weights, usual
 
 
 def named(usual: Matrix, places: Sequence[int]) -> dict[str, float]:
@@ -201,13 +200,31 @@ def _try(
     held_out_labels: NDArray[np.int8],
     seed: int,
 ) -> tuple[Matrix, HistGradientBoostingClassifier]:
-    with threadpool_limits(1):  # the candidates are what runs in parallel
+    classifier = fitted(settings, rows, labels, weights, seed)
+    with threadpool_limits(1):
+        scores = classifier.decision_function(held_out)
+    return precisions_at(held_out_labels, scores), classifier
+
+
+def fitted(
+    settings: Mapping[str, Any],
+    rows: Matrix,
+    labels: NDArray[np.int8],
+    weights: Matrix,
+    seed: int,
+    *,
+    jobs: int = 1,
+) -> HistGradientBoostingClassifier:
+    """Return trees fitted on rows that are `prepared`; the same ones by however many threads.
+
+    One is for those of which several are fitted at a time; `jobs` below 0 is of all cores.
+    """
+    with threadpool_limits(effective_n_jobs(jobs)):
         classifier = HistGradientBoostingClassifier(
             **settings, early_stopping=False, random_state=seed
         ).fit(rows, labels, sample_weight=weights)
-        round_down(classifier)
-        scores = classifier.decision_function(held_out)
-    return precisions_at(held_out_labels, scores), classifier
+    round_down(classifier)
+    return classifier
 
 
 def precisions_at(labels: NDArray[np.int8], scores: Matrix) -> Matrix:
@@ -272,8 +289,10 @@ def rounded(matrix: Matrix) -> Matrix:
 
 def _percentile(rows: Matrix, percent: float) -> Matrix:
     found = np.full(rows.shape[1], np.nan)
-    some = ~np.isnan(rows).all(axis=0)
-    found[some] = np.nanpercentile(rows[:, some], percent, axis=0)
+    for place in range(rows.shape[1]):  # one at a time: a copy of all of them is a gigabyte or more
+        there = rows[~np.isnan(rows[:, place]), place]
+        if len(there):
+            found[place] = np.percentile(there, percent)
     return found
 
 

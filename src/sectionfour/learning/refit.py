@@ -19,7 +19,6 @@ import numpy as np
 from joblib import delayed
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
-from threadpoolctl import threadpool_limits
 
 from sectionfour.learning import backends, fit, neutral
 from sectionfour.learning.progress import watched
@@ -76,21 +75,24 @@ def refit(
                 found[of] = classifier.decision_function(numbered[of, :-1])
         return found
 
-    numbered = np.column_stack([rows, part])
-    raw, some = log_odds(numbered), np.flatnonzero(part >= 0)
-    slope, intercept = calibration = fit.calibrate(raw[some], labels[some])
-    newest = some[some >= (1 - NEWEST) * len(rows)]
-    honest = numbered[newest[labels[newest] == 0]]
+    some = np.flatnonzero(part >= 0)
+    numbered = np.column_stack([rows[some], part[some]])
+    slope, intercept = calibration = fit.calibrate(log_odds(numbered), labels[some])
+    honest = numbered[(some >= (1 - NEWEST) * len(rows)) & (labels[some] == 0)]
     offsets = neutral.offsets(lambda of: slope * log_odds(of) + intercept, honest, places)
-    last, usual = _taught(settings, rows, labels, places, plan.drop_share, plan.seed)
+    crossed = rows[some]
+    del numbered, honest, calls, results  # what comes takes as much memory as all of these
+    last, usual = _taught(
+        settings, rows, labels, places, plan.drop_share, plan.seed, jobs=plan.jobs
+    )
     onnx = fit.export(last, rows.shape[1], calibration, offsets, neutral.groups(places))
-    shifts = offsets[neutral.patterns(rows[some], places)]
-    expected = slope * last.decision_function(rows[some]) + intercept + shifts
+    shifts = offsets[neutral.patterns(crossed, places)]
+    expected = slope * last.decision_function(crossed) + intercept + shifts
     return Refitted(
         onnx=onnx,
         calibration=calibration,
         offsets=[round(float(offset), 6) for offset in offsets],
-        agreement=fit.agreement(onnx, expected, rows[some]),
+        agreement=fit.agreement(onnx, expected, crossed),
         usual=fit.named(usual, places),
     )
 
@@ -131,12 +133,9 @@ def _taught(
     places: Sequence[int],
     drop_share: float,
     seed: int,
+    *,
+    jobs: int = 1,
 ) -> tuple[HistGradientBoostingClassifier, Matrix]:
     """Return trees fitted on rows, and what 95 % of these stay below, a column."""
     levels, weights, usual = fit.prepared(rows, labels, places, drop_share, seed)
-    with threadpool_limits(1):  # the parts are what runs in parallel
-        classifier = HistGradientBoostingClassifier(
-            **settings, early_stopping=False, random_state=seed
-        ).fit(levels, labels, sample_weight=weights)
-    fit.round_down(classifier)
-    return classifier, usual
+    return fit.fitted(settings, levels, labels, weights, seed, jobs=jobs), usual
