@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from sectionfour.errors import BadRequest, Conflict
 from sectionfour.privacy.regime import Regime
-from sectionfour.privacy.rules import Ground
+from sectionfour.privacy.tables import Ground
 
 
 class SourceAttestation(Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from typing import Any
 
 from sectionfour.domain import MODELS
 from sectionfour.privacy.reading import Names
-from sectionfour.privacy.rules import (
+from sectionfour.privacy.tables import (
     LEGAL_MEMO,
     CategoryRule,
     ExceptionRule,

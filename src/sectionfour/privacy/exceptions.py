@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from sectionfour.domain import DAY, HOUR
-from sectionfour.privacy.rules import LEGAL_MEMO, ExceptionRule
+from sectionfour.privacy.tables import LEGAL_MEMO, ExceptionRule
 
 State = Literal["requested", "live", "revoked"]
 #: Live, but the time is over, nobody ratified it in time, or a review is overdue.

@@ -20,7 +20,7 @@ from sectionfour.privacy.attestations import SourceAttestation, ThirdPerson
 from sectionfour.privacy.consent import ConsentEvent
 from sectionfour.privacy.exceptions import Grant
 from sectionfour.privacy.regime import Regime, load
-from sectionfour.privacy.rules import PurposeRule
+from sectionfour.privacy.tables import PurposeRule
 
 #: Alone they identify nobody; joined to a member they are personal (policy, section Three).
 NOT_PERSONAL_ALONE = frozenset(

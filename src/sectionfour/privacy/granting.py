@@ -14,7 +14,7 @@ from sectionfour.domain import DAY
 from sectionfour.errors import BadRequest, Conflict, Forbidden
 from sectionfour.privacy.exceptions import Attempt, Document, Grant, Scope, ratified, standing
 from sectionfour.privacy.regime import Regime
-from sectionfour.privacy.rules import OPERATIONS, ExceptionRule
+from sectionfour.privacy.tables import OPERATIONS, ExceptionRule
 
 _HEX = frozenset("0123456789abcdef")
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from sectionfour.errors import RegimeError
-from sectionfour.privacy.rules import Rule
+from sectionfour.privacy.tables import Rule
 
 #: What the names in a list under this key are names of.
 NAMES_OF = {

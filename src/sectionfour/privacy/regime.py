@@ -19,7 +19,7 @@ from typing import Any, get_args
 
 from sectionfour.errors import BadRequest, RegimeError
 from sectionfour.privacy import contradictions, reading
-from sectionfour.privacy.rules import (
+from sectionfour.privacy.tables import (
     Admission,
     BasisStep,
     CategoryRule,

@@ -18,7 +18,7 @@ from sectionfour.errors import BadRequest, Conflict, NotFound
 from sectionfour.given import Identifier, Instant, Raw, Text
 from sectionfour.privacy import attestations, entries
 from sectionfour.privacy.attestations import SourceAttestation, ThirdPerson
-from sectionfour.privacy.rules import Ground
+from sectionfour.privacy.tables import Ground
 from sectionfour.web import body
 from sectionfour.web.consents import CLOCK_SKEW
 from sectionfour.web.keys import Caller
