@@ -1,4 +1,4 @@
-"""From a table of `regime.toml` to one of `rules`.
+"""From a table of `regime.toml` to one of `tables`.
 
 Nothing is filled in or guessed: each fault is a RegimeError that names the key.
 """
