@@ -7,6 +7,8 @@ import errno
 import os
 import resource
 import shutil
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +27,7 @@ from sectionfour.privacy import receipts
 from sectionfour.privacy.receipts import Notary
 from sectionfour.stores import lmdb as lmdb_store
 from sectionfour.stores.lmdb import LmdbVelocity
+from sectionfour.web.keys import create_key
 from sectionfour.web.metrics import COUNTED
 
 START = 1_700_000_000 * SECOND
@@ -209,18 +212,50 @@ def test_what_workers_count_in_has_its_room_too(service):
 # --- the witness file
 
 
+def add(path, data):
+    with receipts._turn(path) as file:
+        receipts._append(file, data)
+
+
 def test_of_a_checkpoint_that_finds_no_room_no_part_stays(tmp_path):
     file = tmp_path / "checkpoints" / "witness.txt"
-    receipts._append(file, b"a" * 1_000)
+    add(file, b"a" * 1_000)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_010, limit[1]))
     try:
         with pytest.raises(OSError, match=r"space|large"):
-            receipts._append(file, b"b" * 100)
+            add(file, b"b" * 100)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    receipts._append(file, b"c" * 100)
+    add(file, b"c" * 100)
     assert file.read_bytes() == b"a" * 1_000 + b"c" * 100
+
+
+def test_whoever_is_killed_leaves_the_witness_one_checkpoint_behind_at_most(
+    app, parts, monkeypatch, settings
+):
+    """However many sign at once: `verify` takes more than one for a file that was cut."""
+    notary: Notary = app.extensions["sectionfour.notary"]
+    behind, append = [], receipts._append
+
+    def slow(file, data):
+        time.sleep(0.05)
+        signed = parts.ledger.rows("SELECT COUNT(*) FROM checkpoints")[0][0]
+        behind.append(signed - len(receipts.read_witness(settings.witness_file)))
+        append(file, data)
+
+    def sign():
+        create_key(parts.ledger, "checkout", parts.clock())
+        notary.extend(parts.clock())
+
+    monkeypatch.setattr(receipts, "_append", slow)
+    threads = [threading.Thread(target=sign) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(behind) > 1
+    assert set(behind) == {1}
 
 
 def test_a_checkpoint_that_was_not_witnessed_is_by_the_next_one(

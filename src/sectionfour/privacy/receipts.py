@@ -13,6 +13,8 @@ import hmac
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import RawIOBase
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -98,10 +100,11 @@ class Notary:
 
     def extend(self, at: int) -> str | None:
         """Sign all leaves so far. Returns the newest checkpoint, None for an empty log."""
-        made = self._log.extend(at, self._note)
-        if made is not None:
-            _append(self._witness, f"{made[1]}\n".encode())
-            return made[1]
+        with _turn(self._witness) as file:  # so that whoever is killed leaves it one behind at most
+            made = self._log.extend(at, self._note)
+            if made is not None:
+                _append(file, f"{made[1]}\n".encode())
+                return made[1]
         newest = self._log.newest_checkpoint()
         return None if newest is None else newest[1]
 
@@ -221,20 +224,26 @@ def _body(note: str) -> str:
     return note.partition("\n\n")[0]
 
 
-def _append(path: Path, data: bytes) -> None:
-    """Add to a file, on disk when this returns. OSError where it cannot be, and then no part of it
-    is there: what comes later would go on in the middle of a line."""
+@contextmanager
+def _turn(path: Path) -> Iterator[RawIOBase]:
+    """Open a file to add to, which nobody else does meanwhile."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with open(path, "ab", buffering=0) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        end = file.seek(0, os.SEEK_END)
-        try:
-            if file.write(data) < len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(file.fileno())
-        except OSError:
-            file.truncate(end)
-            raise
+        yield file
+
+
+def _append(file: RawIOBase, data: bytes) -> None:
+    """Add to a file, on disk when this returns. OSError where it cannot be, and then no part of it
+    is there: what comes later would go on in the middle of a line."""
+    end = file.seek(0, os.SEEK_END)
+    try:
+        if (file.write(data) or 0) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(file.fileno())
+    except OSError:
+        file.truncate(end)
+        raise
 
 
 def read_witness(path: Path) -> list[str]:
