@@ -78,7 +78,7 @@ class Keyring:
         self.turns = Turns(folder / "turns.lock")
         self.steady = Steady(self)
         self.successors = Successors(folder / "successors.db")
-        self._names: set[str] = set()  # of all keys that were ever seen here
+        self._names = frozenset[str]()  # of all keys that were ever seen here
         self._load()
 
     # --- what is in the file
@@ -87,7 +87,7 @@ class Keyring:
         """Read the ring; everything that was unwrapped is forgotten."""
         stamp = self._stamp_now()
         ring = self._read()
-        self._stamp, self._names = stamp, set(filter(_stays, ring))
+        self._stamp, self._names = stamp, frozenset(filter(_stays, ring))
         self._keks = _keks(ring, self._own)
         if not self._opens(ring) and self._reload is not None:
             self._own = self._reload()
@@ -122,13 +122,14 @@ class Keyring:
 
         FailClosed where one that was there is not: made anew, each member would be a stranger.
         """
+        known = self._names  # before the file is read: another thread may add to both
         try:
             ring = msgspec.json.decode(self._path.read_bytes(), type=Ring)
         except FileNotFoundError:
             ring = {}
         except ValueError as error:
             raise KeyringError("the ring of keys cannot be read: restore it from a copy") from error
-        if self._names - ring.keys():
+        if known - ring.keys():
             raise FailClosed("the ring of keys is gone, or an older one: put the newest back")
         return ring
 
@@ -143,7 +144,7 @@ class Keyring:
             if ring != before:
                 text = msgspec.json.format(msgspec.json.encode(ring), indent=1)
                 replace_private(self._path, text)
-                self._names.update(filter(_stays, ring))
+                self._names = self._names.union(filter(_stays, ring))
 
     def key(self, name: str) -> bytes:
         """Return the key called `name`; raises KeyringError where it was destroyed, or wrapped by
